@@ -1,0 +1,5 @@
+//! Group membership on Redis.
+
+#[cfg(feature = "testing")]
+pub mod testing;
+pub use redis;

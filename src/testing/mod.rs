@@ -1,0 +1,1 @@
+//! A throw-away Redis server for tests.
