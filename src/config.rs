@@ -1,0 +1,270 @@
+//! Validated settings: the one place that relates ttl, heartbeat, timeouts and margins.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::proto::Settings;
+use crate::wire::{Keys, check_name};
+
+/// What to do with the server's `notify-keyspace-events`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Notifications {
+    /// Read the flags and add those that are missing. None is ever removed.
+    #[default]
+    Enable,
+    /// Read the flags; connecting fails if one is missing. Where `CONFIG` is forbidden, the canary decides.
+    Check,
+    /// Leave `CONFIG` alone. The canary alone tells whether notifications arrive.
+    Never,
+}
+
+/// Where hints come from. `tracking` and `poll` are to follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EventSource {
+    /// `__keyspace@<db>__:<group>/members/*`: only this group's keys are heard. Needs the flags `K$gx`.
+    #[default]
+    Keyspace,
+    /// `__keyevent@<db>__:set` and so on: every key of the database is heard, so it is for a database that holds
+    /// little else. Needs the flags `E$gx`.
+    Keyevent,
+}
+
+/// What a join does when its name is live under another session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnConflict {
+    /// Take the name over; the one who had it is told that it was replaced. Right for restarts.
+    #[default]
+    TakeOver,
+    /// Fail with [`ErrorKind::Conflict`].
+    Reject,
+}
+
+/// What happens to the members of a connector whose lease was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnLost {
+    /// They join again, as new incarnations, unless somebody else has taken the name meanwhile.
+    #[default]
+    Rejoin,
+    /// They stay away until they are joined again by hand.
+    Stop,
+}
+
+/// Where heartbeats run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Heartbeats {
+    /// On a thread of their own, one for all connectors of the process: a busy runtime costs no membership.
+    #[default]
+    Thread,
+    /// On the runtime that the connector was made on.
+    Runtime,
+}
+
+/// The settings as a user gave them, not yet checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) group: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) ttl: Duration,
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) backoff_cap: Duration,
+    pub(crate) reconcile: Option<Duration>,
+    pub(crate) notifications: Notifications,
+    pub(crate) source: EventSource,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) on_lost: OnLost,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) stall_tolerance: Duration,
+    pub(crate) event_buffer: usize,
+    pub(crate) sweeps: bool,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            group: "default-group".to_owned(),
+            namespace: None,
+            ttl: Duration::from_millis(7500),
+            heartbeat: None,
+            connect_timeout: Duration::from_secs(2),
+            command_timeout: Duration::from_secs(1),
+            backoff_cap: Duration::from_secs(1),
+            reconcile: None,
+            notifications: Notifications::default(),
+            source: EventSource::default(),
+            on_conflict: OnConflict::default(),
+            on_lost: OnLost::default(),
+            heartbeats: Heartbeats::default(),
+            stall_tolerance: Duration::from_secs(30),
+            event_buffer: 1024,
+            sweeps: true,
+        }
+    }
+}
+
+/// Settings that fit each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) group: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) ttl: Duration,
+    pub(crate) heartbeat: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+    pub(crate) backoff_cap: Duration,
+    pub(crate) reconcile: Duration,
+    pub(crate) notifications: Notifications,
+    pub(crate) source: EventSource,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) on_lost: OnLost,
+    pub(crate) heartbeats: Heartbeats,
+    pub(crate) stall_tolerance: Duration,
+    pub(crate) event_buffer: usize,
+    pub(crate) sweeps: bool,
+}
+
+impl Draft {
+    pub(crate) fn validate(self) -> Result<Config, Error> {
+        check_name("group", &self.group)?;
+        if let Some(namespace) = &self.namespace {
+            check_name("namespace", namespace)?;
+        }
+        within("ttl", self.ttl, Duration::from_millis(200), Duration::from_secs(24 * 60 * 60))?;
+        let heartbeat = self.heartbeat.unwrap_or(self.ttl / 3);
+        within("heartbeat", heartbeat, Duration::from_millis(20), self.ttl)?;
+        if heartbeat * 2 >= self.ttl {
+            return Err(refused(format!(
+                "heartbeat is {heartbeat:?} and ttl {:?}: a heartbeat must be less than half the ttl, so that one may \
+                 be lost; leave it out for a third",
+                self.ttl
+            )));
+        }
+        let hour = Duration::from_secs(60 * 60);
+        within("connect_timeout", self.connect_timeout, Duration::from_millis(1), hour)?;
+        within("command_timeout", self.command_timeout, Duration::from_millis(1), hour)?;
+        within("backoff_cap", self.backoff_cap, Duration::from_millis(10), hour)?;
+        let reconcile = self.reconcile.unwrap_or(self.ttl);
+        within("reconcile", reconcile, Duration::from_millis(20), Duration::from_secs(24 * 60 * 60))?;
+        within("stall_tolerance", self.stall_tolerance, Duration::from_millis(100), Duration::MAX)?;
+        if !(1..=1 << 20).contains(&self.event_buffer) {
+            return Err(refused(format!("event_buffer is {}: it must be 1 to {}", self.event_buffer, 1 << 20)));
+        }
+        Ok(Config {
+            group: self.group,
+            namespace: self.namespace,
+            ttl: self.ttl,
+            heartbeat,
+            connect_timeout: self.connect_timeout,
+            command_timeout: self.command_timeout,
+            backoff_cap: self.backoff_cap,
+            reconcile,
+            notifications: self.notifications,
+            source: self.source,
+            on_conflict: self.on_conflict,
+            on_lost: self.on_lost,
+            heartbeats: self.heartbeats,
+            stall_tolerance: self.stall_tolerance,
+            event_buffer: self.event_buffer,
+            sweeps: self.sweeps,
+        })
+    }
+}
+
+fn refused(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn within(what: &str, value: Duration, least: Duration, most: Duration) -> Result<(), Error> {
+    if value < least {
+        return Err(refused(format!("{what} is {value:?}: it must be at least {least:?}")));
+    }
+    if value > most {
+        return Err(refused(format!("{what} is {value:?}: it may be {most:?} at the most")));
+    }
+    Ok(())
+}
+
+impl Config {
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::new(self.namespace.as_deref(), &self.group)
+    }
+
+    /// How long a key outlives the last renewal when nobody is left to clean up.
+    pub(crate) fn safety(&self) -> Duration {
+        self.ttl * 4
+    }
+
+    /// How long a call of the heartbeat or a ping may take: after it there must be time for another.
+    pub(crate) fn pulse_timeout(&self) -> Duration {
+        self.command_timeout.min(self.heartbeat)
+    }
+
+    /// What a lease is given less by its holder than by the server, for clocks that run at different speeds.
+    fn drift_margin(&self) -> Duration {
+        (self.ttl / 50).max(Duration::from_millis(5))
+    }
+
+    pub(crate) fn settings(&self, connector: String, jitter: f64) -> Settings {
+        Settings {
+            connector,
+            ttl: self.ttl,
+            lost_after: self.ttl - self.drift_margin(),
+            reconcile: self.reconcile,
+            request_timeout: self.connect_timeout + self.command_timeout,
+            canary_timeout: self.command_timeout,
+            on_conflict: self.on_conflict,
+            on_lost: self.on_lost,
+            jitter,
+            sweeps: self.sweeps,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut Draft)) -> String {
+        let mut draft = Draft::default();
+        change(&mut draft);
+        let error = draft.validate().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::InvalidName), "{error:?}");
+        error.to_string()
+    }
+
+    #[test]
+    fn every_refusal_names_the_setting_and_the_reason() {
+        let ms = Duration::from_millis;
+        for (change, words) in [
+            (Box::new(|d: &mut Draft| d.group.clear()) as Box<dyn FnOnce(&mut Draft)>, ["group", "empty"]),
+            (Box::new(|d| d.group = "g".repeat(513)), ["group", "513"]),
+            (Box::new(|d| d.namespace = Some(String::new())), ["namespace", "empty"]),
+            (Box::new(move |d| d.ttl = ms(199)), ["ttl", "at least 200ms"]),
+            (Box::new(move |d| d.heartbeat = Some(ms(3750))), ["heartbeat", "half the ttl"]),
+            (Box::new(move |d| d.heartbeat = Some(ms(1))), ["heartbeat", "at least"]),
+            (Box::new(|d| d.connect_timeout = Duration::ZERO), ["connect_timeout", "at least"]),
+            (Box::new(|d| d.command_timeout = Duration::ZERO), ["command_timeout", "at least"]),
+            (Box::new(|d| d.reconcile = Some(Duration::ZERO)), ["reconcile", "at least"]),
+            (Box::new(|d| d.backoff_cap = Duration::ZERO), ["backoff_cap", "at least"]),
+            (Box::new(|d| d.stall_tolerance = Duration::ZERO), ["stall_tolerance", "at least"]),
+            (Box::new(|d| d.event_buffer = 0), ["event_buffer", "1 to"]),
+        ] {
+            let message = refusal(change);
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_ttl_is_usable() {
+        let config = Draft { ttl: Duration::from_millis(200), ..Draft::default() }.validate().unwrap();
+        assert_eq!(config.heartbeat, Duration::from_millis(200) / 3);
+        let settings = config.settings("c".into(), 0.0);
+        assert!(settings.lost_after > config.heartbeat * 2 && settings.lost_after < config.ttl);
+    }
+}

@@ -1,0 +1,338 @@
+//! The one task of a connector: everything that happens goes into the core, everything that comes out is done, in
+//! order. It has no decision of its own.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::error::Error;
+use crate::member::{Incarnation, LeaveCause, MemberId};
+use crate::proto::{Answer, Command, Input, Machine, Output, Reply, Request, Settings, Standing, Tag, Ticket};
+use crate::state::State;
+use crate::transport::{Beat, Dialer, Keeper, Keeping, Link};
+use crate::view::ViewWriter;
+
+/// How many notifications are taken at once before their outputs are done.
+const BURST: usize = 1024;
+
+/// A request on its way to the core, with the way back.
+pub(crate) struct Call {
+    pub(crate) request: Request,
+    pub(crate) reply: oneshot::Sender<Result<Delivery, Error>>,
+}
+
+/// An answer on its way back.
+pub(crate) enum Delivery {
+    Joined(Claim),
+    Done(Answer),
+}
+
+/// A membership that nobody holds yet. Dropped unclaimed, because the caller is gone, it is given back.
+pub(crate) struct Claim {
+    id: MemberId,
+    incarnation: Incarnation,
+    standing: watch::Receiver<Standing>,
+    give_back: Option<mpsc::UnboundedSender<(MemberId, Incarnation)>>,
+}
+
+impl Claim {
+    pub(crate) fn take(mut self) -> (MemberId, Incarnation, watch::Receiver<Standing>) {
+        self.give_back = None;
+        (self.id.clone(), self.incarnation, self.standing.clone())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.give_back.take() {
+            // Where the driver is gone, so is the membership.
+            let _ = give_back.send((self.id.clone(), self.incarnation));
+        }
+    }
+}
+
+/// What an operator may want to know of the link.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LinkReport {
+    /// Why there is no link, as long as there is none.
+    pub(crate) error: Option<Error>,
+    /// How many links have stood before this one.
+    pub(crate) reconnects: u64,
+    pub(crate) proven: Option<bool>,
+}
+
+/// Where the driver tells what it sees.
+pub(crate) struct Publish {
+    pub(crate) view: ViewWriter,
+    pub(crate) state: watch::Sender<State>,
+    pub(crate) link: watch::Sender<LinkReport>,
+}
+
+type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, Error>)> + Send>>>;
+
+enum Wire {
+    Dialing(Pin<Box<dyn Future<Output = Result<Link, Error>> + Send>>),
+    Up(Link),
+}
+
+pub(crate) struct Driver {
+    machine: Machine,
+    dialer: Dialer,
+    keeper: Keeper,
+    publish: Publish,
+    wire: Wire,
+    links: u64,
+    pauses: ExponentialBackoff,
+    replies: Replies,
+    tickets: HashMap<Ticket, oneshot::Sender<Result<Delivery, Error>>>,
+    next_ticket: u64,
+    standings: HashMap<MemberId, watch::Sender<Standing>>,
+    keeping: Option<Keeping>,
+    beats: watch::Receiver<Option<Beat>>,
+    calls: mpsc::Receiver<Call>,
+    give_back: mpsc::UnboundedSender<(MemberId, Incarnation)>,
+    given_back: mpsc::UnboundedReceiver<(MemberId, Incarnation)>,
+    shutdown: CancellationToken,
+    done: bool,
+}
+
+enum Happening {
+    Call(Call),
+    Link(Result<Link, Error>),
+    Notice(Result<crate::wire::Notice, Error>),
+    Reply(Tag, Result<Reply, Error>),
+    Beat,
+    GivenBack(MemberId, Incarnation),
+    Shutdown,
+    Time,
+}
+
+fn backoff(cap: Duration) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(cap)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+impl Driver {
+    pub(crate) fn new(
+        settings: Settings,
+        dialer: Dialer,
+        keeper: Keeper,
+        beats: watch::Receiver<Option<Beat>>,
+        calls: mpsc::Receiver<Call>,
+        publish: Publish,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (give_back, given_back) = mpsc::unbounded_channel();
+        let pauses = backoff(dialer.config().backoff_cap);
+        let first = dialer.clone();
+        Self {
+            machine: Machine::new(settings),
+            wire: Wire::Dialing(Box::pin(async move { first.dial().await })),
+            dialer,
+            keeper,
+            publish,
+            links: 0,
+            pauses,
+            replies: Replies::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            standings: HashMap::new(),
+            keeping: None,
+            beats,
+            calls,
+            give_back,
+            given_back,
+            shutdown,
+            done: false,
+        }
+    }
+
+    /// Runs until everything has been given back.
+    pub(crate) async fn run(mut self) {
+        loop {
+            while let Some(output) = self.machine.poll_output() {
+                self.perform(output);
+            }
+            if self.done {
+                return;
+            }
+            let happening = self.wait().await;
+            self.take(happening);
+        }
+    }
+
+    /// Waits for the next thing to happen. Every branch is cancel safe: what is not taken stays where it is.
+    async fn wait(&mut self) -> Happening {
+        let until = self.machine.poll_timeout();
+        let time = async {
+            match until {
+                Some(until) => sleep(until.since(clock::now())).await,
+                None => pending().await,
+            }
+        };
+        let wire = async {
+            match &mut self.wire {
+                Wire::Dialing(dialing) => Happening::Link(dialing.await),
+                Wire::Up(link) => Happening::Notice(link.next().await),
+            }
+        };
+        tokio::select! {
+            Some(call) = self.calls.recv() => Happening::Call(call),
+            happening = wire => happening,
+            Some((tag, reply)) = self.replies.next() => Happening::Reply(tag, reply),
+            Ok(()) = self.beats.changed() => Happening::Beat,
+            Some((id, incarnation)) = self.given_back.recv() => Happening::GivenBack(id, incarnation),
+            () = self.shutdown.cancelled() => Happening::Shutdown,
+            () = time => Happening::Time,
+        }
+    }
+
+    fn take(&mut self, happening: Happening) {
+        let now = clock::now();
+        match happening {
+            Happening::Call(call) => {
+                self.next_ticket += 1;
+                let ticket = Ticket(self.next_ticket);
+                self.tickets.insert(ticket, call.reply);
+                self.machine.handle_input(now, Input::Request(ticket, call.request));
+            }
+            Happening::Link(Ok(link)) => {
+                self.wire = Wire::Up(link);
+                self.links += 1;
+                let reconnects = self.links - 1;
+                self.publish.link.send_modify(|report| report.reconnects = reconnects);
+                self.machine.handle_input(now, Input::LinkUp);
+            }
+            Happening::Link(Err(error)) => self.redial(error),
+            Happening::Notice(Ok(notice)) => {
+                self.machine.handle_input(now, Input::Notice(notice));
+                self.take_burst();
+            }
+            Happening::Notice(Err(error)) => {
+                self.machine.handle_input(now, Input::LinkDown);
+                self.redial(error);
+            }
+            Happening::Reply(tag, reply) => self.machine.handle_input(now, Input::Reply(tag, reply)),
+            Happening::Beat => {
+                let beat = self.beats.borrow_and_update().clone();
+                if let Some(Beat { session, acked, pulse }) = beat {
+                    self.machine.handle_input(now, Input::Beat { session, acked, pulse });
+                }
+            }
+            Happening::GivenBack(id, incarnation) => {
+                self.machine.handle_input(now, Input::Unclaimed(id, incarnation));
+            }
+            Happening::Shutdown => {
+                self.shutdown = CancellationToken::new();
+                self.next_ticket += 1;
+                self.machine.handle_input(now, Input::Request(Ticket(self.next_ticket), Request::Close));
+            }
+            Happening::Time => self.machine.handle_input(now, Input::Tick),
+        }
+    }
+
+    /// Takes the notifications that are there already, so that one read answers them all.
+    fn take_burst(&mut self) {
+        for _ in 0..BURST {
+            let Wire::Up(link) = &mut self.wire else { return };
+            match link.next().now_or_never() {
+                Some(Ok(notice)) => self.machine.handle_input(clock::now(), Input::Notice(notice)),
+                Some(Err(error)) => {
+                    self.machine.handle_input(clock::now(), Input::LinkDown);
+                    return self.redial(error);
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn redial(&mut self, error: Error) {
+        tracing::debug!(%error, "no link");
+        self.publish.link.send_modify(|report| report.error = Some(error));
+        self.replies = Replies::new();
+        let pause = self.pauses.next().unwrap_or(self.dialer.config().backoff_cap);
+        let dialer = self.dialer.clone();
+        self.wire = Wire::Dialing(Box::pin(async move {
+            sleep(pause).await;
+            dialer.dial().await
+        }));
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Command(tag, command) => self.send(tag, command),
+            Output::Answer(ticket, result) => self.answer(ticket, result),
+            Output::Snapshot(members) => {
+                self.pauses = backoff(self.dialer.config().backoff_cap);
+                self.publish.link.send_modify(|report| report.error = None);
+                self.publish.view.snapshot(members, clock::instant(clock::now()));
+            }
+            Output::Changes(changes) => self.publish.view.apply(changes, clock::instant(clock::now())),
+            Output::Confirmed(moment) => self.publish.view.confirm(clock::instant(moment)),
+            Output::State(phase) => {
+                let state = State::from(phase);
+                tracing::debug!(%state, "link state");
+                self.publish.view.state(state);
+                self.publish.state.send_replace(state);
+            }
+            Output::Standing(id, standing) => self.stand(id, standing),
+            Output::Keep(session, acked) => self.keeping = Some(self.keeper.keep(session, acked)),
+            Output::Release => self.keeping = None,
+            Output::Proven(proven) => {
+                if proven {
+                    tracing::debug!("notifications arrive");
+                } else {
+                    tracing::warn!("notifications do not arrive: changes are seen at the next reconciliation");
+                }
+                self.publish.link.send_modify(|report| report.proven = Some(proven));
+            }
+            Output::DropLink(error) => self.redial(error),
+            Output::Warn(line) => tracing::warn!("{line}"),
+            Output::Closed => self.done = true,
+        }
+    }
+
+    fn send(&mut self, tag: Tag, command: Command) {
+        if let Wire::Up(link) = &self.wire {
+            let running = link.commands().run(command);
+            self.replies.push(Box::pin(running.map(move |reply| (tag, reply))));
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, result: Result<Answer, Error>) {
+        let Some(reply) = self.tickets.remove(&ticket) else { return };
+        let delivery = result.map(|answer| match answer {
+            Answer::Joined(id, incarnation) => {
+                let held = || watch::Sender::new(Standing::Held(incarnation));
+                let standing = self.standings.entry(id.clone()).or_insert_with(held).subscribe();
+                Delivery::Joined(Claim { id, incarnation, standing, give_back: Some(self.give_back.clone()) })
+            }
+            answer => Delivery::Done(answer),
+        });
+        // A caller that is gone drops the delivery, and with it the claim.
+        let _ = reply.send(delivery);
+    }
+
+    fn stand(&mut self, id: MemberId, standing: Standing) {
+        if standing == Standing::Ended(LeaveCause::Left) {
+            if let Some(sender) = self.standings.remove(&id) {
+                sender.send_replace(standing);
+            }
+        } else {
+            self.standings.entry(id).or_insert_with(|| watch::Sender::new(standing)).send_replace(standing);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+-- Renew a session's lease. The PEXPIRE comes before the ZADD: after it the ZADD is let through when memory is out.
+--
+-- KEYS  1 lease  2 leases
+-- ARGV  1 session   2 ttl, ms
+-- Answer  1 alive | 0 lost: the lease is gone or closed
+local lease = redis.call('GET', KEYS[1])
+if not lease or lease == 'closed' then
+  return 0
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('ZADD', KEYS[2], number(now_ms() + ARGV[2]), ARGV[1])
+return 1

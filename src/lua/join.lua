@@ -1,0 +1,57 @@
+-- Join, and open the session with it where it is the session's first act. Idempotent by the caller's nonce.
+--
+-- KEYS  1 member  2 members  3 lease  4 leases  5 owned  6 revision
+-- ARGV  1 prefix of the group's keys     2 id, encoded       3 session
+--       4 'open' or 'opened'             5 lease value, up to its since: it gets the time and a brace    6 ttl, ms   7 safety ttl, ms
+--       8 'take' or 'yield' when the id is live elsewhere    9 nonce     10 tail of the record
+-- Answer  {'joined', incarnation, revision, joined-at ms}
+--         {'conflict', lease value of the holder}     nothing was written
+--         {'lost'}                                    the session's lease is gone; nothing was written
+local prefix, id, session, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[9]
+
+local head = head_of(KEYS[1])
+if type(head) == 'table' then
+  return head
+end
+local lease = redis.call('GET', KEYS[3])
+if lease == 'closed' or (not lease and ARGV[4] ~= 'open') then
+  return {'lost'}
+end
+
+local holder = session_in(head)
+if holder == session and string.match(head, '"nonce":(%d+),') == nonce and lease then
+  local incarnation, revision, joined =
+    string.match(head, '"incarnation":(%d+),.-"revision":(%d+),"joined":(%d+),')
+  return {'joined', incarnation, revision, joined}
+end
+
+local adopted = head ~= '' and not holder
+if ARGV[8] == 'yield' then
+  if adopted and redis.call('PTTL', KEYS[1]) > 0 then
+    return {'conflict', 'another program'}
+  end
+  local value = holder and holder ~= session and redis.call('GET', prefix .. 'leases/' .. holder)
+  if value and value ~= 'closed' then
+    return {'conflict', value}
+  end
+end
+
+local revision = next_revision(KEYS[6])
+local now = now_ms()
+redis.call('ZADD', KEYS[2], number(revision), id)
+redis.call('SET', KEYS[6], number(revision))
+if not lease then
+  redis.call('ZADD', KEYS[4], number(now + ARGV[6]), session)
+  redis.call('SET', KEYS[3], ARGV[5] .. number(now) .. '}', 'PX', ARGV[6])
+end
+redis.call('SADD', KEYS[5], 'members/' .. id)
+redis.call('PEXPIRE', KEYS[5], ARGV[7])
+if adopted then
+  redis.call('ZREM', KEYS[4], '~' .. id)
+elseif holder and holder ~= session then
+  redis.call('SREM', prefix .. 'owned/' .. holder, 'members/' .. id)
+end
+redis.call('SET', KEYS[1], '{"v":1,"incarnation":' .. number(revision) .. ',"session":"' .. session
+  .. '","nonce":' .. nonce .. ',"revision":' .. number(revision) .. ',"joined":' .. number(now) .. ',' .. ARGV[10],
+  'PX', ARGV[7])
+return {'joined', number(revision), number(revision), number(now)}

@@ -1,0 +1,66 @@
+-- Look at the leases that are due and take the members of dead sessions out of the group, a bounded number a call.
+--
+-- A dead session's member keys are set to expire in 2 ms; the caller touches them 3 ms later, and Redis tells every
+-- watcher by `expired`. Writes that need memory come last, so that a server without any can still be swept.
+--
+-- KEYS  1 leases  2 members  3 revision
+-- ARGV  1 prefix   2 most member keys a call   3 most leases a call
+-- Answer  {ms to the earliest deadline or -1, 1 if more is due or 0, ids to touch, encoded ...}
+local prefix, room = ARGV[1], tonumber(ARGV[2])
+local now = now_ms()
+local dying, moved, changed, more = {}, {}, false, 0
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', number(now), 'LIMIT', 0, ARGV[3])
+if #due == tonumber(ARGV[3]) then
+  more = 1
+end
+
+for _, session in ipairs(due) do
+  if string.sub(session, 1, 1) == '~' then
+    local id = string.sub(session, 2)
+    local left = redis.call('PTTL', prefix .. 'members/' .. id)
+    if left > 0 then
+      moved[#moved + 1] = {session, left}
+    else
+      redis.call('ZREM', KEYS[1], session)
+      redis.call('ZREM', KEYS[2], id)
+      changed = true
+    end
+  else
+    local left = redis.call('PTTL', prefix .. 'leases/' .. session)
+    if left == -1 then
+      moved[#moved + 1] = {session, 1000}
+    elseif left >= 0 then
+      moved[#moved + 1] = {session, left}
+    elseif room == 0 then
+      more = 1
+    else
+      local owned = prefix .. 'owned/' .. session
+      local paths = redis.call('SPOP', owned, room)
+      room = room - #paths
+      for _, path in ipairs(paths) do
+        local head = head_of(prefix .. path)
+        if type(head) == 'string' and session_in(head) == session then
+          local id = string.sub(path, #'members/' + 1)
+          redis.call('PEXPIRE', prefix .. path, 2)
+          redis.call('ZREM', KEYS[2], id)
+          dying[#dying + 1] = id
+          changed = true
+        end
+      end
+      if redis.call('EXISTS', owned) == 0 then
+        redis.call('ZREM', KEYS[1], session)
+      else
+        more = 1
+      end
+    end
+  end
+end
+
+if changed then
+  redis.call('SET', KEYS[3], number(next_revision(KEYS[3])))
+end
+for _, lease in ipairs(moved) do
+  -- Out of memory the index stays as it is: it says when to look, and looking again is harmless.
+  redis.pcall('ZADD', KEYS[1], number(now + lease[2]), lease[1])
+end
+return {deadline_in(KEYS[1]), more, unpack(dying)}

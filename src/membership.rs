@@ -1,0 +1,267 @@
+//! The handle that a join answers.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::IntoFuture;
+use std::pin::Pin;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+
+use crate::connector::Caller;
+use crate::driver::{Claim, Delivery};
+use crate::error::{Error, ErrorKind};
+use crate::member::{Incarnation, LeaveCause, MemberId, Metadata, check_metadata, check_tags};
+use crate::proto::{Answer, Edit, Request, Standing};
+use crate::wire::Draft;
+
+/// Typed metadata as JSON.
+pub(crate) fn typed(value: &impl Serialize) -> Result<Metadata, Error> {
+    let json = serde_json::to_string(value).and_then(RawValue::from_string).map_err(|error| {
+        Error::caused_by(ErrorKind::InvalidMetadata, "the metadata does not convert to JSON", error)
+    })?;
+    Ok(Metadata::Json(json))
+}
+
+/// A join that has not begun: await it.
+///
+/// Made by [`GroupConnector::join`](crate::GroupConnector::join). It answers a [`Membership`], in one round trip.
+///
+/// # Errors
+/// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::InvalidMetadata`], [`ErrorKind::AlreadyJoined`].
+/// From the server: [`ErrorKind::Conflict`] (with [`OnConflict::Reject`](crate::OnConflict::Reject)),
+/// [`ErrorKind::OutOfMemory`], [`ErrorKind::ForeignValue`], [`ErrorKind::Denied`], [`ErrorKind::Timeout`].
+/// [`ErrorKind::Closed`] after [`close`](crate::GroupConnector::close).
+///
+/// # Cancel safety
+/// Dropped before it has answered, the member has either never joined or is taken out again at once.
+#[must_use = "a join does nothing unless it is awaited"]
+pub struct Join {
+    caller: Caller,
+    id: Result<MemberId, Error>,
+    draft: Result<Draft, Error>,
+}
+
+impl Join {
+    pub(crate) fn new(caller: Caller, id: Result<MemberId, Error>) -> Self {
+        Self { caller, id, draft: Ok(Draft::default()) }
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Self {
+        self.draft = self.draft.and_then(|mut draft| set(&mut draft).map(|()| draft));
+        self
+    }
+
+    /// Metadata of any type, kept as JSON.
+    pub fn metadata(self, value: &impl Serialize) -> Self {
+        self.with(|draft| {
+            draft.metadata = typed(value)?;
+            Ok(())
+        })
+    }
+
+    /// Metadata as it is.
+    pub fn text(self, text: impl Into<String>) -> Self {
+        self.with(|draft| {
+            draft.metadata = Metadata::Text(text.into().into());
+            Ok(())
+        })
+    }
+
+    /// One more tag: a sub-group that the member belongs to.
+    pub fn tag(self, tag: impl Into<String>) -> Self {
+        self.tags([tag])
+    }
+
+    /// More tags.
+    pub fn tags<T: Into<String>>(self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.with(|draft| {
+            draft.tags.extend(tags.into_iter().map(Into::into));
+            Ok(())
+        })
+    }
+
+    async fn run(self) -> Result<Membership, Error> {
+        let draft = self.draft?;
+        check_metadata(&draft.metadata)?;
+        check_tags(&draft.tags)?;
+        match self.caller.call(Request::Join(self.id?, draft)).await? {
+            Delivery::Joined(claim) => Ok(Membership::new(self.caller, claim)),
+            Delivery::Done(answer) => Err(unexpected(&answer)),
+        }
+    }
+}
+
+impl fmt::Debug for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Join").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl IntoFuture for Join {
+    type Output = Result<Membership, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+fn unexpected(answer: &Answer) -> Error {
+    Error::uncertain(ErrorKind::Server, format!("the driver answered {answer:?}"))
+}
+
+/// A member of this connector.
+///
+/// # Dropping it does not leave
+/// A membership ends by [`leave`](Self::leave), by [`GroupConnector::leave`](crate::GroupConnector::leave), or with
+/// its connector. The handle is for those who want to change it or to know when it is lost.
+pub struct Membership {
+    caller: Caller,
+    id: MemberId,
+    standing: watch::Receiver<Standing>,
+}
+
+impl Membership {
+    fn new(caller: Caller, claim: Claim) -> Self {
+        let (id, _, standing) = claim.take();
+        Self { caller, id, standing }
+    }
+
+    /// The member's name.
+    #[must_use]
+    pub fn id(&self) -> &MemberId {
+        &self.id
+    }
+
+    /// The present incarnation, or `None` while the membership is lost. No I/O.
+    ///
+    /// It rises with every join of the group, so it serves as a fencing token.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        match *self.standing.borrow() {
+            Standing::Held(incarnation) => Some(incarnation),
+            Standing::Lost(_) | Standing::Ended(_) => None,
+        }
+    }
+
+    /// Whether the connector vouches for the membership at this moment, by its own clock. No I/O.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.incarnation().is_some()
+    }
+
+    /// Waits until the present incarnation can no longer be relied on, and says why; at once if none can.
+    ///
+    /// It comes before another session may take over: the connector counts from the sending of its last
+    /// acknowledged heartbeat. With [`OnLost::Rejoin`](crate::OnLost::Rejoin) the membership may be held again
+    /// later, as a new incarnation or, where the server turns out to have heard the heartbeats after all, the same
+    /// one; then this can be awaited anew.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn lost(&self) -> LeaveCause {
+        let mut standing = self.standing.clone();
+        let Some(mine) = self.incarnation() else {
+            return match *self.standing.borrow() {
+                Standing::Lost(cause) | Standing::Ended(cause) => cause,
+                Standing::Held(_) => LeaveCause::Replaced,
+            };
+        };
+        match standing.wait_for(|standing| *standing != Standing::Held(mine)).await.as_deref() {
+            Ok(Standing::Lost(cause) | Standing::Ended(cause)) => *cause,
+            Ok(Standing::Held(_)) => LeaveCause::Expired,
+            Err(_) => LeaveCause::Left,
+        }
+    }
+
+    async fn edit(&self, edit: Edit) -> Result<(), Error> {
+        self.caller.call(Request::Edit(self.id.clone(), edit)).await.map(drop)
+    }
+
+    /// Replaces the metadata. One round trip; everybody sees one `Updated`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidMetadata`] before any I/O; [`ErrorKind::Lost`] if the membership has ended;
+    /// [`ErrorKind::OutOfMemory`], [`ErrorKind::Timeout`], [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the change is made, or not made.
+    pub async fn update(&self, metadata: &impl Serialize) -> Result<(), Error> {
+        let metadata = typed(metadata)?;
+        check_metadata(&metadata)?;
+        self.edit(Edit::Metadata(metadata)).await
+    }
+
+    /// Replaces the metadata by text as it is. Otherwise like [`update`](Self::update).
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the change is made, or not made.
+    pub async fn update_text(&self, text: impl Into<String>) -> Result<(), Error> {
+        let metadata = Metadata::Text(text.into().into());
+        check_metadata(&metadata)?;
+        self.edit(Edit::Metadata(metadata)).await
+    }
+
+    /// Adds tags: sub-groups that the member belongs to. One round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidName`] before any I/O; otherwise as for [`update`](Self::update).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the change is made, or not made.
+    pub async fn add_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result<(), Error> {
+        let tags: BTreeSet<String> = tags.into_iter().map(Into::into).collect();
+        check_tags(&tags)?;
+        self.edit(Edit::AddTags(tags)).await
+    }
+
+    /// Removes tags. One round trip.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the change is made, or not made.
+    pub async fn remove_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result<(), Error> {
+        let tags = tags.into_iter().map(Into::into).collect();
+        self.edit(Edit::RemoveTags(tags)).await
+    }
+
+    /// Joins again after the membership was lost for good: with [`OnLost::Stop`](crate::OnLost::Stop), or when it
+    /// was replaced. Does nothing while it is held. One round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lost`] after a leave: join anew. Otherwise as for [`Join`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the member has either not joined or is taken out again at once.
+    pub async fn rejoin(&self) -> Result<Incarnation, Error> {
+        match self.caller.call(Request::Rejoin(self.id.clone())).await? {
+            Delivery::Joined(claim) => Ok(claim.take().1),
+            Delivery::Done(answer) => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Leaves the group, and answers whether there was a membership to end. One round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`]: the membership is given up all the same, and the server is told when it can be
+    /// reached or the lease runs out. [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// Once polled, it leaves even if it is dropped.
+    pub async fn leave(self) -> Result<bool, Error> {
+        self.caller.leave(self.id).await
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Membership").field("id", &self.id).field("standing", &*self.standing.borrow()).finish()
+    }
+}

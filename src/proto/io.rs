@@ -1,0 +1,237 @@
+//! What goes into the core and what comes out of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Moment;
+use crate::config::{OnConflict, OnLost};
+use crate::error::Error;
+use crate::member::{Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
+use crate::wire::{Draft, Notice};
+
+/// What the core needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Unique to this connector: its sessions are named after it.
+    pub(crate) connector: String,
+    pub(crate) ttl: Duration,
+    /// How long after the sending of its last acknowledged heartbeat a lease is held to be lost.
+    pub(crate) lost_after: Duration,
+    pub(crate) reconcile: Duration,
+    /// How long a request may wait for a link and its answer.
+    pub(crate) request_timeout: Duration,
+    pub(crate) canary_timeout: Duration,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) on_lost: OnLost,
+    /// Where in the range of each jitter this connector lies: 0 to 1.
+    pub(crate) jitter: f64,
+    pub(crate) sweeps: bool,
+}
+
+/// Names a request of a user until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// Names a command until its reply. Replies to tags that the core has forgotten are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Tag(pub(crate) u64);
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Both connections stand and the subscription is confirmed.
+    LinkUp,
+    LinkDown,
+    Notice(Notice),
+    Reply(Tag, Result<Reply, Error>),
+    /// How the last heartbeat ended, and when the last acknowledged one was sent.
+    Beat {
+        session: SessionId,
+        acked: Moment,
+        pulse: Pulse,
+    },
+    Request(Ticket, Request),
+    /// This join was answered when nobody waited for it any more.
+    Unclaimed(MemberId, Incarnation),
+    /// Only the time has changed.
+    Tick,
+}
+
+/// How a heartbeat ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulse {
+    Alive,
+    /// The server said that the lease is gone.
+    Lost,
+    /// No answer.
+    Missed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Join(MemberId, Draft),
+    Rejoin(MemberId),
+    Edit(MemberId, Edit),
+    Leave(MemberId),
+    Sync,
+    Close,
+}
+
+/// A change to what a member says of itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Edit {
+    Metadata(Metadata),
+    AddTags(BTreeSet<String>),
+    RemoveTags(BTreeSet<String>),
+}
+
+impl Edit {
+    pub(crate) fn apply(&self, draft: &mut Draft) {
+        match self {
+            Self::Metadata(metadata) => draft.metadata = metadata.clone(),
+            Self::AddTags(tags) => draft.tags.extend(tags.iter().cloned()),
+            Self::RemoveTags(tags) => draft.tags.retain(|tag| !tags.contains(tag)),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answer {
+    Joined(MemberId, Incarnation),
+    Edited,
+    /// Whether there was a membership to end.
+    Left(bool),
+    Synced,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(crate) enum Output {
+    Command(Tag, Command),
+    Answer(Ticket, Result<Answer, Error>),
+    /// The whole roster; what was known before no longer counts.
+    Snapshot(Vec<Arc<Member>>),
+    /// One batch of changes, in order.
+    Changes(Vec<Change>),
+    /// What is known was true at this moment.
+    Confirmed(Moment),
+    State(Phase),
+    Standing(MemberId, Standing),
+    /// The lease to keep alive from now on, acknowledged when sent at this moment.
+    Keep(SessionId, Moment),
+    /// There is no lease any more.
+    Release,
+    /// Notifications have been proven to arrive, or not to.
+    Proven(bool),
+    /// The link is of no use: make a new one.
+    DropLink(Error),
+    /// Something an operator should read.
+    Warn(String),
+    /// Everything is given back; there is nothing left to do.
+    Closed,
+}
+
+/// One change of the roster.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    Joined(Arc<Member>),
+    Updated { old: Arc<Member>, new: Arc<Member> },
+    Left { member: Arc<Member>, cause: LeaveCause },
+}
+
+/// The connector's state, by the core's own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Connecting,
+    Connected,
+    Suspended(Moment),
+    Lost,
+    Closed,
+}
+
+/// How a membership of this connector stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Held(Incarnation),
+    /// Not to be relied on: lost or in doubt, and being sought again.
+    Lost(LeaveCause),
+    Ended(LeaveCause),
+}
+
+/// What to do when a joining id is live under another session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contest {
+    Take,
+    Yield,
+}
+
+/// What a listing is compared to, and what it says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) revision: Revision,
+    pub(crate) count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Command {
+    Join { id: MemberId, session: SessionId, opening: bool, contest: Contest, nonce: u64, draft: Draft },
+    Update { id: MemberId, session: SessionId, incarnation: Incarnation, joined_at_ms: u64, nonce: u64, draft: Draft },
+    Leave { id: MemberId, session: SessionId, incarnation: Option<Incarnation> },
+    Close { session: SessionId },
+    Renew { session: SessionId, ids: Vec<MemberId> },
+    Sweep,
+    Touch { ids: Vec<MemberId> },
+    List { known: Option<Known>, after: Option<Incarnation> },
+    Read { wanted: Vec<(MemberId, Option<SessionId>)> },
+    PlantCanary,
+    TouchCanary,
+    EnableNotifications,
+}
+
+/// The answers of the server. `due` is the time to the earliest deadline in the index of leases.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    Done,
+    Joined { incarnation: Incarnation, revision: Revision, joined_at_ms: u64 },
+    Conflict { holder: String },
+    Lost,
+    Updated { revision: Revision },
+    Left(bool),
+    Closed { remaining: u64 },
+    Renewed { strangers: Vec<MemberId> },
+    Swept { due: Option<Duration>, more: bool, dying: Vec<MemberId> },
+    Unchanged { due: Option<Duration> },
+    Part { due: Option<Duration>, known: Known, more: bool, entries: Vec<Entry> },
+    Found { due: Option<Duration>, findings: Vec<Finding> },
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) id: MemberId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) written: Written,
+}
+
+/// What a listing says of an entry's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    At(Revision),
+    ByAnother,
+    Nowhere,
+}
+
+/// What a read found in one member's key.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Finding {
+    Record(Arc<Member>),
+    /// Something stands there that is no member.
+    NoMember(String),
+    Left,
+    Removed,
+    Expired,
+    /// A member that another program kept is gone.
+    Gone,
+    /// The answer had no room for it.
+    Later,
+}

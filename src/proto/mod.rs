@@ -1,0 +1,358 @@
+//! The pure core: what a connector knows and decides. No I/O, no clock, no executor, no randomness.
+//!
+//! Whoever drives it calls [`Machine::handle_input`], takes everything out of [`Machine::poll_output`], and calls
+//! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
+
+mod io;
+mod moment;
+mod outbox;
+mod roster;
+mod session;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod transcripts;
+mod upkeep;
+
+pub(crate) use io::*;
+pub(crate) use moment::Moment;
+
+use crate::error::{Error, ErrorKind};
+use crate::wire::{Happened, Notice};
+use outbox::Outbox;
+use roster::Roster;
+use session::{Effects, Session};
+use upkeep::{Upkeep, Wishes};
+
+/// The state of the link and of what is known through it.
+#[derive(Debug)]
+enum Link {
+    Detached,
+    /// Listing and reading what the last link may have missed. Users see none of it until it is whole.
+    Syncing {
+        listing: u64,
+    },
+    Live,
+}
+
+/// A request to be answered when what was true at its time is known.
+#[derive(Debug)]
+struct Sync {
+    ticket: Ticket,
+    deadline: Moment,
+    /// The listing that must have been made.
+    listing: u64,
+    /// How many hints must have been settled, once it has been.
+    barrier: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Flight {
+    List { sent: Moment },
+    Read,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    settings: Settings,
+    link: Link,
+    phase: Phase,
+    roster: Roster,
+    session: Session,
+    upkeep: Upkeep,
+    flying: Vec<(Tag, Flight)>,
+    list_wanted: bool,
+    /// The listing made last: what must be settled for it to hold, and when it was asked.
+    listed: Option<(u64, Moment)>,
+    syncs: Vec<Sync>,
+    closed: bool,
+    out: Outbox,
+}
+
+impl Machine {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            link: Link::Detached,
+            phase: Phase::Connecting,
+            roster: Roster::default(),
+            session: Session::new(settings.clone()),
+            upkeep: Upkeep::new(settings.clone()),
+            settings,
+            flying: Vec::new(),
+            list_wanted: false,
+            listed: None,
+            syncs: Vec::new(),
+            closed: false,
+            out: Outbox::default(),
+        }
+    }
+
+    /// The next thing to do. To be called until it answers `None` after every input.
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop()
+    }
+
+    /// When to call again, if nothing else happens before.
+    pub(crate) fn poll_timeout(&self) -> Option<Moment> {
+        let syncs = self.syncs.iter().map(|sync| sync.deadline).min();
+        [self.session.timeout(self.is_attached()), self.upkeep.timeout(), syncs].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
+        match input {
+            Input::LinkUp => self.link_up(now),
+            Input::LinkDown => self.link_down(),
+            Input::Notice(notice) => self.notice(notice),
+            Input::Reply(tag, reply) => self.reply(now, tag, reply),
+            Input::Beat { session, acked, pulse } => {
+                let mut effects = Effects::default();
+                self.session.beat(&session, acked, pulse, &mut effects, &mut self.out);
+                self.take(effects);
+            }
+            Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
+            Input::Request(ticket, request) => {
+                if let Request::Close = request {
+                    for sync in self.syncs.drain(..) {
+                        self.out.push(Output::Answer(sync.ticket, Err(Error::closed())));
+                    }
+                }
+                self.session.request(now, ticket, request, &mut self.out);
+            }
+            Input::Unclaimed(id, incarnation) => self.session.unclaimed(now, &id, incarnation, &mut self.out),
+            Input::Tick => {}
+        }
+        self.tick(now);
+        self.advance(now);
+        self.settle(now);
+    }
+
+    fn is_attached(&self) -> bool {
+        !matches!(self.link, Link::Detached)
+    }
+
+    fn link_up(&mut self, now: Moment) {
+        self.link_down();
+        self.link = Link::Syncing { listing: self.roster.listings() + 1 };
+        self.upkeep.reconcile(now, &mut self.out);
+        self.list_wanted = true;
+    }
+
+    fn link_down(&mut self) {
+        self.link = Link::Detached;
+        self.roster.abandon();
+        self.session.link_down();
+        self.upkeep.link_down();
+        self.flying.clear();
+        self.list_wanted = false;
+        self.listed = None;
+        for sync in &mut self.syncs {
+            (sync.listing, sync.barrier) = (self.roster.listings() + 1, None);
+        }
+    }
+
+    fn drop_link(&mut self, error: Error) {
+        self.link_down();
+        self.out.push(Output::DropLink(error));
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            _ if !self.is_attached() => {}
+            Notice::Member(id, happened) => self.roster.hint(id, happened),
+            Notice::Canary(happened) => self.upkeep.canary(happened, &mut self.out),
+            Notice::Stray(key) => {
+                self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
+            }
+        }
+    }
+
+    fn sync(&mut self, now: Moment, ticket: Ticket) {
+        self.list_wanted = true;
+        self.syncs.push(Sync {
+            ticket,
+            deadline: now + self.settings.request_timeout,
+            listing: self.roster.listings() + 1,
+            barrier: None,
+        });
+        if self.is_attached() {
+            self.upkeep.sweep(&mut self.out);
+        }
+    }
+
+    fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
+        let reply = match self.session.reply(now, tag, reply, &mut self.out) {
+            Ok(effects) => return self.take(effects),
+            Err(reply) => reply,
+        };
+        if let Some(wishes) = self.upkeep.reply(now, tag, reply.as_ref().err(), &mut self.out) {
+            if let Ok(Reply::Swept { due, more, dying }) = reply {
+                self.upkeep.swept(now, due, more, dying);
+            }
+            return self.grant(wishes);
+        }
+        let Some(index) = self.flying.iter().position(|(flying, _)| *flying == tag) else { return };
+        let (_, flight) = self.flying.swap_remove(index);
+        match (flight, reply) {
+            (Flight::Read, Ok(Reply::Found { due, findings })) => {
+                self.upkeep.due(now, due);
+                let (changes, strange) = self.roster.found(findings);
+                strange.into_iter().for_each(|line| self.out.push(Output::Warn(line)));
+                self.apply(changes);
+            }
+            (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
+                self.upkeep.due(now, due);
+                self.roster.unchanged();
+                self.listing_done(sent);
+            }
+            (Flight::List { sent }, Ok(Reply::Part { due, known, more, entries })) => {
+                self.upkeep.due(now, due);
+                match self.roster.listed(known, more, entries) {
+                    Some(after) => {
+                        let tag = self.out.command(Command::List { known: None, after: Some(after) });
+                        self.flying.push((tag, Flight::List { sent }));
+                    }
+                    None => self.listing_done(sent),
+                }
+            }
+            (flight, reply) => {
+                let error = reply.err().unwrap_or_else(|| {
+                    Error::uncertain(ErrorKind::Server, "an answer of another kind; is another version at work?")
+                });
+                self.lookup_failed(&flight, error);
+            }
+        }
+    }
+
+    fn lookup_failed(&mut self, flight: &Flight, error: Error) {
+        match flight {
+            Flight::List { .. } => self.roster.listing_failed(),
+            Flight::Read => self.roster.read_failed(),
+        }
+        if error.is_of_the_link() || matches!(self.link, Link::Syncing { .. }) {
+            self.drop_link(error);
+        } else {
+            self.out.push(Output::Warn(format!("the members could not be read, trying again: {error}")));
+        }
+    }
+
+    fn listing_done(&mut self, sent: Moment) {
+        let barrier = self.roster.barrier();
+        self.listed = Some((barrier, sent));
+        let made = self.roster.listings();
+        for sync in self.syncs.iter_mut().filter(|sync| sync.listing <= made) {
+            sync.barrier.get_or_insert(barrier);
+        }
+    }
+
+    /// New truth: for the own members first, then for the users, unless they are to get it all at once.
+    fn apply(&mut self, changes: Vec<Change>) {
+        let mut effects = Effects::default();
+        self.session.observe(&changes, &mut effects, &mut self.out);
+        if let Link::Live = self.link {
+            self.out.changes(changes);
+        }
+        self.take(effects);
+    }
+
+    fn take(&mut self, effects: Effects) {
+        let mut changes = Vec::new();
+        for (id, incarnation, cause) in effects.departed {
+            changes.extend(self.roster.depart(&id, incarnation, cause));
+        }
+        for member in effects.stored {
+            self.roster.store(member, &mut changes);
+        }
+        for id in effects.hints {
+            self.roster.hint(id, Happened::Other);
+        }
+        if !changes.is_empty() {
+            self.apply(changes);
+        }
+        if let Some(error) = effects.broken {
+            self.drop_link(error);
+        }
+    }
+
+    fn grant(&mut self, wishes: Wishes) {
+        for id in wishes.hints {
+            self.roster.hint(id, Happened::Other);
+        }
+        if wishes.doubt {
+            self.roster.doubt();
+            self.list_wanted = true;
+        }
+        if let Some(error) = wishes.broken {
+            self.drop_link(error);
+        }
+    }
+
+    fn tick(&mut self, now: Moment) {
+        self.session.tick(now, &mut self.out);
+        if self.is_attached() && self.upkeep.tick(now, &mut self.out) {
+            self.upkeep.reconcile(now, &mut self.out);
+            self.list_wanted = true;
+        }
+        let (over, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(|sync| sync.deadline <= now);
+        self.syncs = waiting;
+        let over: Vec<Sync> = over;
+        for sync in over {
+            let message = "the server did not tell who is a member in time";
+            self.out.push(Output::Answer(sync.ticket, Err(Error::new(ErrorKind::Timeout, message))));
+        }
+    }
+
+    /// Sends what can be sent.
+    fn advance(&mut self, now: Moment) {
+        if !self.is_attached() {
+            return;
+        }
+        self.session.dispatch(now, &mut self.out);
+        if self.list_wanted
+            && let Some(known) = self.roster.begin_listing()
+        {
+            self.list_wanted = false;
+            let tag = self.out.command(Command::List { known, after: None });
+            self.flying.push((tag, Flight::List { sent: now }));
+        }
+        if let Some(wanted) = self.roster.next_read() {
+            let tag = self.out.command(Command::Read { wanted });
+            self.flying.push((tag, Flight::Read));
+        }
+    }
+
+    /// Says what has become true.
+    fn settle(&mut self, now: Moment) {
+        let settled = self.roster.settled();
+        if let Some((_, asked)) = self.listed.take_if(|(barrier, _)| *barrier <= settled) {
+            if let Link::Syncing { listing } = self.link
+                && listing <= self.roster.listings()
+            {
+                self.link = Link::Live;
+                self.out.push(Output::Snapshot(self.roster.members().cloned().collect()));
+            }
+            self.out.push(Output::Confirmed(asked));
+        }
+        self.syncs.retain(|sync| {
+            let synced = sync.barrier.is_some_and(|barrier| barrier <= settled);
+            if synced {
+                self.out.push(Output::Answer(sync.ticket, Ok(Answer::Synced)));
+            }
+            !synced
+        });
+        let phase = match (&self.link, self.phase) {
+            _ if self.session.is_closed() => Phase::Closed,
+            _ if self.session.is_lost() => Phase::Lost,
+            (Link::Live, _) if !self.session.misses_beats() => Phase::Connected,
+            (_, phase @ (Phase::Connecting | Phase::Suspended(_))) => phase,
+            _ => Phase::Suspended(now),
+        };
+        if phase != self.phase {
+            self.phase = phase;
+            self.out.push(Output::State(phase));
+        }
+        if phase == Phase::Closed && !self.closed {
+            self.closed = true;
+            self.out.push(Output::Closed);
+        }
+    }
+}

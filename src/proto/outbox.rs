@@ -1,0 +1,33 @@
+//! One queue for everything that comes out, so that its order is a fact.
+
+use std::collections::VecDeque;
+
+use super::io::{Change, Command, Output, Tag};
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Output>,
+    tags: u64,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, output: Output) {
+        self.queue.push_back(output);
+    }
+
+    pub(crate) fn command(&mut self, command: Command) -> Tag {
+        self.tags += 1;
+        self.queue.push_back(Output::Command(Tag(self.tags), command));
+        Tag(self.tags)
+    }
+
+    pub(crate) fn changes(&mut self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.queue.push_back(Output::Changes(changes));
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+}

@@ -1,0 +1,261 @@
+//! Who is a member, as far as this connector has been told; and what it has been told to look at.
+//!
+//! Everything takes one way: a hint names an id, a read of that id answers, the answer becomes changes. A listing
+//! only finds ids to hint at. One read is under way at a time, so answers arrive in the order of the server, and
+//! a hint that comes during a read of its id is simply read again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::io::{Change, Entry, Finding, Known, Written};
+use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
+use crate::wire::Happened;
+
+/// How many ids one read asks for.
+pub(crate) const READ_CHUNK: usize = 500;
+
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    members: HashMap<MemberId, Arc<Member>>,
+    /// Incarnations that have left while a read might still bring word of them.
+    departed: HashMap<MemberId, Incarnation>,
+    hinted: HashMap<MemberId, Happened>,
+    queue: VecDeque<MemberId>,
+    reading: Vec<Asked>,
+    /// How many hints have ever been queued, and how many of them have been answered, in order.
+    queued: u64,
+    settled: u64,
+    known: Option<Known>,
+    listing: Option<Listing>,
+    listings: u64,
+}
+
+#[derive(Debug)]
+struct Asked {
+    id: MemberId,
+    incarnation: Option<Incarnation>,
+    happened: Happened,
+}
+
+#[derive(Debug, Default)]
+struct Listing {
+    first: Option<Known>,
+    seen: HashSet<MemberId>,
+    after: Option<Incarnation>,
+}
+
+impl Roster {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.values()
+    }
+
+    /// Forgets what was being asked: the link that would have answered is gone. The members stay as they were.
+    pub(crate) fn abandon(&mut self) {
+        self.hinted.clear();
+        self.queue.clear();
+        self.reading.clear();
+        self.settled = self.queued;
+        self.listing = None;
+        self.known = None;
+    }
+
+    /// No longer trusts the last listing, so that the next one is made in full.
+    pub(crate) fn doubt(&mut self) {
+        self.known = None;
+    }
+
+    pub(crate) fn hint(&mut self, id: MemberId, happened: Happened) {
+        if happened == Happened::Expire && self.members.get(&id).is_some_and(|member| !member.is_adopted()) {
+            return;
+        }
+        if self.hinted.insert(id.clone(), happened).is_none() {
+            self.queue.push_back(id);
+            self.queued += 1;
+        }
+    }
+
+    /// The next ids to read, each with the session that held it, unless a read is under way.
+    pub(crate) fn next_read(&mut self) -> Option<Vec<(MemberId, Option<SessionId>)>> {
+        if !self.reading.is_empty() || self.queue.is_empty() {
+            return None;
+        }
+        let take = self.queue.len().min(READ_CHUNK);
+        let mut wanted = Vec::with_capacity(take);
+        for id in self.queue.drain(..take) {
+            let happened = self.hinted.remove(&id).unwrap_or(Happened::Other);
+            let member = self.members.get(&id);
+            wanted.push((id.clone(), member.map(|member| member.session().clone())));
+            self.reading.push(Asked { id, incarnation: member.map(|member| member.incarnation()), happened });
+        }
+        Some(wanted)
+    }
+
+    /// The answers to the read under way become changes; the strings are for the log.
+    pub(crate) fn found(&mut self, findings: Vec<Finding>) -> (Vec<Change>, Vec<String>) {
+        let (mut changes, mut strange) = (Vec::new(), Vec::new());
+        let asked = std::mem::take(&mut self.reading);
+        self.settled += asked.len() as u64;
+        let mut later = Vec::new();
+        for (asked, finding) in asked.into_iter().zip(findings) {
+            let cause = match finding {
+                Finding::Record(member) => {
+                    self.store(member, &mut changes);
+                    continue;
+                }
+                Finding::Later => {
+                    later.push(asked);
+                    continue;
+                }
+                Finding::NoMember(why) => {
+                    strange.push(format!("the key of member {:?} is not a member's: {why}", asked.id));
+                    LeaveCause::Removed
+                }
+                Finding::Left => LeaveCause::Left,
+                Finding::Expired => LeaveCause::Expired,
+                Finding::Removed if asked.happened == Happened::Evicted => LeaveCause::Evicted,
+                Finding::Removed => LeaveCause::Removed,
+                Finding::Gone => match asked.happened {
+                    Happened::Deleted => LeaveCause::Left,
+                    Happened::Evicted => LeaveCause::Evicted,
+                    _ => LeaveCause::Expired,
+                },
+            };
+            match (self.members.get(&asked.id).map(|member| member.incarnation()), asked.incarnation) {
+                (Some(present), Some(then)) if present == then => changes.extend(self.depart(&asked.id, then, cause)),
+                (Some(_), _) => self.hint(asked.id, asked.happened),
+                (None, _) => {}
+            }
+        }
+        for asked in later.into_iter().rev() {
+            self.settled -= 1;
+            if self.hinted.insert(asked.id.clone(), asked.happened).is_none() {
+                self.queue.push_front(asked.id);
+            } else {
+                self.settled += 1;
+            }
+        }
+        if self.is_idle() {
+            self.departed.clear();
+        }
+        (changes, strange)
+    }
+
+    /// The read under way brought no answer: what it asked is asked by the next full listing.
+    pub(crate) fn read_failed(&mut self) {
+        self.settled += self.reading.len() as u64;
+        self.reading.clear();
+        self.known = None;
+    }
+
+    /// Takes a record that is true, unless something newer is known.
+    pub(crate) fn store(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
+        let id = new.id().clone();
+        if self.departed.get(&id).is_some_and(|gone| *gone >= new.incarnation()) {
+            return;
+        }
+        let Some(old) = self.members.get(&id).cloned() else {
+            self.members.insert(id, new.clone());
+            changes.push(Change::Joined(new));
+            return;
+        };
+        if new.incarnation() > old.incarnation() {
+            self.members.insert(id, new.clone());
+            changes.push(Change::Left { member: old, cause: LeaveCause::Replaced });
+            changes.push(Change::Joined(new));
+        } else if new.incarnation() == old.incarnation()
+            && (new.revision() > old.revision() || new.is_adopted() && *new != *old)
+        {
+            self.members.insert(id, new.clone());
+            changes.push(Change::Updated { old, new });
+        }
+    }
+
+    /// Takes a member out, if it is still this incarnation.
+    pub(crate) fn depart(&mut self, id: &MemberId, incarnation: Incarnation, cause: LeaveCause) -> Option<Change> {
+        if self.members.get(id)?.incarnation() != incarnation {
+            return None;
+        }
+        let member = self.members.remove(id)?;
+        if !self.is_idle() {
+            self.departed.insert(id.clone(), incarnation);
+        }
+        Some(Change::Left { member, cause })
+    }
+
+    fn is_idle(&self) -> bool {
+        self.reading.is_empty() && self.queue.is_empty() && self.listing.is_none()
+    }
+
+    /// Begins a listing, unless one is under way. `Some(None)` asks for all of it.
+    pub(crate) fn begin_listing(&mut self) -> Option<Option<Known>> {
+        if self.listing.is_some() {
+            return None;
+        }
+        self.listing = Some(Listing::default());
+        self.listings += 1;
+        Some(self.known)
+    }
+
+    pub(crate) fn is_listing(&self) -> bool {
+        self.listing.is_some()
+    }
+
+    /// How many listings have begun.
+    pub(crate) fn listings(&self) -> u64 {
+        self.listings
+    }
+
+    /// The listing said that nothing changed. Members that other programs keep have no revision: read them.
+    pub(crate) fn unchanged(&mut self) {
+        self.listing = None;
+        let adopted: Vec<_> = self.members().filter(|member| member.is_adopted()).map(|m| m.id().clone()).collect();
+        for id in adopted {
+            self.hint(id, Happened::Other);
+        }
+    }
+
+    /// Takes one part of a listing; answers where the next part begins, or `None` when it is complete.
+    pub(crate) fn listed(&mut self, part: Known, more: bool, entries: Vec<Entry>) -> Option<Incarnation> {
+        let mut listing = self.listing.take()?;
+        let first = *listing.first.get_or_insert(part);
+        for entry in entries {
+            listing.after = Some(entry.incarnation);
+            let fresh = match entry.written {
+                Written::At(revision) => {
+                    self.members.get(&entry.id).is_some_and(|member| member.revision() >= revision)
+                        || self.departed.get(&entry.id).is_some_and(|gone| *gone >= entry.incarnation)
+                }
+                Written::ByAnother | Written::Nowhere => false,
+            };
+            if !fresh {
+                self.hint(entry.id.clone(), Happened::Other);
+            }
+            listing.seen.insert(entry.id);
+        }
+        if more && listing.after.is_some() {
+            let after = listing.after;
+            self.listing = Some(listing);
+            return after;
+        }
+        let missing: Vec<_> = self.members.keys().filter(|id| !listing.seen.contains(*id)).cloned().collect();
+        for id in missing {
+            self.hint(id, Happened::Other);
+        }
+        self.known = Some(first);
+        None
+    }
+
+    pub(crate) fn listing_failed(&mut self) {
+        self.listing = None;
+        self.known = None;
+    }
+
+    /// Everything hinted so far is settled once [`settled`](Self::settled) has come this far.
+    pub(crate) fn barrier(&self) -> u64 {
+        self.queued
+    }
+
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
+    }
+}

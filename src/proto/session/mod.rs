@@ -1,0 +1,353 @@
+//! This connector's session: its lease, the members that live by it, and the requests that wait to be done.
+//!
+//! The first join opens the session; while it is under way the others wait, so that no late opening can revive a
+//! lease that has been lost. A request keeps its nonce when it is sent again over a new link, so that a lost reply
+//! is not a second join.
+
+mod replies;
+mod requests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Moment;
+use super::io::{
+    Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Settings, Standing, Tag, Ticket,
+};
+use super::outbox::Outbox;
+use crate::config::{OnConflict, OnLost};
+use crate::error::{Error, ErrorKind};
+use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId, check_tags};
+use crate::wire::Draft;
+
+/// How many own members one renewal of the safety ttl covers.
+const RENEW_CHUNK: usize = 500;
+
+/// How long a request that is under way when its time is up is given before it is looked at again.
+const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+enum Lease {
+    Absent,
+    Opening,
+    Held { session: SessionId, acked: Moment, doubted: bool, renew_at: Moment },
+}
+
+#[derive(Debug)]
+struct Own {
+    draft: Draft,
+    hold: Hold,
+    edits: VecDeque<Op>,
+    editing: bool,
+}
+
+#[derive(Debug, PartialEq)]
+enum Hold {
+    Joining,
+    Held { incarnation: Incarnation, joined_at_ms: u64 },
+    Rejoining { last: Incarnation, cause: LeaveCause },
+    Ended(LeaveCause),
+}
+
+#[derive(Debug)]
+struct Op {
+    ticket: Option<Ticket>,
+    /// None: it waits as long as it takes.
+    deadline: Option<Moment>,
+    nonce: u64,
+    /// It was sent before and nobody knows what came of it.
+    uncertain: bool,
+    attempts: u32,
+    /// The session that it opened, or tried to.
+    opens: Option<SessionId>,
+    act: Act,
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Join(MemberId, Contest),
+    Edit(MemberId, Edit),
+    Leave(MemberId, Option<Incarnation>),
+    Close(SessionId),
+}
+
+#[derive(Debug)]
+enum Flight {
+    Op { op: Op, sent: Moment, draft: Draft },
+    Renew,
+}
+
+/// What the session tells the rest of the machine.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Records that are known because we wrote them.
+    pub(crate) stored: Vec<Arc<Member>>,
+    /// Incarnations that are known to be over. They count before what is stored.
+    pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
+    /// Ids that deserve a look.
+    pub(crate) hints: Vec<MemberId>,
+    /// The link turned out to be of no use.
+    pub(crate) broken: Option<Error>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    settings: Settings,
+    lease: Lease,
+    sessions: u64,
+    nonces: u64,
+    own: HashMap<MemberId, Own>,
+    with_edits: BTreeSet<MemberId>,
+    waiting: VecDeque<Op>,
+    delayed: Vec<(Moment, Op)>,
+    flying: HashMap<Tag, Flight>,
+    /// No request is over before this.
+    expire_at: Option<Moment>,
+    /// A lease was lost and none has been won since.
+    lost: bool,
+    missing_beats: bool,
+    closing: bool,
+}
+
+impl Session {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            lease: Lease::Absent,
+            sessions: 0,
+            nonces: 0,
+            own: HashMap::new(),
+            with_edits: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            delayed: Vec::new(),
+            flying: HashMap::new(),
+            expire_at: None,
+            lost: false,
+            missing_beats: false,
+            closing: false,
+        }
+    }
+
+    /// Whether the lease is lost, or cannot be vouched for.
+    pub(crate) fn is_lost(&self) -> bool {
+        let over = |own: &Own| matches!(own.hold, Hold::Rejoining { .. } | Hold::Ended(LeaveCause::Expired));
+        matches!(self.lease, Lease::Held { doubted: true, .. }) || self.lost && self.own.values().any(over)
+    }
+
+    pub(crate) fn misses_beats(&self) -> bool {
+        self.missing_beats && matches!(self.lease, Lease::Held { .. })
+    }
+
+    /// Whether everything has been given back.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing && self.waiting.is_empty() && self.flying.is_empty()
+    }
+
+    /// Sends whatever may be sent over a link that stands.
+    pub(crate) fn dispatch(&mut self, now: Moment, out: &mut Outbox) {
+        while let Some(op) = self.waiting.pop_front() {
+            if matches!((&op.act, &self.lease), (Act::Join(..), Lease::Opening)) {
+                self.waiting.push_front(op);
+                break;
+            }
+            self.send(now, op, out);
+        }
+        if !matches!(self.lease, Lease::Held { .. }) {
+            return;
+        }
+        for id in std::mem::take(&mut self.with_edits) {
+            let Some(own) = self.own.get_mut(&id) else { continue };
+            if own.editing || !matches!(own.hold, Hold::Held { .. }) {
+                self.with_edits.insert(id);
+            } else if let Some(op) = own.edits.pop_front() {
+                own.editing = true;
+                self.send(now, op, out);
+            }
+        }
+        self.renew(now, out);
+    }
+
+    fn send(&mut self, now: Moment, mut op: Op, out: &mut Outbox) {
+        let nonce = op.nonce;
+        let mut draft = Draft::default();
+        let mut orphan = None;
+        let command = match (&op.act, &self.lease) {
+            (Act::Join(id, contest), lease) => {
+                let own = match self.own.get(id) {
+                    Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
+                        answer(out, op.ticket, Ok(Answer::Joined(id.clone(), *incarnation)));
+                        return;
+                    }
+                    Some(own) if !matches!(own.hold, Hold::Ended(_)) => own,
+                    _ => {
+                        answer(out, op.ticket, Err(not_held(id)));
+                        return;
+                    }
+                };
+                draft = own.draft.clone();
+                let (session, opening) = match lease {
+                    Lease::Held { session, .. } => {
+                        orphan = op.opens.take();
+                        (session.clone(), false)
+                    }
+                    Lease::Absent | Lease::Opening => {
+                        let session = op.opens.clone().unwrap_or_else(|| {
+                            self.sessions += 1;
+                            SessionId::new(format!("{}-{}", self.settings.connector, self.sessions))
+                        });
+                        op.opens = Some(session.clone());
+                        (session, true)
+                    }
+                };
+                let command =
+                    Command::Join { id: id.clone(), session, opening, contest: *contest, nonce, draft: draft.clone() };
+                if opening {
+                    self.lease = Lease::Opening;
+                }
+                command
+            }
+            (Act::Edit(id, edit), Lease::Held { session, .. }) => {
+                let Some((own, Hold::Held { incarnation, joined_at_ms })) =
+                    self.own.get(id).map(|own| (own, &own.hold))
+                else {
+                    answer(out, op.ticket, Err(not_held(id)));
+                    return;
+                };
+                draft = own.draft.clone();
+                edit.apply(&mut draft);
+                if let Err(error) = check_tags(&draft.tags) {
+                    answer(out, op.ticket, Err(error));
+                    self.edit_over(&id.clone());
+                    return;
+                }
+                Command::Update {
+                    id: id.clone(),
+                    session: session.clone(),
+                    incarnation: *incarnation,
+                    joined_at_ms: *joined_at_ms,
+                    nonce,
+                    draft: draft.clone(),
+                }
+            }
+            (Act::Edit(id, _), _) => {
+                answer(out, op.ticket, Err(not_held(id)));
+                return;
+            }
+            (Act::Leave(id, incarnation), Lease::Held { session, .. }) => {
+                Command::Leave { id: id.clone(), session: session.clone(), incarnation: *incarnation }
+            }
+            (Act::Leave(..), _) => {
+                answer(out, op.ticket, Ok(Answer::Left(false)));
+                return;
+            }
+            (Act::Close(session), _) => Command::Close { session: session.clone() },
+        };
+        let tag = out.command(command);
+        self.flying.insert(tag, Flight::Op { op, sent: now, draft });
+        if let Some(session) = orphan {
+            let close = self.op(None, None, Act::Close(session));
+            self.waiting.push_back(close);
+        }
+    }
+
+    fn renew(&mut self, now: Moment, out: &mut Outbox) {
+        let Lease::Held { session, renew_at, .. } = &mut self.lease else { return };
+        if now < *renew_at {
+            return;
+        }
+        *renew_at = now + 2 * self.settings.ttl;
+        let held: Vec<_> = self
+            .own
+            .iter()
+            .filter(|(_, own)| matches!(own.hold, Hold::Held { .. }))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for ids in held.chunks(RENEW_CHUNK) {
+            let tag = out.command(Command::Renew { session: session.clone(), ids: ids.to_vec() });
+            self.flying.insert(tag, Flight::Renew);
+        }
+    }
+
+    /// Puts an operation that was not answered back where it came from.
+    fn park(&mut self, op: Op) {
+        if let Act::Edit(id, _) = &op.act {
+            if let Some(own) = self.own.get_mut(id) {
+                own.editing = false;
+                self.with_edits.insert(id.clone());
+                own.edits.push_front(op);
+            }
+        } else {
+            self.waiting.push_front(op);
+        }
+    }
+
+    /// The link is gone: what was sent is sent again over the next.
+    pub(crate) fn link_down(&mut self) {
+        let mut flying: Vec<_> = self.flying.drain().collect();
+        flying.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
+        for (_, flight) in flying {
+            if let Flight::Op { mut op, .. } = flight {
+                op.uncertain = true;
+                self.park(op);
+            }
+        }
+        if let Lease::Opening = self.lease {
+            self.lease = Lease::Absent;
+        }
+    }
+
+    /// Whether the clock has something for us.
+    pub(crate) fn timeout(&self, attached: bool) -> Option<Moment> {
+        let lease = match &self.lease {
+            Lease::Held { acked, doubted, renew_at, .. } => {
+                let doubt = (!doubted).then(|| *acked + self.settings.lost_after);
+                let renew = attached.then_some(*renew_at);
+                doubt.into_iter().chain(renew).min()
+            }
+            Lease::Absent | Lease::Opening => None,
+        };
+        self.delayed.iter().map(|(at, _)| *at).chain(self.expire_at).chain(lease).min()
+    }
+
+    /// Lets time have its effect.
+    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
+        if let Lease::Held { acked, doubted, .. } = &mut self.lease
+            && !*doubted
+            && now >= *acked + self.settings.lost_after
+        {
+            *doubted = true;
+            for (id, own) in &self.own {
+                if let Hold::Held { .. } = own.hold {
+                    out.push(Output::Standing(id.clone(), Standing::Lost(LeaveCause::Expired)));
+                }
+            }
+        }
+        let (due, later) = self.delayed.drain(..).partition(|(at, _)| *at <= now);
+        self.delayed = later;
+        let due: Vec<(Moment, Op)> = due;
+        self.waiting.extend(due.into_iter().map(|(_, op)| op));
+        self.expire(now, out);
+    }
+}
+
+impl Act {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Join(..) => "join",
+            Self::Edit(..) => "update",
+            Self::Leave(..) => "leave",
+            Self::Close(_) => "close",
+        }
+    }
+}
+
+fn answer(out: &mut Outbox, ticket: Option<Ticket>, result: Result<Answer, Error>) {
+    if let Some(ticket) = ticket {
+        out.push(Output::Answer(ticket, result));
+    }
+}
+
+fn not_held(id: &MemberId) -> Error {
+    Error::new(ErrorKind::Lost, format!("member {id:?} is not held by this connector any more; rejoin it"))
+}

@@ -1,0 +1,269 @@
+//! Answers of the server, and what they mean for our members.
+
+use super::*;
+
+impl Session {
+    /// Takes the reply to a command of ours; hands back any other.
+    pub(crate) fn reply(
+        &mut self,
+        now: Moment,
+        tag: Tag,
+        reply: Result<Reply, Error>,
+        out: &mut Outbox,
+    ) -> Result<Effects, Result<Reply, Error>> {
+        let Some(flight) = self.flying.remove(&tag) else { return Err(reply) };
+        let mut effects = Effects::default();
+        match (flight, reply) {
+            (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
+            (Flight::Renew, Ok(_)) => {}
+            (Flight::Renew, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
+            (Flight::Renew, Err(error)) => out.push(Output::Warn(format!("the safety ttl was not renewed: {error}"))),
+            (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
+            (Flight::Op { op, sent, draft }, Ok(reply)) => self.done(now, op, sent, draft, reply, &mut effects, out),
+        }
+        if let Lease::Opening = self.lease
+            && !self.flying.values().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
+        {
+            self.lease = Lease::Absent;
+        }
+        Ok(effects)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one reply in its context; a struct would only rename them")]
+    fn done(
+        &mut self,
+        now: Moment,
+        op: Op,
+        sent: Moment,
+        draft: Draft,
+        reply: Reply,
+        effects: &mut Effects,
+        out: &mut Outbox,
+    ) {
+        match (op.act.clone(), reply) {
+            (Act::Join(id, _), Reply::Joined { incarnation, revision, joined_at_ms }) => {
+                if let Some(session) = &op.opens {
+                    let renew_at = now + 2 * self.settings.ttl;
+                    self.lease = Lease::Held { session: session.clone(), acked: sent, doubted: false, renew_at };
+                    (self.lost, self.missing_beats) = (false, false);
+                    out.push(Output::Keep(session.clone(), sent));
+                }
+                let Lease::Held { session, .. } = &self.lease else { return };
+                if let Some(Hold::Rejoining { last, cause }) = self.own.get(&id).map(|own| &own.hold) {
+                    effects.departed.push((id.clone(), *last, *cause));
+                }
+                effects.stored.push(Arc::new(Member::new(
+                    id.clone(),
+                    incarnation,
+                    revision,
+                    session.clone(),
+                    joined_at_ms,
+                    draft,
+                )));
+                match self.own.get_mut(&id) {
+                    Some(own) => {
+                        own.hold = Hold::Held { incarnation, joined_at_ms };
+                        out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
+                        answer(out, op.ticket, Ok(Answer::Joined(id, incarnation)));
+                    }
+                    None => {
+                        answer(out, op.ticket, Err(not_held(&id)));
+                        self.take_back(now, id, Some(incarnation));
+                    }
+                }
+            }
+            (Act::Join(id, _), Reply::Conflict { holder }) => {
+                if op.ticket.is_none() {
+                    self.end(&id, LeaveCause::Replaced, out);
+                } else {
+                    self.own.remove(&id);
+                }
+                let message = format!(
+                    "member {id:?} is live under another session, held by {holder}; choose another name, wait, or \
+                     use OnConflict::TakeOver"
+                );
+                answer(out, op.ticket, Err(Error::new(ErrorKind::Conflict, message)));
+            }
+            (Act::Join(..), Reply::Lost) => {
+                if op.opens.is_none() {
+                    self.lease_lost(effects, out);
+                }
+                self.waiting.push_front(Op { opens: None, ..op });
+            }
+            (Act::Edit(id, _), Reply::Updated { revision }) => {
+                if let (Lease::Held { session, .. }, Some(own)) = (&self.lease, self.own.get_mut(&id))
+                    && let Hold::Held { incarnation, joined_at_ms } = own.hold
+                {
+                    own.draft.clone_from(&draft);
+                    own.editing = false;
+                    let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
+                    effects.stored.push(Arc::new(member));
+                    if !own.edits.is_empty() {
+                        self.with_edits.insert(id);
+                    }
+                }
+                answer(out, op.ticket, Ok(Answer::Edited));
+            }
+            (Act::Edit(id, _), Reply::Lost) => {
+                self.edit_over(&id);
+                answer(out, op.ticket, Err(not_held(&id)));
+                effects.hints.push(id);
+            }
+            (Act::Leave(id, incarnation), Reply::Left(left)) => {
+                if let (true, Some(incarnation)) = (left, incarnation) {
+                    effects.departed.push((id, incarnation, LeaveCause::Left));
+                } else {
+                    effects.hints.push(id);
+                }
+                answer(out, op.ticket, Ok(Answer::Left(left || op.uncertain)));
+            }
+            (Act::Close(_), Reply::Closed { remaining }) if remaining > 0 => self.waiting.push_front(op),
+            (Act::Close(_), _) => answer(out, op.ticket, Ok(Answer::Closed)),
+            (act, reply) => {
+                let message = format!("the server answered {reply:?} to {act:?}; is another version at work?");
+                answer(out, op.ticket, Err(Error::uncertain(ErrorKind::Server, message)));
+            }
+        }
+    }
+
+    pub(super) fn edit_over(&mut self, id: &MemberId) {
+        if let Some(own) = self.own.get_mut(id) {
+            own.editing = false;
+            if !own.edits.is_empty() {
+                self.with_edits.insert(id.clone());
+            }
+        }
+    }
+
+    fn failed(&mut self, now: Moment, mut op: Op, error: Error, effects: &mut Effects, out: &mut Outbox) {
+        op.attempts += 1;
+        if error.is_of_the_link() {
+            op.uncertain |= !error.is_unapplied();
+            effects.broken = Some(error);
+            self.park(op);
+            return;
+        }
+        match &op.act {
+            Act::Join(id, _) if op.ticket.is_none() && self.own.contains_key(id) => {
+                out.push(Output::Warn(format!("member {id:?} could not rejoin yet: {error}")));
+                let pause = Duration::from_millis(50) * 2u32.saturating_pow(op.attempts.min(10));
+                op.opens = None;
+                self.delayed.push((now + pause.min(self.settings.ttl), op));
+            }
+            Act::Join(id, _) => {
+                if self.own.get(id).is_some_and(|own| own.hold == Hold::Joining) {
+                    self.own.remove(id);
+                }
+                answer(out, op.ticket, Err(error));
+            }
+            Act::Edit(id, _) => {
+                self.edit_over(&id.clone());
+                answer(out, op.ticket, Err(error));
+            }
+            Act::Leave(..) | Act::Close(_) => answer(out, op.ticket, Err(error)),
+        }
+    }
+
+    pub(crate) fn beat(
+        &mut self,
+        session: &SessionId,
+        last: Moment,
+        pulse: Pulse,
+        effects: &mut Effects,
+        out: &mut Outbox,
+    ) {
+        let Lease::Held { session: ours, acked, doubted, .. } = &mut self.lease else { return };
+        if ours != session {
+            return;
+        }
+        *acked = (*acked).max(last);
+        self.missing_beats = pulse == Pulse::Missed;
+        match pulse {
+            Pulse::Alive => {
+                if std::mem::take(doubted) {
+                    for (id, own) in &self.own {
+                        if let Hold::Held { incarnation, .. } = own.hold {
+                            out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
+                        }
+                    }
+                }
+            }
+            Pulse::Missed => {}
+            Pulse::Lost => self.lease_lost(effects, out),
+        }
+    }
+
+    /// The server has said that the lease is gone, and with it everything that lived by it.
+    fn lease_lost(&mut self, effects: &mut Effects, out: &mut Outbox) {
+        if !matches!(self.lease, Lease::Held { .. }) {
+            return;
+        }
+        self.lease = Lease::Absent;
+        self.lost = true;
+        out.push(Output::Release);
+        let held: Vec<_> = self
+            .own
+            .iter()
+            .filter(|(_, own)| matches!(own.hold, Hold::Held { .. }))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in held {
+            self.member_lost(&id, LeaveCause::Expired, out);
+            effects.hints.push(id);
+        }
+    }
+
+    /// One of our members is not in the group any more.
+    fn member_lost(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
+        match self.settings.on_lost {
+            OnLost::Rejoin => {
+                let Some(own) = self.own.get_mut(id) else { return };
+                let Hold::Held { incarnation, .. } = own.hold else { return };
+                own.hold = Hold::Rejoining { last: incarnation, cause };
+                out.push(Output::Standing(id.clone(), Standing::Lost(cause)));
+                let op = self.op(None, None, Act::Join(id.clone(), Contest::Yield));
+                self.waiting.push_back(op);
+            }
+            OnLost::Stop => self.end(id, cause, out),
+        }
+    }
+
+    fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
+        let Some(own) = self.own.get_mut(id) else { return };
+        own.hold = Hold::Ended(cause);
+        for edit in own.edits.drain(..) {
+            answer(out, edit.ticket, Err(not_held(id)));
+        }
+        self.with_edits.remove(id);
+        out.push(Output::Standing(id.clone(), Standing::Ended(cause)));
+    }
+
+    /// Looks through changes of the roster for what they mean to our own members.
+    pub(crate) fn observe(&mut self, changes: &[Change], effects: &mut Effects, out: &mut Outbox) {
+        for change in changes {
+            let Change::Left { member, cause } = change else { continue };
+            let Some(own) = self.own.get(member.id()) else { continue };
+            if !matches!(own.hold, Hold::Held { incarnation, .. } if incarnation == member.incarnation()) {
+                continue;
+            }
+            match cause {
+                LeaveCause::Expired => self.lease_lost(effects, out),
+                LeaveCause::Removed | LeaveCause::Evicted => self.member_lost(member.id(), *cause, out),
+                LeaveCause::Left | LeaveCause::Replaced => self.end(member.id(), *cause, out),
+            }
+        }
+    }
+
+    /// The answer to a join came when nobody waited: give the membership back.
+    pub(crate) fn unclaimed(&mut self, now: Moment, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
+        if self.forget(id, out).is_some() {
+            self.take_back(now, id.clone(), Some(incarnation));
+        }
+    }
+
+    pub(super) fn take_back(&mut self, now: Moment, id: MemberId, incarnation: Option<Incarnation>) {
+        let deadline = Some(now + self.settings.request_timeout);
+        let op = self.op(None, deadline, Act::Leave(id, incarnation));
+        self.waiting.push_back(op);
+    }
+}

@@ -1,0 +1,180 @@
+//! Requests of users, until they are sent or their time is up.
+
+use super::*;
+
+impl Session {
+    pub(crate) fn request(&mut self, now: Moment, ticket: Ticket, request: Request, out: &mut Outbox) {
+        let deadline = Some(now + self.settings.request_timeout);
+        if self.closing {
+            out.push(Output::Answer(ticket, Err(Error::closed())));
+            return;
+        }
+        match request {
+            Request::Join(id, draft) => self.join(ticket, deadline, id, draft, out),
+            Request::Rejoin(id) => match self.own.get_mut(&id).map(|own| (&own.hold, own.draft.clone())) {
+                Some((Hold::Held { incarnation, .. }, _)) => {
+                    let incarnation = *incarnation;
+                    out.push(Output::Answer(ticket, Ok(Answer::Joined(id, incarnation))));
+                }
+                Some((Hold::Ended(_) | Hold::Rejoining { .. }, draft)) => {
+                    self.own.remove(&id);
+                    self.join(ticket, deadline, id, draft, out);
+                }
+                Some((Hold::Joining, _)) | None => {
+                    let message = format!("member {id:?} has left; join it anew");
+                    out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::Lost, message))));
+                }
+            },
+            Request::Edit(id, edit) => {
+                let op = self.op(Some(ticket), deadline, Act::Edit(id.clone(), edit));
+                match self.own.get_mut(&id) {
+                    Some(own) if !matches!(own.hold, Hold::Ended(_)) => {
+                        own.edits.push_back(op);
+                        self.with_edits.insert(id);
+                    }
+                    _ => out.push(Output::Answer(ticket, Err(not_held(&id)))),
+                }
+            }
+            Request::Leave(id) => self.leave(ticket, deadline, &id, out),
+            Request::Sync => {}
+            Request::Close => self.close(ticket, deadline, out),
+        }
+    }
+
+    pub(super) fn op(&mut self, ticket: Option<Ticket>, deadline: Option<Moment>, act: Act) -> Op {
+        self.nonces += 1;
+        self.expire_at = self.expire_at.into_iter().chain(deadline).min();
+        Op { ticket, deadline, nonce: self.nonces, uncertain: false, attempts: 0, opens: None, act }
+    }
+
+    fn join(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, draft: Draft, out: &mut Outbox) {
+        if self.own.get(&id).is_some_and(|own| !matches!(own.hold, Hold::Ended(_))) {
+            let message = format!("this connector has joined as {id:?} already; update that membership or leave it");
+            out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::AlreadyJoined, message))));
+            return;
+        }
+        let contest = match self.settings.on_conflict {
+            OnConflict::TakeOver => Contest::Take,
+            OnConflict::Reject => Contest::Yield,
+        };
+        let op = self.op(Some(ticket), deadline, Act::Join(id.clone(), contest));
+        self.waiting.push_back(op);
+        self.own.insert(id, Own { draft, hold: Hold::Joining, edits: VecDeque::new(), editing: false });
+    }
+
+    fn leave(&mut self, ticket: Ticket, deadline: Option<Moment>, id: &MemberId, out: &mut Outbox) {
+        let Some(own) = self.forget(id, out) else {
+            out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
+            return;
+        };
+        let incarnation = match own.hold {
+            Hold::Held { incarnation, .. } => Some(incarnation),
+            Hold::Joining => None,
+            Hold::Rejoining { .. } | Hold::Ended(_) => {
+                out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
+                return;
+            }
+        };
+        let op = self.op(Some(ticket), deadline, Act::Leave(id.clone(), incarnation));
+        self.waiting.push_back(op);
+    }
+
+    /// Takes a member out of our own, with what still waits for it.
+    pub(super) fn forget(&mut self, id: &MemberId, out: &mut Outbox) -> Option<Own> {
+        let own = self.own.remove(id)?;
+        self.with_edits.remove(id);
+        for edit in &own.edits {
+            answer(out, edit.ticket, Err(not_held(id)));
+        }
+        let cause = match own.hold {
+            Hold::Ended(cause) => cause,
+            _ => LeaveCause::Left,
+        };
+        out.push(Output::Standing(id.clone(), Standing::Ended(cause)));
+        Some(own)
+    }
+
+    fn close(&mut self, ticket: Ticket, deadline: Option<Moment>, out: &mut Outbox) {
+        self.closing = true;
+        out.push(Output::Release);
+        let flying = self.flying.drain().filter_map(|(_, flight)| match flight {
+            Flight::Op { op, .. } => Some(op),
+            Flight::Renew => None,
+        });
+        let waiting = self.waiting.drain(..).chain(self.delayed.drain(..).map(|(_, op)| op));
+        let mut sessions = BTreeSet::new();
+        for op in flying.chain(waiting) {
+            sessions.extend(op.opens);
+            if let Act::Close(session) = op.act {
+                sessions.insert(session);
+            }
+            answer(out, op.ticket, Err(Error::closed()));
+        }
+        for (id, own) in self.own.drain() {
+            for edit in own.edits {
+                answer(out, edit.ticket, Err(Error::closed()));
+            }
+            let cause = if let Hold::Ended(cause) = own.hold { cause } else { LeaveCause::Left };
+            out.push(Output::Standing(id, Standing::Ended(cause)));
+        }
+        self.with_edits.clear();
+        if let Lease::Held { session, .. } = std::mem::replace(&mut self.lease, Lease::Absent) {
+            sessions.insert(session);
+        }
+        let mut last = Some(ticket);
+        for session in sessions {
+            let op = self.op(last.take(), deadline, Act::Close(session));
+            self.waiting.push_back(op);
+        }
+        if let Some(ticket) = last {
+            out.push(Output::Answer(ticket, Ok(Answer::Closed)));
+        }
+    }
+
+    /// Answers the requests whose time is up.
+    pub(super) fn expire(&mut self, now: Moment, out: &mut Outbox) {
+        if self.expire_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let is_over = |op: &Op| op.deadline.is_some_and(|deadline| deadline <= now);
+        let (over, waiting): (VecDeque<Op>, _) = self.waiting.drain(..).partition(is_over);
+        self.waiting = waiting;
+        let mut over = Vec::from(over);
+        for id in std::mem::take(&mut self.with_edits) {
+            let Some(own) = self.own.get_mut(&id) else { continue };
+            let (late, edits): (VecDeque<Op>, _) = own.edits.drain(..).partition(is_over);
+            own.edits = edits;
+            over.extend(late);
+            if !own.edits.is_empty() {
+                self.with_edits.insert(id);
+            }
+        }
+        let edits = self.with_edits.iter().filter_map(|id| self.own.get(id)).flat_map(|own| &own.edits);
+        let flying = self.flying.values().filter_map(|flight| match flight {
+            Flight::Op { op, .. } => Some(op),
+            Flight::Renew => None,
+        });
+        let rest = self.waiting.iter().chain(edits).chain(flying).filter_map(|op| op.deadline);
+        self.expire_at = rest.min().map(|at| at.max(now + EXPIRE_PAUSE));
+        for op in over {
+            let message = format!("no answer from the server to {} in time", op.act.name());
+            let error = if op.uncertain {
+                Error::uncertain(ErrorKind::Timeout, message)
+            } else {
+                Error::new(ErrorKind::Timeout, message)
+            };
+            answer(out, op.ticket, Err(error));
+            if let Act::Join(id, _) = op.act {
+                self.own.remove(&id);
+                match op.opens {
+                    _ if !op.uncertain => {}
+                    Some(session) => {
+                        let close = self.op(None, None, Act::Close(session));
+                        self.waiting.push_back(close);
+                    }
+                    None => self.take_back(now, id, None),
+                }
+            }
+        }
+    }
+}

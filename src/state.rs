@@ -1,0 +1,95 @@
+//! The connector's link state, as a watch.
+
+use std::fmt;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::proto::Phase;
+
+/// How a connector stands with its Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Not yet connected for the first time.
+    Connecting,
+    /// Both connections stand, the members are known, and heartbeats are answered.
+    Connected,
+    /// Something of that is missing; what is known grows old. It is being mended, for as long as it takes.
+    Suspended {
+        /// Since when.
+        since: Instant,
+    },
+    /// The lease is lost, or may be by now: others may already have taken over. Comes *before* they can.
+    ///
+    /// A connector that only watches has no lease and never says this.
+    Lost,
+    /// [`close`](crate::GroupConnector::close) was called, or the connector was dropped. Nothing follows.
+    Closed,
+}
+
+impl From<Phase> for State {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Connecting => Self::Connecting,
+            Phase::Connected => Self::Connected,
+            Phase::Suspended(since) => Self::Suspended { since: clock::instant(since) },
+            Phase::Lost => Self::Lost,
+            Phase::Closed => Self::Closed,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Suspended { .. } => "suspended",
+            Self::Lost => "lost",
+            Self::Closed => "closed",
+        })
+    }
+}
+
+/// Follows a connector's [`State`]. States that pass faster than they are looked at are skipped; the last is not.
+#[derive(Clone, Debug)]
+pub struct StateWatch {
+    receiver: watch::Receiver<State>,
+}
+
+impl StateWatch {
+    pub(crate) fn new(receiver: watch::Receiver<State>) -> Self {
+        Self { receiver }
+    }
+
+    /// The present state. No I/O.
+    #[must_use]
+    pub fn get(&self) -> State {
+        *self.receiver.borrow()
+    }
+
+    /// Waits until the state is another than when last seen by this watch, and answers it;
+    /// `None` once it is [`State::Closed`] and that has been seen.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping the future: the next call answers what it would have.
+    pub async fn changed(&mut self) -> Option<State> {
+        self.receiver.changed().await.ok()?;
+        Some(*self.receiver.borrow_and_update())
+    }
+
+    /// Waits until the state is as wished, and answers it; [`State::Closed`] if that comes first.
+    ///
+    /// It waits as long as it takes: put a timeout around it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_for(&mut self, mut wish: impl FnMut(State) -> bool) -> State {
+        match self.receiver.wait_for(|state| wish(*state) || *state == State::Closed).await {
+            Ok(state) => *state,
+            Err(_) => State::Closed,
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The commands of the core, each as one call to the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{ScriptInvocation, Value};
+
+use super::{flags, replies, scripts};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::proto::{Command, Contest, Reply};
+use crate::wire::{Keys, encode, record_head, record_tail};
+
+/// How many member keys one sweep or close may take, so that no call stops the server for long.
+const SWEEP_KEYS: usize = 500;
+const SWEEP_LEASES: usize = 64;
+const CLOSE_KEYS: usize = 1000;
+const LIST_ENTRIES: usize = 500;
+/// How many bytes of records one read may bring.
+const READ_BYTES: usize = 4 << 20;
+/// How long the lease of a closed session says so.
+const LAST_WORD: Duration = Duration::from_secs(5);
+/// The canary's two lives: one to run out, one to be cut short.
+const CANARY_SHORT: Duration = Duration::from_millis(2);
+const CANARY_LONG: Duration = Duration::from_secs(5);
+
+/// What every call needs besides the connection.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) config: Config,
+    pub(super) keys: Keys,
+    pub(super) canary: String,
+    /// The start of a lease's value, which says who holds it.
+    pub(super) holder: String,
+}
+
+/// Runs commands over one connection. A clone is the same connection.
+#[derive(Clone)]
+pub(crate) struct Commands {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) context: Arc<Context>,
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Commands {
+    /// Runs one command, for the command timeout at the most.
+    pub(crate) async fn run(mut self, command: Command) -> Result<Reply, Error> {
+        let name = name(&command);
+        let limit = self.context.config.command_timeout;
+        match tokio::time::timeout(limit, self.call(name, command)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}"))),
+        }
+    }
+
+    async fn call(&mut self, name: &'static str, command: Command) -> Result<Reply, Error> {
+        let context = self.context.clone();
+        let (keys, config) = (&context.keys, &context.config);
+        match command {
+            Command::Join { id, session, opening, contest, nonce, draft } => {
+                let tail = record_tail(&draft).map_err(|error| {
+                    Error::caused_by(ErrorKind::InvalidMetadata, format!("the record of {id:?} is no JSON"), error)
+                })?;
+                let mut script = scripts::JOIN.key(keys.member(id.as_str()));
+                script
+                    .key(keys.members())
+                    .key(keys.lease(session.as_str()))
+                    .key(keys.leases())
+                    .key(keys.owned(session.as_str()))
+                    .key(keys.revision())
+                    .arg(keys.prefix())
+                    .arg(encode(id.as_str()))
+                    .arg(session.as_str())
+                    .arg(if opening { "open" } else { "opened" })
+                    .arg(&context.holder)
+                    .arg(ms(config.ttl))
+                    .arg(ms(config.safety()))
+                    .arg(match contest {
+                        Contest::Take => "take",
+                        Contest::Yield => "yield",
+                    })
+                    .arg(nonce)
+                    .arg(tail);
+                replies::reply(name, self.invoke(name, &script).await?, replies::joined)
+            }
+            Command::Update { id, session, incarnation, joined_at_ms, nonce, draft } => {
+                let tail = record_tail(&draft).map_err(|error| {
+                    Error::caused_by(ErrorKind::InvalidMetadata, format!("the record of {id:?} is no JSON"), error)
+                })?;
+                let mut script = scripts::UPDATE.key(keys.member(id.as_str()));
+                script
+                    .key(keys.lease(session.as_str()))
+                    .key(keys.revision())
+                    .arg(record_head(incarnation, &session))
+                    .arg(nonce)
+                    .arg(joined_at_ms)
+                    .arg(ms(config.safety()))
+                    .arg(tail);
+                replies::reply(name, self.invoke(name, &script).await?, replies::updated)
+            }
+            Command::Leave { id, session, incarnation } => {
+                let mut script = scripts::LEAVE.key(keys.member(id.as_str()));
+                script
+                    .key(keys.members())
+                    .key(keys.owned(session.as_str()))
+                    .key(keys.revision())
+                    .arg(encode(id.as_str()))
+                    .arg(session.as_str())
+                    .arg(incarnation.map(|incarnation| incarnation.to_string()).unwrap_or_default());
+                replies::reply(name, self.invoke(name, &script).await?, replies::left)
+            }
+            Command::Close { session } => {
+                let mut script = scripts::CLOSE.key(keys.lease(session.as_str()));
+                script
+                    .key(keys.leases())
+                    .key(keys.members())
+                    .key(keys.owned(session.as_str()))
+                    .key(keys.revision())
+                    .arg(keys.prefix())
+                    .arg(session.as_str())
+                    .arg(CLOSE_KEYS)
+                    .arg(ms(LAST_WORD));
+                replies::reply(name, self.invoke(name, &script).await?, replies::closed)
+            }
+            Command::Renew { session, ids } => {
+                let mut script = scripts::RENEW.key(keys.owned(session.as_str()));
+                script.arg(keys.prefix()).arg(session.as_str()).arg(ms(config.safety()));
+                for id in &ids {
+                    script.arg(encode(id.as_str()));
+                }
+                replies::reply(name, self.invoke(name, &script).await?, replies::renewed)
+            }
+            Command::Sweep => {
+                let mut script = scripts::SWEEP.key(keys.leases());
+                script.key(keys.members()).key(keys.revision()).arg(keys.prefix()).arg(SWEEP_KEYS).arg(SWEEP_LEASES);
+                replies::reply(name, self.invoke(name, &script).await?, replies::swept)
+            }
+            Command::List { known, after } => {
+                let mut script = scripts::LIST.key(keys.members());
+                script.key(keys.leases()).key(keys.revision()).arg(keys.prefix());
+                match known {
+                    Some(known) => script.arg(known.revision.get()).arg(known.count),
+                    None => script.arg("").arg(""),
+                };
+                script.arg(after.map_or_else(|| "-inf".to_owned(), |after| format!("({after}"))).arg(LIST_ENTRIES);
+                replies::reply(name, self.invoke(name, &script).await?, replies::listed)
+            }
+            Command::Read { wanted } => {
+                let mut script = scripts::READ.key(keys.members());
+                script.key(keys.leases()).key(keys.revision()).arg(keys.prefix()).arg(READ_BYTES);
+                for (id, session) in &wanted {
+                    script.arg(encode(id.as_str())).arg(session.as_ref().map_or("", |session| session.as_str()));
+                }
+                let value = self.invoke(name, &script).await?;
+                replies::reply(name, value, |items| replies::found(items, &wanted))
+            }
+            Command::Touch { ids } => {
+                let touched: Vec<_> = ids.iter().map(|id| keys.member(id.as_str())).collect();
+                self.query(name, redis::cmd("EXISTS").arg(touched)).await
+            }
+            Command::PlantCanary => {
+                let mut plant = redis::cmd("SET");
+                plant.arg(&context.canary).arg(1).arg("PX").arg(ms(CANARY_SHORT));
+                self.query(name, &plant).await
+            }
+            Command::TouchCanary => {
+                let mut touch = redis::pipe();
+                touch.cmd("EXISTS").arg(&context.canary);
+                touch.cmd("SET").arg(&context.canary).arg(1).arg("PX").arg(ms(CANARY_LONG));
+                touch.cmd("DEL").arg(&context.canary);
+                let done: Result<Value, _> = touch.query_async(&mut self.connection).await;
+                done.map(|_| Reply::Done).map_err(|error| Error::from_redis(name, error))
+            }
+            Command::EnableNotifications => {
+                flags::ensure(&mut self.connection, config).await?;
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    async fn query(&mut self, name: &str, command: &redis::Cmd) -> Result<Reply, Error> {
+        let done: Result<Value, _> = command.query_async(&mut self.connection).await;
+        done.map(|_| Reply::Done).map_err(|error| Error::from_redis(name, error))
+    }
+
+    async fn invoke(&mut self, name: &str, script: &ScriptInvocation<'_>) -> Result<Value, Error> {
+        script.invoke_async(&mut self.connection).await.map_err(|error| Error::from_redis(name, error))
+    }
+}
+
+/// What a command is called in errors.
+fn name(command: &Command) -> &'static str {
+    match command {
+        Command::Join { .. } => "join",
+        Command::Update { .. } => "update",
+        Command::Leave { .. } => "leave",
+        Command::Close { .. } => "close",
+        Command::Renew { .. } => "renewal of the safety ttl",
+        Command::Sweep => "sweep",
+        Command::Touch { .. } => "touch of expired members",
+        Command::List { .. } => "listing of the members",
+        Command::Read { .. } => "reading of members",
+        Command::PlantCanary | Command::TouchCanary => "canary",
+        Command::EnableNotifications => "enabling of notifications",
+    }
+}

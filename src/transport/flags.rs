@@ -1,0 +1,88 @@
+//! The server's `notify-keyspace-events`: merged, never reduced.
+
+use redis::aio::MultiplexedConnection;
+
+use crate::config::{Config, EventSource, Notifications};
+use crate::error::{Error, ErrorKind};
+
+/// The flags that hints cannot do without, by source.
+fn needed(source: EventSource) -> &'static str {
+    match source {
+        EventSource::Keyspace => "K$gx",
+        EventSource::Keyevent => "E$gx",
+    }
+}
+
+/// `A` stands for all the classes of events, of which we want some.
+fn has(flags: &str, flag: char) -> bool {
+    flags.contains(flag) || (flags.contains('A') && "g$lshzxetd".contains(flag))
+}
+
+fn missing(flags: &str, wanted: &str) -> String {
+    wanted.chars().filter(|flag| !has(flags, *flag)).collect()
+}
+
+/// Sees to it that the server notifies, as far as the policy allows.
+///
+/// Where `CONFIG` is forbidden nothing is wrong yet: the canary tells whether notifications arrive.
+pub(super) async fn ensure(connection: &mut MultiplexedConnection, config: &Config) -> Result<(), Error> {
+    if config.notifications == Notifications::Never {
+        return Ok(());
+    }
+    let mut get = redis::cmd("CONFIG");
+    get.arg("GET").arg("notify-keyspace-events");
+    let flags = match get.query_async::<Vec<String>>(connection).await {
+        Ok(answer) => answer.into_iter().nth(1).unwrap_or_default(),
+        Err(error) => {
+            let error = Error::from_redis("CONFIG GET notify-keyspace-events", error);
+            if error.is_of_the_link() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the notification flags cannot be read; the canary will tell whether they suffice");
+            return Ok(());
+        }
+    };
+    let needed = needed(config.source);
+    if missing(&flags, needed).is_empty() {
+        return Ok(());
+    }
+    if config.notifications == Notifications::Check {
+        return Err(Error::new(
+            ErrorKind::Notifications,
+            format!(
+                "notify-keyspace-events is {flags:?} and lacks {:?}: set it to {:?} on the server, or use \
+                 Notifications::Enable",
+                missing(&flags, needed),
+                format!("{flags}{}", missing(&flags, needed)),
+            ),
+        ));
+    }
+    // Evictions are told too, while we are at it: they are not needed, but they name the cause of a leave.
+    let merged = format!("{flags}{}", missing(&flags, &format!("{needed}e")));
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg("notify-keyspace-events").arg(&merged);
+    match set.query_async::<()>(connection).await {
+        Ok(()) => tracing::info!(before = flags, after = merged, "keyspace notifications enabled"),
+        Err(error) => {
+            let error = Error::from_redis("CONFIG SET notify-keyspace-events", error);
+            if error.is_of_the_link() {
+                return Err(error);
+            }
+            tracing::warn!(%error, flags, "keyspace notifications could not be enabled: changes are seen late");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_added_and_never_removed() {
+        for (flags, lacks) in [("", "K$gx"), ("KEA", ""), ("K$gx", ""), ("El", "K$gx"), ("KA", ""), ("Kg", "$x")] {
+            assert_eq!(missing(flags, needed(EventSource::Keyspace)), lacks, "{flags}");
+        }
+        assert_eq!(missing("KA", needed(EventSource::Keyevent)), "E");
+    }
+}

@@ -1,0 +1,193 @@
+//! Keeps a lease alive: on a thread and a connection of its own, for as long as the application makes progress.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::link::Dialer;
+use super::scripts;
+use crate::clock;
+use crate::config::{Config, Heartbeats};
+use crate::error::Error;
+use crate::member::SessionId;
+use crate::proto::{Moment, Pulse};
+
+/// How a heartbeat ended. Only the latest counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Beat {
+    pub(crate) session: SessionId,
+    /// When the last acknowledged heartbeat was sent.
+    pub(crate) acked: Moment,
+    pub(crate) pulse: Pulse,
+}
+
+/// The process's one thread for heartbeats. It ends with the last that holds it.
+struct HeartbeatThread {
+    handle: Handle,
+    _stop: DropGuard,
+}
+
+static THREAD: Mutex<Weak<HeartbeatThread>> = Mutex::new(Weak::new());
+
+fn thread() -> std::io::Result<Arc<HeartbeatThread>> {
+    let mut shared = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(thread) = shared.upgrade() {
+        return Ok(thread);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
+    let stopped = stop.clone();
+    std::thread::Builder::new()
+        .name("group-redis-heartbeat".to_owned())
+        .spawn(move || runtime.block_on(stopped.cancelled()))?;
+    let thread = Arc::new(HeartbeatThread { handle, _stop: stop.drop_guard() });
+    *shared = Arc::downgrade(&thread);
+    Ok(thread)
+}
+
+/// When the application's runtime last made progress.
+#[derive(Debug, Default)]
+struct Progress(AtomicU64);
+
+impl Progress {
+    fn made(&self) {
+        self.0.store(clock::now().as_millis(), Ordering::Relaxed);
+    }
+
+    fn is_stalled(&self, tolerance: Duration) -> bool {
+        let since = clock::now().as_millis().saturating_sub(self.0.load(Ordering::Relaxed));
+        u128::from(since) > tolerance.as_millis()
+    }
+}
+
+/// Where a connector's heartbeats run, and what it takes to start them.
+pub(crate) struct Keeper {
+    dialer: Dialer,
+    tracker: TaskTracker,
+    beats: watch::Sender<Option<Beat>>,
+}
+
+/// A lease that is being kept. Dropped, it no longer is.
+pub(crate) struct Keeping {
+    _stop: DropGuard,
+    _thread: Option<Arc<HeartbeatThread>>,
+}
+
+impl Keeper {
+    pub(crate) fn new(dialer: Dialer, tracker: TaskTracker) -> (Self, watch::Receiver<Option<Beat>>) {
+        let (beats, receiver) = watch::channel(None);
+        (Self { dialer, tracker, beats }, receiver)
+    }
+
+    /// Keeps this session's lease alive, last acknowledged when sent at `acked`.
+    pub(crate) fn keep(&self, session: SessionId, acked: Moment) -> Keeping {
+        let config = self.dialer.config();
+        let stop = CancellationToken::new();
+        let thread = match config.heartbeats {
+            Heartbeats::Runtime => None,
+            Heartbeats::Thread => thread()
+                .inspect_err(|error| tracing::warn!(%error, "no thread for heartbeats: they run on the runtime"))
+                .ok(),
+        };
+        let progress = Arc::new(Progress::default());
+        progress.made();
+        let beating = beat(self.dialer.clone(), session, acked, progress.clone(), self.beats.clone());
+        let beating = stop.clone().run_until_cancelled_owned(beating);
+        match &thread {
+            Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
+            None => self.tracker.spawn(beating),
+        };
+        self.tracker.spawn(stop.clone().run_until_cancelled_owned(show_progress(progress, config.stall_tolerance / 8)));
+        Keeping { _stop: stop.drop_guard(), _thread: thread }
+    }
+}
+
+async fn show_progress(progress: Arc<Progress>, pause: Duration) {
+    loop {
+        progress.made();
+        sleep(pause).await;
+    }
+}
+
+fn backoff(config: &Config) -> impl Iterator<Item = Duration> + use<> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(10))
+        .with_max_delay(config.backoff_cap.min(config.heartbeat))
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+async fn beat(
+    dialer: Dialer,
+    session: SessionId,
+    mut acked: Moment,
+    progress: Arc<Progress>,
+    beats: watch::Sender<Option<Beat>>,
+) {
+    let config = dialer.config().clone();
+    let mut next = acked + config.heartbeat;
+    let mut pauses = backoff(&config);
+    let mut stalled = false;
+    loop {
+        let mut connection = match dialer.connection().await {
+            Ok(connection) => dialer.commands(connection),
+            Err(error) => {
+                tracing::debug!(%error, "no connection for heartbeats");
+                report(&beats, &session, acked, Pulse::Missed);
+                sleep(pauses.next().unwrap_or(config.heartbeat)).await;
+                continue;
+            }
+        };
+        loop {
+            sleep(next.since(clock::now())).await;
+            if progress.is_stalled(config.stall_tolerance) {
+                if !std::mem::replace(&mut stalled, true) {
+                    tracing::warn!(tolerance = ?config.stall_tolerance, "the runtime makes no progress: no heartbeats");
+                }
+                sleep(config.heartbeat.min(config.stall_tolerance) / 8).await;
+                continue;
+            }
+            stalled = false;
+            let sent = clock::now();
+            match timeout(config.pulse_timeout(), connection.heartbeat(&session)).await {
+                Ok(Ok(true)) => {
+                    acked = sent;
+                    report(&beats, &session, acked, Pulse::Alive);
+                    pauses = backoff(&config);
+                    next = sent + config.heartbeat;
+                }
+                Ok(Ok(false)) => return report(&beats, &session, acked, Pulse::Lost),
+                failed => {
+                    let error = failed.ok().and_then(Result::err);
+                    tracing::debug!(error = error.map(tracing::field::display), "a heartbeat was not answered");
+                    report(&beats, &session, acked, Pulse::Missed);
+                    break;
+                }
+            }
+        }
+        sleep(pauses.next().unwrap_or(config.heartbeat)).await;
+    }
+}
+
+fn report(beats: &watch::Sender<Option<Beat>>, session: &SessionId, acked: Moment, pulse: Pulse) {
+    beats.send_replace(Some(Beat { session: session.clone(), acked, pulse }));
+}
+
+impl super::Commands {
+    /// One heartbeat: whether the lease lives.
+    async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
+        let (keys, config) = (&self.context.keys, &self.context.config);
+        let mut script = scripts::HEARTBEAT.key(keys.lease(session.as_str()));
+        let ttl = u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX);
+        script.key(keys.leases()).arg(session.as_str()).arg(ttl);
+        script.invoke_async(&mut self.connection).await.map_err(|error| Error::from_redis("heartbeat", error))
+    }
+}

@@ -1,0 +1,186 @@
+//! The two connections of a connector: one that listens, one that asks.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::commands::{Commands, Context};
+use super::flags;
+use crate::config::{Config, EventSource};
+use crate::error::{Error, ErrorKind};
+use crate::wire::{Notice, keyevent, keyspace};
+
+/// The events that a keyevent source listens to.
+const EVENTS: [&str; 10] =
+    ["set", "del", "expired", "evicted", "expire", "rename_from", "rename_to", "restore", "copy_to", "append"];
+
+/// Makes links: knows where the server is and what to ask of it.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    client: Client,
+    context: Arc<Context>,
+    tracker: TaskTracker,
+}
+
+/// A connection that asks and one that listens, both proven to answer; a third task pings them.
+pub(crate) struct Link {
+    commands: Commands,
+    stream: PubSubStream,
+    broken: oneshot::Receiver<Error>,
+    _pinging: DropGuard,
+}
+
+impl Dialer {
+    pub(crate) fn new(client: &Client, config: Config, connector: &str, tracker: TaskTracker) -> Result<Self, Error> {
+        let info = client.get_connection_info().clone();
+        let settings = tcp_settings(info.tcp_settings(), &config);
+        let client = info
+            .set_tcp_settings(settings)
+            .into_connection_info()
+            .and_then(Client::open)
+            .map_err(|error| Error::from_redis("opening the client", error))?;
+        let keys = config.keys();
+        let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
+        let holder = format!("{{\"host\":{host},\"pid\":{},\"since\":", std::process::id());
+        let context = Context { canary: keys.canary(connector), holder, keys, config };
+        Ok(Self { client, context: Arc::new(context), tracker })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.context.config
+    }
+
+    /// One more connection for commands.
+    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Error> {
+        let limit = self.config().connect_timeout;
+        // The timeouts are ours: redis would count them for each part of a call.
+        let settings = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&settings);
+        within("connecting", limit, connecting).await
+    }
+
+    pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
+        Commands { connection, context: self.context.clone() }
+    }
+
+    /// Connects both ways, sees to the notifications and subscribes. Every step has its timeout.
+    pub(crate) async fn dial(&self) -> Result<Link, Error> {
+        let limit = self.config().command_timeout;
+        let mut connection = self.connection().await?;
+        let listening = self.client.get_async_pubsub();
+        let (mut sink, stream) =
+            within("connecting to listen", self.config().connect_timeout, listening).await?.split();
+        timeout(limit, flags::ensure(&mut connection, self.config()))
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("CONFIG: no answer within {limit:?}"))))?;
+        self.subscribe(&mut sink, limit).await?;
+        let (report, broken) = oneshot::channel();
+        let pinging = CancellationToken::new();
+        self.tracker.spawn(pinging.clone().run_until_cancelled_owned(ping(
+            sink,
+            connection.clone(),
+            self.config().heartbeat,
+            self.config().pulse_timeout(),
+            report,
+        )));
+        Ok(Link { commands: self.commands(connection), stream, broken, _pinging: pinging.drop_guard() })
+    }
+
+    async fn subscribe(&self, sink: &mut PubSubSink, limit: Duration) -> Result<(), Error> {
+        let (context, db) = (&self.context, self.client.get_connection_info().redis_settings().db());
+        match self.config().source {
+            EventSource::Keyspace => {
+                let pattern = format!("__keyspace@{db}__:{}", context.keys.member_pattern());
+                within(&format!("PSUBSCRIBE {pattern}"), limit, sink.psubscribe(&pattern)).await?;
+                let canary = format!("__keyspace@{db}__:{}", context.canary);
+                within(&format!("SUBSCRIBE {canary}"), limit, sink.subscribe(&canary)).await
+            }
+            EventSource::Keyevent => {
+                let channels = EVENTS.map(|event| format!("__keyevent@{db}__:{event}"));
+                within("SUBSCRIBE __keyevent", limit, sink.subscribe(&channels[..])).await
+            }
+        }
+    }
+}
+
+fn tcp_settings(given: &TcpSettings, config: &Config) -> TcpSettings {
+    let probe = config.ttl.clamp(Duration::from_secs(1), Duration::from_secs(30));
+    let keepalive =
+        given.keepalive().cloned().unwrap_or_else(|| TcpKeepalive::new().with_time(probe).with_interval(probe));
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(given.user_timeout().unwrap_or(probe * 2));
+    settings
+}
+
+async fn within<T>(what: &str, limit: Duration, call: impl Future<Output = redis::RedisResult<T>>) -> Result<T, Error> {
+    match timeout(limit, call).await {
+        Ok(result) => result.map_err(|error| Error::from_redis(what, error)),
+        Err(_) => Err(Error::uncertain(ErrorKind::Timeout, format!("{what}: no answer within {limit:?}"))),
+    }
+}
+
+/// Pings both connections until one of them does not answer.
+async fn ping(
+    mut sink: PubSubSink,
+    mut connection: MultiplexedConnection,
+    pause: Duration,
+    limit: Duration,
+    report: oneshot::Sender<Error>,
+) {
+    let error = loop {
+        tokio::time::sleep(pause).await;
+        let command = redis::cmd("PING");
+        let (listening, asking) = tokio::join!(
+            within("PING of the subscription", limit, sink.ping::<redis::Value>()),
+            within("PING", limit, command.query_async::<redis::Value>(&mut connection)),
+        );
+        if let Err(error) = listening.and(asking) {
+            break error;
+        }
+    };
+    // Nobody listens any more when the link has been dropped meanwhile.
+    let _ = report.send(error);
+}
+
+impl Link {
+    pub(crate) fn commands(&self) -> Commands {
+        self.commands.clone()
+    }
+
+    /// The next notification, or why there will be none.
+    ///
+    /// Cancel safe: a notification is taken only when it is returned.
+    pub(crate) async fn next(&mut self) -> Result<Notice, Error> {
+        let context = self.commands.context.clone();
+        let parse = match context.config.source {
+            EventSource::Keyspace => keyspace,
+            EventSource::Keyevent => keyevent,
+        };
+        loop {
+            let message = tokio::select! {
+                message = self.stream.next() => message,
+                error = &mut self.broken => match error {
+                    Ok(error) => return Err(error),
+                    Err(_) => pending().await,
+                },
+            };
+            let Some(message) = message else {
+                return Err(Error::new(ErrorKind::Connection, "the subscription's connection was closed"));
+            };
+            let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
+            if let Some(notice) = parse(&context.keys, &context.canary, channel.as_bytes(), payload) {
+                return Ok(notice);
+            }
+        }
+    }
+}

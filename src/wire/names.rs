@@ -1,0 +1,165 @@
+//! Key and channel names of a group.
+//!
+//! Every byte of a user's name outside `[A-Za-z0-9_.~-]` is percent-encoded (RFC 3986, section 2.1, upper-case
+//! digits), so that no name can break the hash tag, a pattern or a neighbour. One name has one encoding, and
+//! [`decode`] refuses every other spelling: two keys never stand for one member.
+
+use crate::error::{Error, ErrorKind};
+
+/// The longest name, in bytes.
+pub(crate) const MAX_NAME: usize = 512;
+
+/// Refuses a name that is empty or too long, saying which.
+pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Error> {
+    match name.len() {
+        0 => Err(Error::new(ErrorKind::InvalidName, format!("{what} is empty; a name has 1 to {MAX_NAME} bytes"))),
+        1..=MAX_NAME => Ok(()),
+        length => Err(Error::new(
+            ErrorKind::InvalidName,
+            format!("{what} has {length} bytes; a name has 1 to {MAX_NAME} bytes"),
+        )),
+    }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'~' | b'-')
+}
+
+/// The one encoding of a name.
+pub(crate) fn encode(name: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if is_plain(byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            encoded.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+    encoded
+}
+
+/// The name that has this encoding, or `None` where no valid name has.
+pub(crate) fn decode(encoded: &[u8]) -> Option<String> {
+    fn digit(byte: u8) -> Option<u8> {
+        match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'A'..=b'F' => Some(byte - b'A' + 10),
+            _ => None,
+        }
+    }
+    let mut name = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.iter().copied();
+    while let Some(byte) = rest.next() {
+        if is_plain(byte) {
+            name.push(byte);
+        } else if byte == b'%' {
+            let byte = digit(rest.next()?)? << 4 | digit(rest.next()?)?;
+            if is_plain(byte) {
+                return None;
+            }
+            name.push(byte);
+        } else {
+            return None;
+        }
+    }
+    String::from_utf8(name).ok().filter(|name| (1..=MAX_NAME).contains(&name.len()))
+}
+
+/// The names of one group's keys, all in one hash slot.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(crate) fn new(namespace: Option<&str>, group: &str) -> Self {
+        let group = encode(group);
+        Self {
+            prefix: match namespace {
+                Some(namespace) => format!("{}/{{{group}}}/", encode(namespace)),
+                None => format!("{{{group}}}/"),
+            },
+        }
+    }
+
+    /// What all keys of the group begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn members(&self) -> String {
+        format!("{}members", self.prefix)
+    }
+
+    pub(crate) fn member(&self, id: &str) -> String {
+        format!("{}members/{}", self.prefix, encode(id))
+    }
+
+    pub(crate) fn leases(&self) -> String {
+        format!("{}leases", self.prefix)
+    }
+
+    pub(crate) fn lease(&self, session: &str) -> String {
+        format!("{}leases/{session}", self.prefix)
+    }
+
+    pub(crate) fn owned(&self, session: &str) -> String {
+        format!("{}owned/{session}", self.prefix)
+    }
+
+    pub(crate) fn revision(&self) -> String {
+        format!("{}revision", self.prefix)
+    }
+
+    pub(crate) fn canary(&self, connector: &str) -> String {
+        format!("{}canaries/{connector}", self.prefix)
+    }
+
+    /// The pattern of the member keys. No encoded name holds a glob character, so there is nothing to escape.
+    pub(crate) fn member_pattern(&self) -> String {
+        format!("{}members/*", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_encoding_and_comes_back() {
+        for name in ["a", "a:b", "a/b", "*", "?", "[x]", "\\", "{g}", "%", "%41", "\0", "\r\n", "ü", "日本", "a b"] {
+            let encoded = encode(name);
+            assert!(encoded.bytes().all(|b| is_plain(b) || b == b'%'), "{encoded}");
+            assert_eq!(decode(encoded.as_bytes()).as_deref(), Some(name));
+        }
+        let longest = "*".repeat(MAX_NAME);
+        assert_eq!(decode(encode(&longest).as_bytes()).as_deref(), Some(longest.as_str()));
+    }
+
+    #[test]
+    fn other_spellings_are_nobody() {
+        for other in ["", "%41", "%2a", "%", "%2", "%GG", "a b", "a/b", "%FF", "a*"] {
+            assert_eq!(decode(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(decode("a".repeat(MAX_NAME + 1).as_bytes()), None);
+    }
+
+    #[test]
+    fn names_are_1_to_512_bytes() {
+        assert!(check_name("group", "").unwrap_err().to_string().contains("group is empty"));
+        assert!(check_name("group", "a").is_ok());
+        assert!(check_name("group", &"a".repeat(512)).is_ok());
+        assert!(check_name("group", &"a".repeat(513)).unwrap_err().to_string().contains("513"));
+    }
+
+    #[test]
+    fn keys_of_one_group_never_begin_like_those_of_another() {
+        let short = Keys::new(None, "a");
+        let long = Keys::new(None, "a-b");
+        assert!(!long.member("x").starts_with(short.prefix()));
+        assert_eq!(Keys::new(Some("prod"), "g/1").member("x y"), "prod/{g%2F1}/members/x%20y");
+    }
+}

@@ -1,0 +1,104 @@
+//! Keyspace and keyevent notifications: channel and payload to what happened to whom.
+//!
+//! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
+
+use super::names::{Keys, decode};
+use crate::member::MemberId;
+
+/// What a notification says happened to a key. It is a hint where to look, never what to believe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happened {
+    Set,
+    Deleted,
+    Expired,
+    Evicted,
+    /// A new time to live. Of interest only for members that another program keeps.
+    Expire,
+    Other,
+}
+
+impl Happened {
+    fn parse(event: &[u8]) -> Self {
+        match event {
+            b"set" => Self::Set,
+            b"del" => Self::Deleted,
+            b"expired" => Self::Expired,
+            b"evicted" => Self::Evicted,
+            b"expire" => Self::Expire,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// One notification that concerns this connector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    Member(MemberId, Happened),
+    Canary(Happened),
+    /// A key among the member keys that no name encodes to.
+    Stray(String),
+}
+
+/// `__keyspace@<db>__:<key>` with the event as payload.
+pub(crate) fn keyspace(keys: &Keys, canary: &str, channel: &[u8], payload: &[u8]) -> Option<Notice> {
+    let colon = channel.iter().position(|byte| *byte == b':')?;
+    about(keys, canary, &channel[colon + 1..], payload)
+}
+
+/// `__keyevent@<db>__:<event>` with the key as payload.
+pub(crate) fn keyevent(keys: &Keys, canary: &str, channel: &[u8], payload: &[u8]) -> Option<Notice> {
+    let colon = channel.iter().position(|byte| *byte == b':')?;
+    about(keys, canary, payload, &channel[colon + 1..])
+}
+
+fn about(keys: &Keys, canary: &str, key: &[u8], event: &[u8]) -> Option<Notice> {
+    let happened = Happened::parse(event);
+    if key == canary.as_bytes() {
+        return Some(Notice::Canary(happened));
+    }
+    let encoded = key.strip_prefix(keys.prefix().as_bytes())?.strip_prefix(b"members/")?;
+    Some(match decode(encoded) {
+        Some(id) => Notice::Member(MemberId::known(&id), happened),
+        None => Notice::Stray(String::from_utf8_lossy(key).into_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: &str, happened: Happened) -> Option<Notice> {
+        Some(Notice::Member(MemberId::known(id), happened))
+    }
+
+    #[test]
+    fn both_sources_say_the_same() {
+        let keys = Keys::new(None, "g");
+        for (event, happened) in [
+            ("set", Happened::Set),
+            ("del", Happened::Deleted),
+            ("expired", Happened::Expired),
+            ("evicted", Happened::Evicted),
+            ("expire", Happened::Expire),
+            ("rename_to", Happened::Other),
+        ] {
+            let by_space = keyspace(&keys, "c", b"__keyspace@3__:{g}/members/a%3Ab", event.as_bytes());
+            let by_event = keyevent(&keys, "c", format!("__keyevent@3__:{event}").as_bytes(), b"{g}/members/a%3Ab");
+            assert_eq!(by_space, member("a:b", happened));
+            assert_eq!(by_event, by_space);
+        }
+    }
+
+    #[test]
+    fn other_keys_are_none_of_ours_and_strange_ones_are_named() {
+        let keys = Keys::new(None, "g");
+        assert_eq!(keyspace(&keys, "c", b"__keyspace@0__:{g2}/members/a", b"set"), None);
+        assert_eq!(keyspace(&keys, "c", b"__keyspace@0__:{g}/members", b"zadd"), None);
+        assert_eq!(keyspace(&keys, "c", b"nonsense", b"set"), None);
+        assert_eq!(
+            keyspace(&keys, "c", b"__keyspace@0__:{g}/members/a b", b"set"),
+            Some(Notice::Stray("{g}/members/a b".into()))
+        );
+        assert_eq!(keyspace(&keys, "c", b"__keyspace@0__:c", b"del"), Some(Notice::Canary(Happened::Deleted)));
+    }
+}
