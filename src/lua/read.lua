@@ -37,6 +37,11 @@ local function drop(id)
   end
 end
 
+-- A record that the index does not list has been swept and is about to expire, or has lost its entry.
+local function is_listed(id, value)
+  return redis.call('ZSCORE', KEYS[1], id) == string.match(value, '^{"v":1,"incarnation":(%d+),')
+end
+
 local function why_gone(id, session)
   if session == '~' then
     drop(id)
@@ -51,6 +56,11 @@ local function why_gone(id, session)
     return {'removed'}
   end
   return {'left'}
+end
+
+local function why_unlisted(session)
+  local lease = redis.call('GET', prefix .. 'leases/' .. session)
+  return {lease == 'closed' and 'left' or lease and 'removed' or 'expired'}
 end
 
 local answer = {0}
@@ -68,6 +78,8 @@ for i = 3, #ARGV, 2 do
     local value = redis.call('GET', key)
     if not value then
       found = why_gone(id, session)
+    elseif session_in(value) and not is_listed(id, value) then
+      found = why_unlisted(session_in(value))
     elseif string.sub(value, 1, 5) == '{"v":' then
       found = {'record', value}
     else

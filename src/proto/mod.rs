@@ -18,10 +18,11 @@ pub(crate) use io::*;
 pub(crate) use moment::Moment;
 
 use crate::error::{Error, ErrorKind};
+use crate::member::LeaveCause;
 use crate::wire::{Happened, Notice};
 use outbox::Outbox;
 use roster::Roster;
-use session::{Effects, Session};
+use session::{Effects, Session, Stored};
 use upkeep::{Upkeep, Wishes};
 
 /// The state of the link and of what is known through it.
@@ -140,7 +141,7 @@ impl Machine {
     fn link_down(&mut self) {
         self.link = Link::Detached;
         self.roster.abandon();
-        self.session.link_down();
+        self.session.link_down(&mut self.out);
         self.upkeep.link_down();
         self.flying.clear();
         self.list_wanted = false;
@@ -259,8 +260,14 @@ impl Machine {
         for (id, incarnation, cause) in effects.departed {
             changes.extend(self.roster.depart(&id, incarnation, cause));
         }
-        for member in effects.stored {
+        for Stored { member, settled } in effects.stored {
+            let (id, incarnation) = (member.id().clone(), member.incarnation());
             self.roster.store(member, &mut changes);
+            if self.roster.incarnation(&id) != Some(incarnation) {
+                self.session.end(&id, LeaveCause::Replaced, &mut self.out);
+            } else if self.roster.settled() != settled {
+                self.roster.hint(id, Happened::Other);
+            }
         }
         for id in effects.hints {
             self.roster.hint(id, Happened::Other);
@@ -306,7 +313,7 @@ impl Machine {
         if !self.is_attached() {
             return;
         }
-        self.session.dispatch(now, &mut self.out);
+        self.session.dispatch(now, self.roster.settled(), &mut self.out);
         if self.list_wanted
             && let Some(known) = self.roster.begin_listing()
         {

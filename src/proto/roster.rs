@@ -49,6 +49,10 @@ impl Roster {
         self.members.values()
     }
 
+    pub(crate) fn incarnation(&self, id: &MemberId) -> Option<Incarnation> {
+        self.members.get(id).map(|member| member.incarnation())
+    }
+
     /// Forgets what was being asked: the link that would have answered is gone. The members stay as they were.
     pub(crate) fn abandon(&mut self) {
         self.hinted.clear();
@@ -194,10 +198,6 @@ impl Roster {
         self.listing = Some(Listing::default());
         self.listings += 1;
         Some(self.known)
-    }
-
-    pub(crate) fn is_listing(&self) -> bool {
-        self.listing.is_some()
     }
 
     /// How many listings have begun.

@@ -74,15 +74,29 @@ enum Act {
 
 #[derive(Debug)]
 enum Flight {
-    Op { op: Op, sent: Moment, draft: Draft },
+    Op {
+        op: Op,
+        /// The session it was sent for.
+        session: SessionId,
+        sent: Moment,
+        settled: u64,
+        draft: Draft,
+    },
     Renew,
+}
+
+/// A record of ours, and how many hints had been settled when it was sent: what was read since may be newer.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) member: Arc<Member>,
+    pub(crate) settled: u64,
 }
 
 /// What the session tells the rest of the machine.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     /// Records that are known because we wrote them.
-    pub(crate) stored: Vec<Arc<Member>>,
+    pub(crate) stored: Vec<Stored>,
     /// Incarnations that are known to be over. They count before what is stored.
     pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
     /// Ids that deserve a look.
@@ -108,6 +122,8 @@ pub(crate) struct Session {
     lost: bool,
     missing_beats: bool,
     closing: bool,
+    /// How many hints the roster has settled.
+    settled: u64,
 }
 
 impl Session {
@@ -126,6 +142,7 @@ impl Session {
             lost: false,
             missing_beats: false,
             closing: false,
+            settled: 0,
         }
     }
 
@@ -145,7 +162,8 @@ impl Session {
     }
 
     /// Sends whatever may be sent over a link that stands.
-    pub(crate) fn dispatch(&mut self, now: Moment, out: &mut Outbox) {
+    pub(crate) fn dispatch(&mut self, now: Moment, settled: u64, out: &mut Outbox) {
+        self.settled = settled;
         while let Some(op) = self.waiting.pop_front() {
             if matches!((&op.act, &self.lease), (Act::Join(..), Lease::Opening)) {
                 self.waiting.push_front(op);
@@ -243,8 +261,16 @@ impl Session {
             }
             (Act::Close(session), _) => Command::Close { session: session.clone() },
         };
+        let (Command::Join { session, .. }
+        | Command::Update { session, .. }
+        | Command::Leave { session, .. }
+        | Command::Close { session }) = &command
+        else {
+            return;
+        };
+        let session = session.clone();
         let tag = out.command(command);
-        self.flying.insert(tag, Flight::Op { op, sent: now, draft });
+        self.flying.insert(tag, Flight::Op { op, session, sent: now, settled: self.settled, draft });
         if let Some(session) = orphan {
             let close = self.op(None, None, Act::Close(session));
             self.waiting.push_back(close);
@@ -270,26 +296,26 @@ impl Session {
     }
 
     /// Puts an operation that was not answered back where it came from.
-    fn park(&mut self, op: Op) {
-        if let Act::Edit(id, _) = &op.act {
-            if let Some(own) = self.own.get_mut(id) {
+    fn park(&mut self, op: Op, out: &mut Outbox) {
+        let Act::Edit(id, _) = &op.act else { return self.waiting.push_front(op) };
+        match self.own.get_mut(id) {
+            Some(own) => {
                 own.editing = false;
                 self.with_edits.insert(id.clone());
                 own.edits.push_front(op);
             }
-        } else {
-            self.waiting.push_front(op);
+            None => answer(out, op.ticket, Err(not_held(id))),
         }
     }
 
     /// The link is gone: what was sent is sent again over the next.
-    pub(crate) fn link_down(&mut self) {
+    pub(crate) fn link_down(&mut self, out: &mut Outbox) {
         let mut flying: Vec<_> = self.flying.drain().collect();
         flying.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
         for (_, flight) in flying {
             if let Flight::Op { mut op, .. } = flight {
                 op.uncertain = true;
-                self.park(op);
+                self.park(op, out);
             }
         }
         if let Lease::Opening = self.lease {

@@ -19,7 +19,10 @@ impl Session {
             (Flight::Renew, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             (Flight::Renew, Err(error)) => out.push(Output::Warn(format!("the safety ttl was not renewed: {error}"))),
             (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
-            (Flight::Op { op, sent, draft }, Ok(reply)) => self.done(now, op, sent, draft, reply, &mut effects, out),
+            (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
+            (Flight::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
+                self.done(now, op, (sent, settled), draft, reply, &mut effects, out);
+            }
         }
         if let Lease::Opening = self.lease
             && !self.flying.values().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
@@ -29,12 +32,22 @@ impl Session {
         Ok(effects)
     }
 
+    /// Whether what this did for a session does not count any more, since that session has been lost meanwhile.
+    fn is_outlived(&self, op: &Op, session: &SessionId) -> bool {
+        let counts = match (&op.act, &self.lease) {
+            (Act::Join(..) | Act::Edit(..), Lease::Held { session: ours, .. }) => ours == session,
+            (Act::Join(..) | Act::Edit(..), Lease::Absent | Lease::Opening) => op.opens.is_some(),
+            (Act::Leave(..) | Act::Close(_), _) => true,
+        };
+        !counts
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one reply in its context; a struct would only rename them")]
     fn done(
         &mut self,
         now: Moment,
         op: Op,
-        sent: Moment,
+        (sent, settled): (Moment, u64),
         draft: Draft,
         reply: Reply,
         effects: &mut Effects,
@@ -52,14 +65,8 @@ impl Session {
                 if let Some(Hold::Rejoining { last, cause }) = self.own.get(&id).map(|own| &own.hold) {
                     effects.departed.push((id.clone(), *last, *cause));
                 }
-                effects.stored.push(Arc::new(Member::new(
-                    id.clone(),
-                    incarnation,
-                    revision,
-                    session.clone(),
-                    joined_at_ms,
-                    draft,
-                )));
+                let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
+                effects.stored.push(Stored { member: Arc::new(member), settled });
                 match self.own.get_mut(&id) {
                     Some(own) => {
                         own.hold = Hold::Held { incarnation, joined_at_ms };
@@ -76,7 +83,7 @@ impl Session {
                 if op.ticket.is_none() {
                     self.end(&id, LeaveCause::Replaced, out);
                 } else {
-                    self.own.remove(&id);
+                    self.forget(&id, out);
                 }
                 let message = format!(
                     "member {id:?} is live under another session, held by {holder}; choose another name, wait, or \
@@ -97,7 +104,7 @@ impl Session {
                     own.draft.clone_from(&draft);
                     own.editing = false;
                     let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
-                    effects.stored.push(Arc::new(member));
+                    effects.stored.push(Stored { member: Arc::new(member), settled });
                     if !own.edits.is_empty() {
                         self.with_edits.insert(id);
                     }
@@ -140,7 +147,7 @@ impl Session {
         if error.is_of_the_link() {
             op.uncertain |= !error.is_unapplied();
             effects.broken = Some(error);
-            self.park(op);
+            self.park(op, out);
             return;
         }
         match &op.act {
@@ -152,7 +159,7 @@ impl Session {
             }
             Act::Join(id, _) => {
                 if self.own.get(id).is_some_and(|own| own.hold == Hold::Joining) {
-                    self.own.remove(id);
+                    self.forget(id, out);
                 }
                 answer(out, op.ticket, Err(error));
             }
@@ -228,7 +235,7 @@ impl Session {
         }
     }
 
-    fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
+    pub(crate) fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
         let Some(own) = self.own.get_mut(id) else { return };
         own.hold = Hold::Ended(cause);
         for edit in own.edits.drain(..) {

@@ -11,20 +11,7 @@ impl Session {
         }
         match request {
             Request::Join(id, draft) => self.join(ticket, deadline, id, draft, out),
-            Request::Rejoin(id) => match self.own.get_mut(&id).map(|own| (&own.hold, own.draft.clone())) {
-                Some((Hold::Held { incarnation, .. }, _)) => {
-                    let incarnation = *incarnation;
-                    out.push(Output::Answer(ticket, Ok(Answer::Joined(id, incarnation))));
-                }
-                Some((Hold::Ended(_) | Hold::Rejoining { .. }, draft)) => {
-                    self.own.remove(&id);
-                    self.join(ticket, deadline, id, draft, out);
-                }
-                Some((Hold::Joining, _)) | None => {
-                    let message = format!("member {id:?} has left; join it anew");
-                    out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::Lost, message))));
-                }
-            },
+            Request::Rejoin(id) => self.rejoin(ticket, deadline, id, out),
             Request::Edit(id, edit) => {
                 let op = self.op(Some(ticket), deadline, Act::Edit(id.clone(), edit));
                 match self.own.get_mut(&id) {
@@ -53,13 +40,36 @@ impl Session {
             out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::AlreadyJoined, message))));
             return;
         }
+        self.seek(ticket, deadline, id.clone());
+        self.own.insert(id, Own { draft, hold: Hold::Joining, edits: VecDeque::new(), editing: false });
+    }
+
+    fn rejoin(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, out: &mut Outbox) {
+        match self.own.get_mut(&id) {
+            Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
+                let incarnation = *incarnation;
+                out.push(Output::Answer(ticket, Ok(Answer::Joined(id, incarnation))));
+            }
+            Some(own) if own.hold != Hold::Joining => {
+                if let Hold::Ended(_) = own.hold {
+                    own.hold = Hold::Joining;
+                }
+                self.seek(ticket, deadline, id);
+            }
+            _ => {
+                let message = format!("member {id:?} has left; join it anew");
+                out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::Lost, message))));
+            }
+        }
+    }
+
+    fn seek(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId) {
         let contest = match self.settings.on_conflict {
             OnConflict::TakeOver => Contest::Take,
             OnConflict::Reject => Contest::Yield,
         };
-        let op = self.op(Some(ticket), deadline, Act::Join(id.clone(), contest));
+        let op = self.op(Some(ticket), deadline, Act::Join(id, contest));
         self.waiting.push_back(op);
-        self.own.insert(id, Own { draft, hold: Hold::Joining, edits: VecDeque::new(), editing: false });
     }
 
     fn leave(&mut self, ticket: Ticket, deadline: Option<Moment>, id: &MemberId, out: &mut Outbox) {
@@ -165,7 +175,7 @@ impl Session {
             };
             answer(out, op.ticket, Err(error));
             if let Act::Join(id, _) = op.act {
-                self.own.remove(&id);
+                self.forget(&id, out);
                 match op.opens {
                     _ if !op.uncertain => {}
                     Some(session) => {

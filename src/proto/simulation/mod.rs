@@ -1,0 +1,456 @@
+//! The machine against a model of the server, in any order, with loss, duplication and delay of everything.
+//!
+//! Whatever happened, once the faults stop every machine knows exactly the server's live members, its events fold
+//! to what it knows, what it believes of its own members is true, and it goes quiet.
+
+mod server;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{OnConflict, OnLost};
+use crate::member::{Member, MemberId, Metadata, SessionId};
+use crate::wire::{Draft, Happened, Notice};
+use server::{Server, TTL};
+
+const RECONCILE: Duration = Duration::from_millis(1000);
+const HEARTBEAT: Duration = Duration::from_millis(333);
+
+/// A connector: its machine, what is on its wires, and what its users have been told.
+struct Client {
+    machine: Machine,
+    attached: bool,
+    dropped: bool,
+    sent: VecDeque<(Tag, Command)>,
+    replies: VecDeque<(Tag, Reply)>,
+    notices: VecDeque<Notice>,
+    keeping: Option<(SessionId, Moment, Moment)>,
+    /// What the events fold to.
+    folded: BTreeMap<MemberId, Arc<Member>>,
+    standings: BTreeMap<MemberId, Standing>,
+    answers: Vec<Ticket>,
+    tickets: u64,
+    commands: u64,
+    /// Kept only when a failed run is told again.
+    history: Option<Vec<String>>,
+}
+
+impl Client {
+    fn new(name: &str, jitter: f64, on_conflict: OnConflict, on_lost: OnLost) -> Self {
+        let machine = Machine::new(Settings {
+            connector: name.into(),
+            ttl: TTL,
+            lost_after: TTL - Duration::from_millis(20),
+            reconcile: RECONCILE,
+            request_timeout: Duration::from_millis(1500),
+            canary_timeout: Duration::from_millis(500),
+            on_conflict,
+            on_lost,
+            jitter,
+            sweeps: true,
+        });
+        Self {
+            machine,
+            attached: false,
+            dropped: false,
+            sent: VecDeque::new(),
+            replies: VecDeque::new(),
+            notices: VecDeque::new(),
+            keeping: None,
+            folded: BTreeMap::new(),
+            standings: BTreeMap::new(),
+            answers: Vec::new(),
+            tickets: 0,
+            commands: 0,
+            history: None,
+        }
+    }
+
+    fn input(&mut self, now: Moment, input: Input) {
+        if let Some(history) = &mut self.history {
+            history.push(format!("{now:?} <- {input:?}"));
+        }
+        self.machine.handle_input(now, input);
+        while let Some(output) = self.machine.poll_output() {
+            if let Some(history) = &mut self.history {
+                history.push(format!("{now:?}    -> {output:?}"));
+            }
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Command(tag, command) => {
+                assert!(self.attached, "a command without a link: {command:?}");
+                self.commands += 1;
+                self.sent.push_back((tag, command));
+            }
+            Output::Answer(ticket, _) => {
+                assert!(!self.answers.contains(&ticket), "answered twice");
+                self.answers.push(ticket);
+            }
+            Output::Snapshot(members) => {
+                self.folded = members.into_iter().map(|member| (member.id().clone(), member)).collect();
+            }
+            Output::Changes(changes) => changes.into_iter().for_each(|change| self.fold(change)),
+            Output::Standing(id, standing) => drop(self.standings.insert(id, standing)),
+            Output::Keep(session, acked) => self.keeping = Some((session, acked, acked + HEARTBEAT)),
+            Output::Release => self.keeping = None,
+            Output::DropLink(_) => self.dropped = true,
+            Output::Confirmed(_) | Output::State(_) | Output::Proven(_) | Output::Warn(_) | Output::Closed => {}
+        }
+    }
+
+    /// Each member joins, is updated and leaves, in turn.
+    fn fold(&mut self, change: Change) {
+        match change {
+            Change::Joined(member) => {
+                let before = self.folded.insert(member.id().clone(), member);
+                assert!(before.is_none(), "joined twice: {before:?}");
+            }
+            Change::Updated { old, new } => {
+                assert_eq!(old.incarnation(), new.incarnation());
+                assert_eq!(self.folded.insert(new.id().clone(), new), Some(old));
+            }
+            Change::Left { member, .. } => assert_eq!(self.folded.remove(member.id()), Some(member)),
+        }
+    }
+
+    fn cut(&mut self) {
+        self.attached = false;
+        self.sent.clear();
+        self.replies.clear();
+        self.notices.clear();
+    }
+
+    fn request(&mut self, now: Moment, request: Request) {
+        self.tickets += 1;
+        self.input(now, Input::Request(Ticket(self.tickets), request));
+    }
+}
+
+struct World {
+    server: Server,
+    clients: Vec<Client>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Time(u64),
+    Up(usize),
+    Down(usize),
+    /// The server runs the next command of a client; its notifications go out.
+    Serve(usize),
+    /// The n-th of the replies that are under way arrives.
+    Deliver(usize, usize),
+    Notify(usize),
+    /// A notification arrives, and will again.
+    NotifyTwice(usize),
+    Lose(usize),
+    Beat(usize),
+    Join(usize, u8),
+    Update(usize, u8, u8),
+    Leave(usize, u8),
+    Rejoin(usize, u8),
+    Foreign(u8, u8),
+    Persistent(u8),
+    Delete(u8),
+    Evict(u8),
+    FlushAll,
+    Mute,
+    Sync(usize),
+}
+
+fn id(number: u8) -> MemberId {
+    MemberId::known(&format!("m{number}"))
+}
+
+fn draft(text: u8) -> Draft {
+    Draft { metadata: Metadata::Text(text.to_string().into()), ..Draft::default() }
+}
+
+impl World {
+    fn new(on_lost: OnLost, on_conflict: OnConflict) -> Self {
+        let client = |name, jitter| Client::new(name, jitter, on_conflict, on_lost);
+        Self { server: Server::new(), clients: vec![client("a", 0.0), client("b", 0.7), client("w", 1.0)] }
+    }
+
+    /// The server's notifications go to every subscriber.
+    fn fan_out(&mut self) {
+        for notice in std::mem::take(&mut self.server.notices) {
+            for client in self.clients.iter_mut().filter(|client| client.attached) {
+                client.notices.push_back(notice.clone());
+            }
+        }
+    }
+
+    fn serve(&mut self, who: usize) {
+        let Some((tag, command)) = self.clients[who].sent.pop_front() else { return };
+        let reply = self.server.run(&command);
+        self.fan_out();
+        let client = &mut self.clients[who];
+        client.replies.push_back((tag, reply));
+        if self.server.notifies {
+            match command {
+                Command::PlantCanary => client.notices.push_back(Notice::Canary(Happened::Set)),
+                Command::TouchCanary => {
+                    client.notices.extend([Happened::Expired, Happened::Set, Happened::Deleted].map(Notice::Canary))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn deliver(&mut self, who: usize, which: usize) {
+        let (now, client) = (self.server.now, &mut self.clients[who]);
+        if let Some((tag, reply)) = client.replies.remove(which.min(client.replies.len().saturating_sub(1))) {
+            client.input(now, Input::Reply(tag, Ok(reply)));
+        }
+        self.clear_dropped(who);
+    }
+
+    fn clear_dropped(&mut self, who: usize) {
+        if std::mem::take(&mut self.clients[who].dropped) {
+            self.clients[who].cut();
+        }
+    }
+
+    fn beat(&mut self, who: usize) {
+        let now = self.server.now;
+        let Some((session, ..)) = self.clients[who].keeping.clone() else { return };
+        let pulse = if self.server.heartbeat(&session) { Pulse::Alive } else { Pulse::Lost };
+        if let Some(keeping) = &mut self.clients[who].keeping {
+            (keeping.1, keeping.2) = (now, now + HEARTBEAT);
+        }
+        self.clients[who].input(now, Input::Beat { session, acked: now, pulse });
+    }
+
+    fn up(&mut self, who: usize) {
+        let (now, client) = (self.server.now, &mut self.clients[who]);
+        client.cut();
+        client.attached = true;
+        client.input(now, Input::LinkUp);
+    }
+
+    fn step(&mut self, step: Step) {
+        let now = self.server.now;
+        match step {
+            Step::Time(ms) => {
+                self.server.now = now + Duration::from_millis(ms);
+                for client in &mut self.clients {
+                    if client.machine.poll_timeout().is_some_and(|at| at <= self.server.now) {
+                        client.input(self.server.now, Input::Tick);
+                    }
+                }
+            }
+            Step::Up(who) => self.up(who),
+            Step::Down(who) => {
+                self.clients[who].cut();
+                self.clients[who].input(now, Input::LinkDown);
+            }
+            Step::Serve(who) => self.serve(who),
+            Step::Deliver(who, which) => self.deliver(who, which),
+            Step::Notify(who) => {
+                if let Some(notice) = self.clients[who].notices.pop_front() {
+                    self.clients[who].input(now, Input::Notice(notice));
+                }
+            }
+            Step::NotifyTwice(who) => {
+                if let Some(notice) = self.clients[who].notices.front().cloned() {
+                    self.clients[who].input(now, Input::Notice(notice));
+                }
+            }
+            Step::Lose(who) => drop(self.clients[who].notices.pop_front()),
+            Step::Beat(who) => self.beat(who),
+            Step::Join(who, m) => self.clients[who].request(now, Request::Join(id(m), draft(0))),
+            Step::Update(who, m, text) => {
+                let edit = Edit::Metadata(draft(text).metadata);
+                self.clients[who].request(now, Request::Edit(id(m), edit));
+            }
+            Step::Leave(who, m) => self.clients[who].request(now, Request::Leave(id(m))),
+            Step::Rejoin(who, m) => self.clients[who].request(now, Request::Rejoin(id(m))),
+            Step::Foreign(m, text) => {
+                self.server.set_text(&id(m), &text.to_string(), Some(Duration::from_millis(400)));
+                self.fan_out();
+            }
+            Step::Persistent(m) => {
+                self.server.set_text(&id(m), "for ever", None);
+                self.fan_out();
+            }
+            Step::Delete(m) => {
+                self.server.delete(&id(m), Happened::Deleted);
+                self.fan_out();
+            }
+            Step::Evict(m) => {
+                self.server.delete(&id(m), Happened::Evicted);
+                self.fan_out();
+            }
+            Step::FlushAll => {
+                self.server.flush_all();
+                self.server.now = now + Duration::from_millis(1);
+            }
+            Step::Mute => self.server.notifies = false,
+            Step::Sync(who) => self.clients[who].request(now, Request::Sync),
+        }
+        for who in 0..self.clients.len() {
+            self.clear_dropped(who);
+        }
+    }
+
+    /// Everything that is under way arrives.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut moved = false;
+            for who in 0..self.clients.len() {
+                while !self.clients[who].sent.is_empty() {
+                    self.serve(who);
+                    moved = true;
+                }
+                while !self.clients[who].replies.is_empty() {
+                    self.deliver(who, 0);
+                    moved = true;
+                }
+                while let Some(notice) = self.clients[who].notices.pop_front() {
+                    self.clients[who].input(self.server.now, Input::Notice(notice));
+                    moved = true;
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("the machines never come to rest");
+    }
+
+    /// Faults have stopped: every link stands, heartbeats arrive, time passes.
+    fn run_calm(&mut self, duration: Duration) {
+        let end = self.server.now + duration;
+        loop {
+            self.settle();
+            let timeouts = self.clients.iter().filter_map(|client| client.machine.poll_timeout());
+            let beats = self.clients.iter().filter_map(|client| client.keeping.as_ref().map(|keeping| keeping.2));
+            let next = timeouts.chain(beats).min().unwrap_or(end);
+            if next >= end {
+                self.server.now = end;
+                return;
+            }
+            // A timeout that has come must lead somewhere: a millisecond always passes.
+            self.server.now = next.max(self.server.now + Duration::from_millis(1));
+            for who in 0..self.clients.len() {
+                let now = self.server.now;
+                if self.clients[who].keeping.as_ref().is_some_and(|keeping| keeping.2 <= now) {
+                    self.beat(who);
+                }
+                if self.clients[who].machine.poll_timeout().is_some_and(|at| at <= now) {
+                    self.clients[who].input(now, Input::Tick);
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        for who in 0..self.clients.len() {
+            if !self.clients[who].attached {
+                self.up(who);
+            }
+        }
+        self.run_calm(RECONCILE * 4 + TTL * 5);
+    }
+
+    fn check(&self) {
+        let live = self.server.live();
+        for client in &self.clients {
+            let history = || client.history.iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n");
+            let known: BTreeMap<_, _> = client
+                .folded
+                .iter()
+                .map(|(id, member)| (id.clone(), (Some(member.incarnation().get()), member.text().map(str::to_owned))))
+                .collect();
+            assert_eq!(known, live, "the cache is not what the server has\n{}", history());
+            for (id, standing) in &client.standings {
+                if let Standing::Held(incarnation) = standing {
+                    let there = live.get(id).and_then(|(at, _)| *at);
+                    assert_eq!(there, Some(incarnation.get()), "{id} is not held\n{}", history());
+                }
+            }
+            assert_eq!(client.answers.len() as u64, client.tickets, "not answered\n{}", history());
+            let rests = matches!(client.machine.phase, Phase::Connected | Phase::Lost);
+            assert!(rests, "{:?}\n{}", client.machine.phase, history());
+        }
+    }
+
+    fn commands(&self) -> u64 {
+        self.clients.iter().map(|client| client.commands).sum()
+    }
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = 0usize..3;
+    let joiner = 0usize..2;
+    let member = 0u8..4;
+    let step = prop_oneof![
+        6 => (1u64..400).prop_map(Step::Time),
+        3 => client.clone().prop_map(Step::Up),
+        1 => client.clone().prop_map(Step::Down),
+        16 => client.clone().prop_map(Step::Serve),
+        16 => (client.clone(), 0usize..3).prop_map(|(who, which)| Step::Deliver(who, which)),
+        10 => client.clone().prop_map(Step::Notify),
+        2 => client.clone().prop_map(Step::NotifyTwice),
+        1 => client.clone().prop_map(Step::Lose),
+        4 => joiner.clone().prop_map(Step::Beat),
+        6 => (joiner.clone(), member.clone()).prop_map(|(who, m)| Step::Join(who, m)),
+        3 => (joiner.clone(), member.clone(), 1u8..4).prop_map(|(who, m, text)| Step::Update(who, m, text)),
+        3 => (joiner.clone(), member.clone()).prop_map(|(who, m)| Step::Leave(who, m)),
+        1 => (joiner, member.clone()).prop_map(|(who, m)| Step::Rejoin(who, m)),
+        2 => (member.clone(), 0u8..3).prop_map(|(m, text)| Step::Foreign(m, text)),
+        1 => member.clone().prop_map(Step::Delete),
+        1 => member.clone().prop_map(Step::Evict),
+        1 => member.prop_map(Step::Persistent),
+        1 => Just(Step::FlushAll),
+        1 => Just(Step::Mute),
+        2 => client.prop_map(Step::Sync),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_ends_in_the_servers_set(steps in steps(), stop: bool, reject: bool) {
+        tell(&steps, stop, reject);
+    }
+}
+
+/// Runs it, and once more with its history where it fails.
+fn tell(steps: &[Step], stop: bool, reject: bool) {
+    if std::panic::catch_unwind(|| run(steps, stop, reject, false)).is_err() {
+        run(steps, stop, reject, true);
+    }
+}
+
+fn run(steps: &[Step], stop: bool, reject: bool, with_history: bool) {
+    let on_lost = if stop { OnLost::Stop } else { OnLost::Rejoin };
+    let on_conflict = if reject { OnConflict::Reject } else { OnConflict::TakeOver };
+    let mut world = World::new(on_lost, on_conflict);
+    if with_history {
+        world.clients.iter_mut().for_each(|client| client.history = Some(Vec::new()));
+    }
+    for step in [Step::Up(0), Step::Up(1), Step::Up(2)].iter().chain(steps) {
+        world.step(*step);
+    }
+    world.heal();
+    world.check();
+
+    // At rest each client sweeps about once a ttl and a lease, and reconciles: a handful of commands, no storm.
+    let before = world.commands();
+    world.run_calm(RECONCILE * 10);
+    world.check();
+    let spent = world.commands() - before;
+    assert!(spent <= 3 * 10 * 12, "{spent} commands in ten intervals of rest");
+}
