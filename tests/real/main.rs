@@ -1,0 +1,4 @@
+//! The library on a real Redis server, nothing mocked.
+
+mod membership;
+mod support;

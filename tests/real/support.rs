@@ -1,0 +1,200 @@
+//! What the tests share: a server of their own, and a recorder that folds the events and waits for conditions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use group_redis::testing::TestRedis;
+use group_redis::{Event, GroupConnector, GroupConnectorBuilder, LeaveCause, Member};
+use tokio::sync::watch;
+
+/// How long anything that is waited for may take before the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The ttl of most tests: short, and long enough for a machine that is busy with others.
+pub(crate) const TTL: Duration = Duration::from_secs(1);
+
+/// A server for one test.
+pub(crate) struct Fixture {
+    pub(crate) redis: TestRedis,
+    pub(crate) group: String,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        Self::with_args(&[]).await
+    }
+
+    pub(crate) async fn with_args(args: &[&str]) -> Self {
+        static LOG: std::sync::Once = std::sync::Once::new();
+        LOG.call_once(|| {
+            let filter = tracing_subscriber::EnvFilter::from_default_env();
+            tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().init();
+        });
+        let redis = TestRedis::builder().args(args.iter().copied()).start().await.expect("a Redis server");
+        // A shared server may hold the groups of other tests.
+        let group = format!("test-{}-{:?}", std::process::id(), Instant::now()).replace(' ', "");
+        Self { redis, group }
+    }
+
+    pub(crate) fn builder(&self) -> GroupConnectorBuilder {
+        GroupConnector::builder(self.redis.url()).group(&self.group).ttl(TTL)
+    }
+
+    pub(crate) async fn connect(&self) -> GroupConnector {
+        self.builder().connect().await.expect("connect")
+    }
+
+    pub(crate) async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        self.redis.connection().await.expect("a connection")
+    }
+
+    /// The name of a key of the group, as PROTOCOL.md says.
+    pub(crate) fn key(&self, path: &str) -> String {
+        let encoded: String = self
+            .group
+            .bytes()
+            .map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'~' | b'-' => char::from(byte).to_string(),
+                byte => format!("%{byte:02X}"),
+            })
+            .collect();
+        format!("{{{encoded}}}/{path}")
+    }
+}
+
+/// One thing a watcher was told, and when.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    Snapshot(Vec<String>),
+    Joined(Arc<Member>),
+    Updated(Arc<Member>),
+    Left(Arc<Member>, LeaveCause),
+}
+
+/// Everything a watcher has been told, and what it folds to.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) told: Vec<(Instant, Told)>,
+    pub(crate) members: BTreeMap<String, Arc<Member>>,
+    pub(crate) snapshots: usize,
+}
+
+impl Record {
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.members.keys().map(String::as_str).collect()
+    }
+
+    pub(crate) fn left(&self, name: &str) -> Option<LeaveCause> {
+        self.told.iter().rev().find_map(|(_, told)| match told {
+            Told::Left(member, cause) if member.id() == name => Some(*cause),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn joins(&self) -> usize {
+        self.told.iter().filter(|(_, told)| matches!(told, Told::Joined(_))).count()
+    }
+
+    pub(crate) fn leaves(&self) -> usize {
+        self.told.iter().filter(|(_, told)| matches!(told, Told::Left(..))).count()
+    }
+
+    /// Each member joins, is updated and leaves, in turn, whatever the test is about.
+    fn take(&mut self, event: Event) {
+        let told = match event {
+            Event::Snapshot(view) => {
+                self.snapshots += 1;
+                self.members = view.iter().map(|member| (member.id().to_string(), member.clone())).collect();
+                Told::Snapshot(self.members.keys().cloned().collect())
+            }
+            Event::Joined(member) => {
+                let before = self.members.insert(member.id().to_string(), member.clone());
+                assert!(before.is_none(), "joined while there: {before:?}");
+                Told::Joined(member)
+            }
+            Event::Updated { old, new } => {
+                assert_eq!(old.incarnation(), new.incarnation());
+                let before = self.members.insert(new.id().to_string(), new.clone());
+                assert_eq!(before, Some(old), "updated from something else");
+                Told::Updated(new)
+            }
+            Event::Left { member, cause } => {
+                let before = self.members.remove(member.id().as_str());
+                assert_eq!(before.as_ref(), Some(&member), "left, but was not there");
+                Told::Left(member, cause)
+            }
+            other => panic!("an event the tests do not know: {other:?}"),
+        };
+        self.told.push((Instant::now(), told));
+    }
+}
+
+/// Follows the events of a connector in a task of its own.
+pub(crate) struct Recorder {
+    record: Arc<Mutex<Record>>,
+    changed: watch::Receiver<usize>,
+}
+
+impl Recorder {
+    pub(crate) fn new(group: &GroupConnector) -> Self {
+        let mut events = group.events();
+        let record = Arc::new(Mutex::new(Record::default()));
+        let (sender, changed) = watch::channel(0);
+        let writing = record.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                writing.lock().expect("a fold that failed").take(event);
+                sender.send_modify(|count| *count += 1);
+            }
+        });
+        Self { record, changed }
+    }
+
+    /// Waits until what was told is as wished; fails with the history if it is not in time.
+    pub(crate) async fn wait<T>(&self, what: &str, mut wish: impl FnMut(&Record) -> Option<T>) -> T {
+        let mut changed = self.changed.clone();
+        let waiting = async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(found) = wish(&self.record.lock().expect("a fold that failed")) {
+                    return Some(found);
+                }
+                changed.changed().await.ok()?;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(Some(found)) => found,
+            _ => panic!("{what}: it did not happen. {}", self.history()),
+        }
+    }
+
+    pub(crate) async fn wait_until(&self, what: &str, mut wish: impl FnMut(&Record) -> bool) {
+        self.wait(what, |record| wish(record).then_some(())).await;
+    }
+
+    pub(crate) async fn wait_for_names(&self, names: &[&str]) {
+        self.wait_until(&format!("the members {names:?}"), |record| record.names() == names).await;
+    }
+
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.record.lock().expect("a fold that failed"))
+    }
+
+    pub(crate) fn history(&self) -> String {
+        let record = self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let first = record.told.first().map(|(at, _)| *at);
+        let line =
+            |(at, told): &(Instant, Told)| format!("{:>10.3?} {told:?}", first.map_or(*at - *at, |first| *at - first));
+        format!("History:\n{}", record.told.iter().map(line).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// Waits until something that can only be asked for is so, asking every few milliseconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "{what}: it did not happen within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
