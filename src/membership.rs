@@ -176,6 +176,18 @@ impl Membership {
         }
     }
 
+    /// Waits until the membership is held, and answers its incarnation: at once if it is; `None` once it has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn held(&self) -> Option<Incarnation> {
+        let mut standing = self.standing.clone();
+        match standing.wait_for(|standing| !matches!(standing, Standing::Lost(_))).await.as_deref() {
+            Ok(Standing::Held(incarnation)) => Some(*incarnation),
+            Ok(Standing::Ended(_) | Standing::Lost(_)) | Err(_) => None,
+        }
+    }
+
     async fn edit(&self, edit: Edit) -> Result<(), Error> {
         self.caller.call(Request::Edit(self.id.clone(), edit)).await.map(drop)
     }

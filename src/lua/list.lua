@@ -1,4 +1,5 @@
 -- The roster's index, a chunk a call, or 'same' if nothing changed since the caller's last listing.
+-- A group without a revision is never the same: it may have been flushed since.
 --
 -- KEYS  1 members  2 leases  3 revision
 -- ARGV  1 prefix   2 revision and 3 count that the caller knows, or ''   4 '-inf', or '(' and the last incarnation
@@ -8,7 +9,7 @@
 --         where an entry's revision is 0: no readable record; -1: another program's text
 local revision = redis.call('GET', KEYS[3]) or '0'
 local count = redis.call('ZCARD', KEYS[1])
-if ARGV[2] == revision and tonumber(ARGV[3]) == count then
+if revision ~= '0' and ARGV[2] == revision and tonumber(ARGV[3]) == count then
   return {'same', deadline_in(KEYS[2])}
 end
 local found = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[4], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[5])

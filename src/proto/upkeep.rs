@@ -29,8 +29,20 @@ struct Seen {
 #[derive(Debug)]
 enum Canary {
     Idle,
-    Planted { touch_at: Moment, until: Moment, seen: Seen },
-    Awaiting { until: Moment, seen: Seen },
+    /// Sent. Its short life counts from the answer, which is later than its beginning.
+    Planting {
+        until: Moment,
+        seen: Seen,
+    },
+    Planted {
+        touch_at: Moment,
+        until: Moment,
+        seen: Seen,
+    },
+    Awaiting {
+        until: Moment,
+        seen: Seen,
+    },
 }
 
 #[derive(Debug)]
@@ -111,7 +123,7 @@ impl Upkeep {
 
     fn plant(&mut self, now: Moment, out: &mut Outbox) {
         let until = now + self.settings.canary_timeout;
-        self.canary = Canary::Planted { touch_at: now + TOUCH_AFTER, until, seen: Seen::default() };
+        self.canary = Canary::Planting { until, seen: Seen::default() };
         self.send(Command::PlantCanary, Flight::Plant, out);
     }
 
@@ -134,7 +146,11 @@ impl Upkeep {
     }
 
     pub(crate) fn canary(&mut self, happened: Happened, out: &mut Outbox) {
-        let (Canary::Planted { seen, .. } | Canary::Awaiting { seen, .. }) = &mut self.canary else { return };
+        let (Canary::Planting { seen, .. } | Canary::Planted { seen, .. } | Canary::Awaiting { seen, .. }) =
+            &mut self.canary
+        else {
+            return;
+        };
         match happened {
             Happened::Set => seen.set = true,
             Happened::Deleted => seen.deleted = true,
@@ -188,7 +204,12 @@ impl Upkeep {
             (Flight::Enable, Some(error)) => {
                 out.push(Output::Warn(format!("notifications could not be enabled: {error}")));
             }
-            (Flight::Sweep | Flight::Plant | Flight::Canary, None) => {}
+            (Flight::Plant, None) => {
+                if let Canary::Planting { until, seen } = self.canary {
+                    self.canary = Canary::Planted { touch_at: now + TOUCH_AFTER, until, seen };
+                }
+            }
+            (Flight::Sweep | Flight::Canary, None) => {}
         }
         Some(wishes)
     }
@@ -197,7 +218,7 @@ impl Upkeep {
         let canary = match self.canary {
             Canary::Idle => None,
             Canary::Planted { touch_at, .. } => Some(touch_at),
-            Canary::Awaiting { until, .. } => Some(until),
+            Canary::Planting { until, .. } | Canary::Awaiting { until, .. } => Some(until),
         };
         let touch = self.touches.front().map(|(at, _)| *at);
         let sweep = self.sweep_at.filter(|_| self.settings.sweeps && !self.sweeping);
@@ -218,7 +239,7 @@ impl Upkeep {
                 self.canary = Canary::Awaiting { until, seen };
                 self.send(Command::TouchCanary, Flight::Canary, out);
             }
-            Canary::Awaiting { until, .. } if until <= now => {
+            Canary::Planting { until, .. } | Canary::Awaiting { until, .. } if until <= now => {
                 self.canary = Canary::Idle;
                 self.prove(false, out);
                 if !self.enabled {
@@ -226,7 +247,7 @@ impl Upkeep {
                     self.send(Command::EnableNotifications, Flight::Enable, out);
                 }
             }
-            Canary::Idle | Canary::Planted { .. } | Canary::Awaiting { .. } => {}
+            _ => {}
         }
         self.reconcile_at.is_some_and(|at| at <= now)
     }

@@ -1,4 +1,6 @@
 //! The library on a real Redis server, nothing mocked.
 
+mod bad_days;
 mod membership;
 mod support;
+mod worker;

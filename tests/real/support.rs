@@ -191,7 +191,7 @@ impl Recorder {
 }
 
 /// Waits until something that can only be asked for is so, asking every few milliseconds.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so().await {
         assert!(Instant::now() < deadline, "{what}: it did not happen within {PATIENCE:?}");

@@ -299,12 +299,12 @@ impl Session {
     fn park(&mut self, op: Op, out: &mut Outbox) {
         let Act::Edit(id, _) = &op.act else { return self.waiting.push_front(op) };
         match self.own.get_mut(id) {
-            Some(own) => {
+            Some(own) if !matches!(own.hold, Hold::Ended(_)) => {
                 own.editing = false;
                 self.with_edits.insert(id.clone());
                 own.edits.push_front(op);
             }
-            None => answer(out, op.ticket, Err(not_held(id))),
+            _ => answer(out, op.ticket, Err(not_held(id))),
         }
     }
 

@@ -419,7 +419,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_ends_in_the_servers_set(steps in steps(), stop: bool, reject: bool) {
@@ -453,4 +453,21 @@ fn run(steps: &[Step], stop: bool, reject: bool, with_history: bool) {
     world.check();
     let spent = world.commands() - before;
     assert!(spent <= 3 * 10 * 12, "{spent} commands in ten intervals of rest");
+}
+
+#[test]
+fn a_flush_before_the_first_relisting_is_found() {
+    let mut steps = vec![Step::Serve(2); 3];
+    steps.extend([Step::Deliver(2, 0), Step::Deliver(2, 0), Step::Deliver(2, 0), Step::Join(0, 1)]);
+    steps.extend([Step::Serve(0), Step::Serve(0), Step::Serve(0), Step::Serve(0)]);
+    steps.extend([Step::Notify(2), Step::Notify(2), Step::Serve(2), Step::Deliver(2, 0), Step::FlushAll]);
+    tell(&steps, true, false);
+}
+
+#[test]
+fn an_edit_under_way_when_its_member_ends_is_answered() {
+    let mut steps = vec![Step::Serve(0), Step::Join(0, 2), Step::Serve(0), Step::Serve(0), Step::Serve(0)];
+    steps.extend([Step::Deliver(0, 0), Step::Deliver(0, 2), Step::Update(0, 2, 1), Step::FlushAll, Step::Beat(0)]);
+    steps.extend([Step::Serve(0), Step::Deliver(0, 2), Step::Join(0, 2)]);
+    tell(&steps, true, false);
 }

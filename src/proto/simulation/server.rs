@@ -346,7 +346,7 @@ impl Server {
 
     fn list(&mut self, known: Option<Known>, after: Option<Incarnation>) -> Reply {
         let now = Known { revision: Revision::new(self.revision), count: self.index.len() as u64 };
-        if known == Some(now) {
+        if self.revision > 0 && known == Some(now) {
             return Reply::Unchanged { due: self.due() };
         }
         let mut order: Vec<_> = self.index.iter().map(|(id, incarnation)| (*incarnation, id.clone())).collect();

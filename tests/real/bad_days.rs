@@ -1,0 +1,416 @@
+//! What goes wrong with servers, links and processes; after each of it everybody knows the server's members.
+
+use std::time::Duration;
+
+use group_redis::{ErrorKind, GroupConnector, LeaveCause, OnLost, State};
+
+use crate::support::{Fixture, PATIENCE, Recorder, TTL, eventually};
+use crate::worker::Worker;
+
+/// Two connectors with a member each, and a watcher of them.
+struct Trio {
+    watcher: GroupConnector,
+    seen: Recorder,
+    a: GroupConnector,
+    b: GroupConnector,
+}
+
+impl Trio {
+    async fn new(fixture: &Fixture) -> Self {
+        let (watcher, a, b) = (fixture.connect().await, fixture.connect().await, fixture.connect().await);
+        let seen = Recorder::new(&watcher);
+        a.join("a").await.unwrap();
+        b.join("b").await.unwrap();
+        seen.wait_for_names(&["a", "b"]).await;
+        Self { watcher, seen, a, b }
+    }
+
+    /// Everybody knows both, knows the same, and what was told folds to it.
+    async fn is_whole(&self) {
+        for group in [&self.watcher, &self.a, &self.b] {
+            let mut state = group.state();
+            let connected = state.wait_for(|state| state == State::Connected);
+            tokio::time::timeout(PATIENCE, connected).await.expect("connected again");
+            group.wait_for(PATIENCE, |view| view.contains("a") && view.contains("b")).await.unwrap();
+        }
+        self.seen.wait_for_names(&["a", "b"]).await;
+        let truth = self.watcher.sync().await.unwrap();
+        for group in [&self.a, &self.b] {
+            let view = group.sync().await.unwrap();
+            assert_eq!(view.iter().collect::<Vec<_>>(), truth.iter().collect::<Vec<_>>());
+        }
+    }
+
+    /// Nothing is left behind: no task that `close` would wait for, no connection.
+    async fn ends(self, fixture: &Fixture) {
+        for group in [self.watcher, self.a, self.b] {
+            tokio::time::timeout(PATIENCE, group.close()).await.expect("every task has ended").unwrap();
+        }
+        if fixture.redis.is_own() {
+            let mut connection = fixture.connection().await;
+            eventually("only our own connection is left", async || clients(&mut connection).await == 1).await;
+        }
+    }
+}
+
+async fn clients(connection: &mut redis::aio::MultiplexedConnection) -> usize {
+    let list: String = redis::cmd("CLIENT").arg("LIST").query_async(connection).await.unwrap();
+    list.lines().count()
+}
+
+async fn say(fixture: &Fixture, words: &[&str]) {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async::<redis::Value>(&mut fixture.connection().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_when_its_lease_runs_out() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let seen = Recorder::new(&watcher);
+    let worker = Worker::start(&fixture, "w", TTL, 1, 3).await;
+    seen.wait_for_names(&["w-0", "w-1", "w-2"]).await;
+    worker.signal("-KILL");
+    seen.wait_for_names(&[]).await;
+    assert_eq!(seen.read(|record| record.left("w-1")), Some(LeaveCause::Expired));
+    let mut connection = fixture.connection().await;
+    for key in ["members", "leases"] {
+        let left: u64 = redis::cmd("ZCARD").arg(fixture.key(key)).query_async(&mut connection).await.unwrap();
+        assert_eq!(left, 0, "{key} has been swept");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_leaves_is_seen_to_have_left() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let seen = Recorder::new(&watcher);
+    let mut worker = Worker::start(&fixture, "w", TTL, 1, 1).await;
+    seen.wait_for_names(&["w"]).await;
+    worker.leave();
+    worker.wait_for("left").await;
+    seen.wait_for_names(&[]).await;
+    assert_eq!(seen.read(|record| record.left("w")), Some(LeaveCause::Left));
+}
+
+#[tokio::test]
+async fn a_process_frozen_past_its_ttl_is_told_and_comes_back_as_another() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let seen = Recorder::new(&watcher);
+    let mut worker = Worker::start(&fixture, "w", TTL, 1, 1).await;
+    seen.wait_for_names(&["w"]).await;
+    let first = watcher.member("w").unwrap().incarnation();
+    worker.signal("-STOP");
+    seen.wait_for_names(&[]).await;
+    assert_eq!(seen.read(|record| record.left("w")), Some(LeaveCause::Expired));
+    worker.signal("-CONT");
+    worker.wait_for("lost w expired").await;
+    worker.wait_for("held w").await;
+    seen.wait_for_names(&["w"]).await;
+    assert!(watcher.member("w").unwrap().incarnation() > first);
+}
+
+#[tokio::test]
+async fn a_process_frozen_for_less_than_its_ttl_is_not_missed() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let seen = Recorder::new(&watcher);
+    let worker = Worker::start(&fixture, "w", TTL * 4, 1, 1).await;
+    seen.wait_for_names(&["w"]).await;
+    let first = watcher.member("w").unwrap().incarnation();
+    worker.signal("-STOP");
+    // Seen from the server: half the lease has run out.
+    let mut connection = fixture.connection().await;
+    let session = lease(&fixture, &mut connection).await;
+    let mut left = async || redis::cmd("PTTL").arg(&session).query_async::<i64>(&mut connection).await.unwrap();
+    eventually("half the lease to run out", async || left().await < 2000).await;
+    worker.signal("-CONT");
+    eventually("a heartbeat", async || left().await > 3500).await;
+    assert_eq!(watcher.sync().await.unwrap().get("w").unwrap().incarnation(), first);
+    assert_eq!(seen.read(|record| record.leaves()), 0, "{}", seen.history());
+}
+
+/// The key of the one lease of the group.
+async fn lease(fixture: &Fixture, connection: &mut redis::aio::MultiplexedConnection) -> String {
+    let sessions: Vec<String> =
+        redis::cmd("ZRANGE").arg(fixture.key("leases")).arg(0).arg(-1).query_async(connection).await.unwrap();
+    assert_eq!(sessions.len(), 1);
+    fixture.key(&format!("leases/{}", sessions[0]))
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_or_is_waited_for() {
+    let fixture = Fixture::new().await;
+    fixture.redis.stop().await.unwrap();
+    let error = fixture.builder().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error:?}");
+    assert!(error.is_retryable() && error.is_unapplied());
+
+    let group = fixture.builder().connect_lazy().unwrap();
+    assert_eq!(group.state().get(), State::Connecting);
+    assert!(group.members().is_empty());
+    fixture.redis.start_again().await.unwrap();
+    group.wait_for(PATIENCE, |view| view.state() == State::Connected).await.unwrap();
+    group.join("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_join_without_a_server_fails_in_time_and_says_that_nothing_happened() {
+    let fixture = Fixture::new().await;
+    let quick = Duration::from_millis(200);
+    let builder = fixture.builder().connect_timeout(quick).command_timeout(quick);
+    let group = builder.connect().await.unwrap();
+    fixture.redis.stop().await.unwrap();
+    group.wait_for(PATIENCE, |view| matches!(view.state(), State::Suspended { .. })).await.unwrap();
+    let error = group.join("a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.is_unapplied(), "{error:?}");
+    assert_eq!(group.sync().await.unwrap_err().kind(), ErrorKind::Timeout);
+    fixture.redis.start_again().await.unwrap();
+    group.wait_for(PATIENCE, |view| view.state() == State::Connected).await.unwrap();
+    assert!(group.sync().await.unwrap().is_empty(), "what timed out does not happen later");
+    group.join("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_restarted_empty() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    let before = trio.watcher.members().get("b").unwrap().incarnation();
+    fixture.redis.restart_empty().await.unwrap();
+    trio.watcher.wait_for(PATIENCE, |view| view.get("b").is_some_and(|b| b.incarnation() > before)).await.unwrap();
+    trio.watcher.wait_for(PATIENCE, |view| view.get("a").is_some_and(|a| a.incarnation() > before)).await.unwrap();
+    trio.is_whole().await;
+    assert!(trio.watcher.status().reconnects > 0);
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_server_restarted_with_its_data() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    fixture.redis.restart_with_data().await.unwrap();
+    trio.is_whole().await;
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_server_away_for_many_ttls() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    fixture.redis.stop().await.unwrap();
+    for group in [&trio.a, &trio.b] {
+        let mut state = group.state();
+        let lost = state.wait_for(|state| state == State::Lost);
+        tokio::time::timeout(PATIENCE, lost).await.expect("it says that its lease is lost");
+    }
+    assert!(matches!(trio.watcher.state().get(), State::Suspended { .. }), "who only watches has nothing to lose");
+    assert_eq!(trio.watcher.members().len(), 2, "what was known stays known, and grows old");
+    tokio::time::sleep(TTL * 4).await;
+    fixture.redis.start_again().await.unwrap();
+    trio.is_whole().await;
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_frozen_server() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    fixture.redis.freeze().await.unwrap();
+    let mut state = trio.watcher.state();
+    let noticed = state.wait_for(|state| matches!(state, State::Suspended { .. }));
+    tokio::time::timeout(PATIENCE, noticed).await.expect("it notices");
+    fixture.redis.thaw().await.unwrap();
+    trio.is_whole().await;
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn everything_flushed() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    let before = trio.watcher.members().get("b").unwrap().incarnation();
+    say(&fixture, &["FLUSHALL"]).await;
+    for name in ["a", "b"] {
+        let risen = trio.watcher.wait_for(PATIENCE, |view| view.get(name).is_some_and(|m| m.incarnation() > before));
+        risen.await.unwrap();
+    }
+    trio.is_whole().await;
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn scripts_flushed() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    say(&fixture, &["SCRIPT", "FLUSH"]).await;
+    let me = trio.a.join("c").await.unwrap();
+    say(&fixture, &["SCRIPT", "FLUSH"]).await;
+    me.update(&1).await.unwrap();
+    say(&fixture, &["SCRIPT", "FLUSH"]).await;
+    assert!(me.leave().await.unwrap());
+    trio.seen.wait_until("c came and went", |record| record.left("c").is_some()).await;
+    trio.is_whole().await;
+    assert_eq!(trio.seen.read(|record| (record.snapshots, record.leaves())), (1, 1), "{}", trio.seen.history());
+}
+
+#[tokio::test]
+async fn subscriptions_killed_in_a_loop() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    let mut connection = fixture.connection().await;
+    for _ in 0..40 {
+        let kill = ["KILL", "TYPE", "pubsub"];
+        redis::cmd("CLIENT").arg(&kill).query_async::<u64>(&mut connection).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let changed = trio.watcher.members().len();
+    trio.a.join("c").await.unwrap();
+    trio.watcher.wait_for(PATIENCE, |view| view.len() == changed + 1).await.unwrap();
+    assert_eq!(trio.seen.read(|record| record.leaves()), 0, "no false leave. {}", trio.seen.history());
+    trio.a.leave("c").await.unwrap();
+    trio.is_whole().await;
+    drop(connection);
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn all_clients_killed() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    let incarnation = trio.watcher.members().get("a").unwrap().incarnation();
+    for _ in 0..5 {
+        let mut connection = fixture.connection().await;
+        let kill = ["KILL", "SKIPME", "yes"];
+        redis::cmd("CLIENT").arg(&kill).query_async::<u64>(&mut connection).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    trio.is_whole().await;
+    assert_eq!(trio.watcher.members().get("a").unwrap().incarnation(), incarnation, "the lease outlived the link");
+    assert_eq!(trio.seen.read(|record| record.leaves()), 0, "no false leave. {}", trio.seen.history());
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn notification_flags_reset() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    say(&fixture, &["CONFIG", "SET", "notify-keyspace-events", ""]).await;
+    // Nobody is told of this; the reconciliation finds it.
+    trio.a.join("c").await.unwrap();
+    trio.watcher.wait_for(PATIENCE, |view| view.contains("c")).await.unwrap();
+    let mut connection = fixture.connection().await;
+    eventually("the flags are back", async || {
+        let get = ["GET", "notify-keyspace-events"];
+        let flags: Vec<String> = redis::cmd("CONFIG").arg(&get).query_async(&mut connection).await.unwrap();
+        "K$gx".chars().all(|flag| flags[1].contains(flag) || flags[1].contains('A'))
+    })
+    .await;
+    eventually("proven again", async || trio.watcher.status().notifications_arrive == Some(true)).await;
+    trio.a.leave("c").await.unwrap();
+    trio.is_whole().await;
+}
+
+#[tokio::test]
+async fn out_of_memory() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    let crashing = Worker::start(&fixture, "w", TTL, 1, 1).await;
+    trio.seen.wait_for_names(&["a", "b", "w"]).await;
+    let before = trio.watcher.members().get("a").unwrap().incarnation();
+    say(&fixture, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    let error = trio.a.join("c").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error:?}");
+    assert!(error.is_unapplied() && error.to_string().contains("maxmemory"), "{error}");
+    // The heartbeats go on, and so does the sweep.
+    crashing.signal("-KILL");
+    trio.seen.wait_for_names(&["a", "b"]).await;
+    assert!(trio.b.leave("b").await.unwrap());
+    trio.seen.wait_for_names(&["a"]).await;
+    assert_eq!(trio.watcher.sync().await.unwrap().get("a").unwrap().incarnation(), before);
+    say(&fixture, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    trio.b.join("b").await.unwrap();
+    trio.is_whole().await;
+}
+
+#[tokio::test]
+async fn a_paused_server() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    say(&fixture, &["CLIENT", "PAUSE", "2500"]).await;
+    let mut state = trio.a.state();
+    let noticed = state.wait_for(|state| state != State::Connected);
+    tokio::time::timeout(PATIENCE, noticed).await.expect("it notices");
+    trio.is_whole().await;
+    trio.ends(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_member_key_deleted_by_a_stranger_comes_back() {
+    let fixture = Fixture::new().await;
+    let trio = Trio::new(&fixture).await;
+    let before = trio.watcher.members().get("a").unwrap().incarnation();
+    say(&fixture, &["DEL", &fixture.key("members/a")]).await;
+    trio.seen.wait_until("removed", |record| record.left("a") == Some(LeaveCause::Removed)).await;
+    trio.watcher.wait_for(PATIENCE, |view| view.get("a").is_some_and(|a| a.incarnation() > before)).await.unwrap();
+    trio.is_whole().await;
+}
+
+#[tokio::test]
+async fn who_wants_to_stay_away_after_a_loss_does() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let group = fixture.builder().on_lost(OnLost::Stop).connect().await.unwrap();
+    let me = group.join("a").await.unwrap();
+    watcher.wait_for(PATIENCE, |view| view.contains("a")).await.unwrap();
+    say(&fixture, &["FLUSHALL"]).await;
+    assert_eq!(me.lost().await, LeaveCause::Expired);
+    watcher.wait_for(PATIENCE, |view| view.is_empty()).await.unwrap();
+    assert_eq!(me.held().await, None);
+    assert_eq!(me.update(&1).await.unwrap_err().kind(), ErrorKind::Lost);
+    let again = me.rejoin().await.unwrap();
+    assert_eq!(me.incarnation(), Some(again));
+    watcher.wait_for(PATIENCE, |view| view.contains("a")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_runtime_costs_no_membership_and_a_hung_one_does() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let seen = Recorder::new(&watcher);
+    let url = fixture.redis.url().to_owned();
+    let group = fixture.group.clone();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let hung = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let builder = GroupConnector::builder(url).group(group).ttl(TTL).stall_tolerance(TTL * 3);
+            let group = builder.connect().await.unwrap();
+            let me = group.join("hung").await.unwrap();
+            // From here on the runtime makes no progress at all.
+            let _ = held.recv();
+            me.lost().await;
+            me.held().await.unwrap();
+            told.recv().unwrap();
+            group.close().await.unwrap();
+        });
+    });
+    seen.wait_for_names(&["hung"]).await;
+    seen.wait_for_names(&[]).await;
+    let lived = seen.read(|record| {
+        let at = |wanted: fn(&crate::support::Told) -> bool| {
+            record.told.iter().find(|(_, told)| wanted(told)).map(|(at, _)| *at).expect("told")
+        };
+        at(|told| matches!(told, crate::support::Told::Left(..)))
+            - at(|told| matches!(told, crate::support::Told::Joined(_)))
+    });
+    assert!(lived > TTL * 3, "it lived on its heartbeats for the tolerance, not for one ttl: {lived:?}");
+    drop(hold);
+    seen.wait_for_names(&["hung"]).await;
+    tell.send(()).unwrap();
+    seen.wait_for_names(&[]).await;
+    hung.join().unwrap();
+}
