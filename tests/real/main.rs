@@ -2,5 +2,6 @@
 
 mod bad_days;
 mod membership;
+mod scale;
 mod support;
 mod worker;
