@@ -29,11 +29,13 @@ async fn main() -> Result<(), Error> {
         std::process::exit(2);
     };
     let (connectors, members) = (number("CONNECTORS", 1), number("MEMBERS", 1));
+    // Thousands that join at once have to wait for each other.
+    let patience = Duration::from_secs(5);
     let ttl = Duration::from_millis(number("TTL_MS", 7500));
 
     let mut groups = Vec::new();
     for connector in 0..connectors {
-        let group = GroupConnector::builder(&url).group(&group).ttl(ttl).connect().await?;
+        let group = GroupConnector::builder(&url).group(&group).ttl(ttl).command_timeout(patience).connect().await?;
         let joins = (0..members).map(|member| {
             let number = connector * members + member;
             let name = if connectors * members == 1 { name.clone() } else { format!("{name}-{number}") };

@@ -210,11 +210,16 @@ impl Config {
         (self.ttl / 50).max(Duration::from_millis(5))
     }
 
+    /// How long after the sending of its last acknowledged heartbeat a lease is vouched for.
+    pub(crate) fn lost_after(&self) -> Duration {
+        self.ttl - self.drift_margin()
+    }
+
     pub(crate) fn settings(&self, connector: String, jitter: f64) -> Settings {
         Settings {
             connector,
             ttl: self.ttl,
-            lost_after: self.ttl - self.drift_margin(),
+            lost_after: self.lost_after(),
             reconcile: self.reconcile,
             request_timeout: self.connect_timeout + self.command_timeout,
             canary_timeout: self.command_timeout,

@@ -340,7 +340,8 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// How often to compare with the server, in case a notification went missing. Default: the ttl.
+    /// How often to compare with the server, in case a notification went missing. Default: the ttl; what is longer
+    /// makes the group converge that much later after a loss.
     pub fn reconcile(mut self, interval: Duration) -> Self {
         self.draft.reconcile = Some(interval);
         self

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -15,14 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::error::Error;
-use crate::member::{Incarnation, LeaveCause, MemberId};
-use crate::proto::{Answer, Command, Input, Machine, Output, Reply, Request, Settings, Standing, Tag, Ticket};
+use crate::member::{Incarnation, LeaveCause, Member, MemberId};
+use crate::proto::{Answer, Change, Command, Input, Machine, Output, Reply, Request, Settings, Standing, Tag, Ticket};
 use crate::state::State;
-use crate::transport::{Beat, Dialer, Keeper, Keeping, Link};
+use crate::transport::{Beat, Dialer, Keeper, Keeping, Link, Vouched};
 use crate::view::ViewWriter;
+use crate::wire::Notice;
 
 /// How many notifications are taken at once before their outputs are done.
 const BURST: usize = 1024;
+
+/// Timers stand still while the machine is suspended, and leases do not: no sleep is longer than this.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 /// A request on its way to the core, with the way back.
 pub(crate) struct Call {
@@ -41,13 +46,28 @@ pub(crate) struct Claim {
     id: MemberId,
     incarnation: Incarnation,
     standing: watch::Receiver<Standing>,
+    vouched: Vouched,
     give_back: Option<mpsc::UnboundedSender<(MemberId, Incarnation)>>,
 }
 
+/// A membership that somebody holds.
+pub(crate) struct Claimed {
+    pub(crate) id: MemberId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) vouched: Vouched,
+}
+
 impl Claim {
-    pub(crate) fn take(mut self) -> (MemberId, Incarnation, watch::Receiver<Standing>) {
+    /// Takes what is claimed: it is no longer given back.
+    pub(crate) fn take(mut self) -> Claimed {
         self.give_back = None;
-        (self.id.clone(), self.incarnation, self.standing.clone())
+        Claimed {
+            id: self.id.clone(),
+            incarnation: self.incarnation,
+            standing: self.standing.clone(),
+            vouched: self.vouched.clone(),
+        }
     }
 }
 
@@ -108,7 +128,7 @@ pub(crate) struct Driver {
 enum Happening {
     Call(Call),
     Link(Result<Link, Error>),
-    Notice(Result<crate::wire::Notice, Error>),
+    Notice(Result<Notice, Error>),
     Reply(Tag, Result<Reply, Error>),
     Beat,
     GivenBack(MemberId, Incarnation),
@@ -163,9 +183,7 @@ impl Driver {
     /// Runs until everything has been given back.
     pub(crate) async fn run(mut self) {
         loop {
-            while let Some(output) = self.machine.poll_output() {
-                self.perform(output);
-            }
+            self.perform_all();
             if self.done {
                 return;
             }
@@ -179,7 +197,7 @@ impl Driver {
         let until = self.machine.poll_timeout();
         let time = async {
             match until {
-                Some(until) => sleep(until.since(clock::now())).await,
+                Some(until) => sleep(until.since(clock::now()).min(LONGEST_SLEEP)).await,
                 None => pending().await,
             }
         };
@@ -218,14 +236,16 @@ impl Driver {
             }
             Happening::Link(Err(error)) => self.redial(error),
             Happening::Notice(Ok(notice)) => {
-                self.machine.handle_input(now, Input::Notice(notice));
-                self.take_burst();
+                self.take_burst(notice);
             }
             Happening::Notice(Err(error)) => {
                 self.machine.handle_input(now, Input::LinkDown);
                 self.redial(error);
             }
-            Happening::Reply(tag, reply) => self.machine.handle_input(now, Input::Reply(tag, reply)),
+            Happening::Reply(tag, reply) => {
+                self.machine.handle_input(now, Input::Reply(tag, reply));
+                self.take_replies();
+            }
             Happening::Beat => {
                 let beat = self.beats.borrow_and_update().clone();
                 if let Some(Beat { session, acked, pulse }) = beat {
@@ -245,18 +265,61 @@ impl Driver {
     }
 
     /// Takes the notifications that are there already, so that one read answers them all.
-    fn take_burst(&mut self) {
-        for _ in 0..BURST {
-            let Wire::Up(link) = &mut self.wire else { return };
-            match link.next().now_or_never() {
-                Some(Ok(notice)) => self.machine.handle_input(clock::now(), Input::Notice(notice)),
-                Some(Err(error)) => {
-                    self.machine.handle_input(clock::now(), Input::LinkDown);
-                    return self.redial(error);
+    fn take_burst(&mut self, first: Notice) {
+        let (mut notices, mut broken) = (vec![first], None);
+        if let Wire::Up(link) = &mut self.wire {
+            while notices.len() < BURST && broken.is_none() {
+                match link.next().now_or_never() {
+                    Some(Ok(notice)) => notices.push(notice),
+                    Some(Err(error)) => broken = Some(error),
+                    None => break,
                 }
-                None => return,
             }
         }
+        self.machine.handle_input(clock::now(), Input::Notices(notices));
+        if let Some(error) = broken {
+            self.machine.handle_input(clock::now(), Input::LinkDown);
+            self.redial(error);
+        }
+    }
+
+    /// Takes the replies that are there already, so that the view is built once for all of them.
+    fn take_replies(&mut self) {
+        for _ in 0..BURST {
+            let Some(Some((tag, reply))) = self.replies.next().now_or_never() else { return };
+            self.machine.handle_input(clock::now(), Input::Reply(tag, reply));
+        }
+    }
+
+    /// Does everything that came out. Changes become one batch; answers follow it, so that who is answered finds in
+    /// the view what the answer says.
+    fn perform_all(&mut self) {
+        let (mut changes, mut answers) = (Vec::new(), Vec::new());
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Changes(more) => changes.extend(more),
+                Output::Answer(ticket, result) => answers.push((ticket, result)),
+                Output::Snapshot(members) => {
+                    self.apply(std::mem::take(&mut changes));
+                    self.snapshot(members);
+                }
+                other => self.perform(other),
+            }
+        }
+        self.apply(changes);
+        answers.into_iter().for_each(|(ticket, result)| self.answer(ticket, result));
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.publish.view.apply(changes, clock::instant(clock::now()));
+        }
+    }
+
+    fn snapshot(&mut self, members: Vec<Arc<Member>>) {
+        self.pauses = backoff(self.dialer.config().backoff_cap);
+        self.publish.link.send_modify(|report| report.error = None);
+        self.publish.view.snapshot(members, clock::instant(clock::now()));
     }
 
     fn redial(&mut self, error: Error) {
@@ -275,12 +338,8 @@ impl Driver {
         match output {
             Output::Command(tag, command) => self.send(tag, command),
             Output::Answer(ticket, result) => self.answer(ticket, result),
-            Output::Snapshot(members) => {
-                self.pauses = backoff(self.dialer.config().backoff_cap);
-                self.publish.link.send_modify(|report| report.error = None);
-                self.publish.view.snapshot(members, clock::instant(clock::now()));
-            }
-            Output::Changes(changes) => self.publish.view.apply(changes, clock::instant(clock::now())),
+            Output::Snapshot(members) => self.snapshot(members),
+            Output::Changes(changes) => self.apply(changes),
             Output::Confirmed(moment) => self.publish.view.confirm(clock::instant(moment)),
             Output::State(phase) => {
                 let state = State::from(phase);
@@ -318,7 +377,8 @@ impl Driver {
             Answer::Joined(id, incarnation) => {
                 let held = || watch::Sender::new(Standing::Held(incarnation));
                 let standing = self.standings.entry(id.clone()).or_insert_with(held).subscribe();
-                Delivery::Joined(Claim { id, incarnation, standing, give_back: Some(self.give_back.clone()) })
+                let (vouched, give_back) = (self.keeper.vouched(), Some(self.give_back.clone()));
+                Delivery::Joined(Claim { id, incarnation, standing, vouched, give_back })
             }
             answer => Delivery::Done(answer),
         });

@@ -236,6 +236,7 @@ impl Member {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.joined_at_ms)
     }
 
+    #[cfg(test)]
     pub(crate) fn joined_at_ms(&self) -> u64 {
         self.joined_at_ms
     }
@@ -285,6 +286,7 @@ impl Member {
         &self.session
     }
 
+    #[cfg(test)]
     pub(crate) fn draft(&self) -> Draft {
         self.draft.clone()
     }
@@ -312,9 +314,9 @@ pub enum LeaveCause {
     Expired,
     /// The server evicted its key to free memory.
     Evicted,
-    /// Its key was deleted or overwritten by somebody else while its owner lives.
+    /// Its key was deleted by somebody else while its owner lives, or overwritten by what is no member.
     Removed,
-    /// A newer incarnation has its name: a restart, or another session that took it over.
+    /// A newer incarnation has its name: a restart, another session that took it over, or another program.
     Replaced,
 }
 

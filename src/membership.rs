@@ -10,10 +10,11 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use crate::connector::Caller;
-use crate::driver::{Claim, Delivery};
+use crate::driver::{Claim, Claimed, Delivery};
 use crate::error::{Error, ErrorKind};
 use crate::member::{Incarnation, LeaveCause, MemberId, Metadata, check_metadata, check_tags};
 use crate::proto::{Answer, Edit, Request, Standing};
+use crate::transport::Vouched;
 use crate::wire::Draft;
 
 /// Typed metadata as JSON.
@@ -121,12 +122,13 @@ pub struct Membership {
     caller: Caller,
     id: MemberId,
     standing: watch::Receiver<Standing>,
+    vouched: Vouched,
 }
 
 impl Membership {
     fn new(caller: Caller, claim: Claim) -> Self {
-        let (id, _, standing) = claim.take();
-        Self { caller, id, standing }
+        let Claimed { id, standing, vouched, .. } = claim.take();
+        Self { caller, id, standing, vouched }
     }
 
     /// The member's name.
@@ -135,13 +137,13 @@ impl Membership {
         &self.id
     }
 
-    /// The present incarnation, or `None` while the membership is lost. No I/O.
+    /// The present incarnation, or `None` while the membership is lost, or may be by the clock. No I/O.
     ///
     /// It rises with every join of the group, so it serves as a fencing token.
     #[must_use]
     pub fn incarnation(&self) -> Option<Incarnation> {
         match *self.standing.borrow() {
-            Standing::Held(incarnation) => Some(incarnation),
+            Standing::Held(incarnation) => self.vouched.holds().then_some(incarnation),
             Standing::Lost(_) | Standing::Ended(_) => None,
         }
     }
@@ -163,11 +165,10 @@ impl Membership {
     /// Dropping the future changes nothing.
     pub async fn lost(&self) -> LeaveCause {
         let mut standing = self.standing.clone();
-        let Some(mine) = self.incarnation() else {
-            return match *self.standing.borrow() {
-                Standing::Lost(cause) | Standing::Ended(cause) => cause,
-                Standing::Held(_) => LeaveCause::Replaced,
-            };
+        let mine = match *standing.borrow() {
+            Standing::Held(incarnation) if self.vouched.holds() => incarnation,
+            Standing::Held(_) => return LeaveCause::Expired,
+            Standing::Lost(cause) | Standing::Ended(cause) => return cause,
         };
         match standing.wait_for(|standing| *standing != Standing::Held(mine)).await.as_deref() {
             Ok(Standing::Lost(cause) | Standing::Ended(cause)) => *cause,
@@ -181,10 +182,17 @@ impl Membership {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn held(&self) -> Option<Incarnation> {
-        let mut standing = self.standing.clone();
-        match standing.wait_for(|standing| !matches!(standing, Standing::Lost(_))).await.as_deref() {
-            Ok(Standing::Held(incarnation)) => Some(*incarnation),
-            Ok(Standing::Ended(_) | Standing::Lost(_)) | Err(_) => None,
+        let (mut standing, mut vouched) = (self.standing.clone(), self.vouched.clone());
+        loop {
+            match *standing.borrow_and_update() {
+                Standing::Held(incarnation) if vouched.holds() => return Some(incarnation),
+                Standing::Held(_) | Standing::Lost(_) => {}
+                Standing::Ended(_) => return None,
+            }
+            tokio::select! {
+                changed = standing.changed() => changed.ok()?,
+                extended = vouched.extended() => extended?,
+            }
         }
     }
 
@@ -254,7 +262,8 @@ impl Membership {
     /// Dropped before it has answered, the member has either not joined or is taken out again at once.
     pub async fn rejoin(&self) -> Result<Incarnation, Error> {
         match self.caller.call(Request::Rejoin(self.id.clone())).await? {
-            Delivery::Joined(claim) => Ok(claim.take().1),
+            Delivery::Joined(claim) => Ok(claim.take().incarnation),
+            Delivery::Done(Answer::Held(incarnation)) => Ok(incarnation),
             Delivery::Done(answer) => Err(unexpected(&answer)),
         }
     }

@@ -23,7 +23,8 @@ pub enum State {
     },
     /// The lease is lost, or may be by now: others may already have taken over. Comes *before* they can.
     ///
-    /// A connector that only watches has no lease and never says this.
+    /// A connector that only watches has no lease and never says this. With
+    /// [`OnLost::Stop`](crate::OnLost::Stop) it stays until each lost member is joined again or left by name.
     Lost,
     /// [`close`](crate::GroupConnector::close) was called, or the connector was dropped. Nothing follows.
     Closed,

@@ -73,7 +73,7 @@ impl View {
         self.members.first()
     }
 
-    /// The highest revision seen in the group. It never falls, also when the member that had it leaves.
+    /// The highest revision of a member that this connector has seen. It never falls; a leave alone does not raise it.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision

@@ -4,8 +4,10 @@
 -- ARGV  1 prefix of the group's keys     2 id, encoded       3 session
 --       4 'open' or 'opened'             5 lease value, up to its since: it gets the time and a brace    6 ttl, ms   7 safety ttl, ms
 --       8 'take' or 'yield' when the id is live elsewhere    9 nonce     10 tail of the record
+-- An opening that is repeated renews the lease, for the client counts from the later sending.
+--
 -- Answer  {'joined', incarnation, revision, joined-at ms}
---         {'conflict', lease value of the holder}     nothing was written
+--         {'conflict', lease value of the holder}     no member was written
 --         {'lost'}                                    the session's lease is gone; nothing was written
 local prefix, id, session, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[9]
 
@@ -18,6 +20,11 @@ if lease == 'closed' or (not lease and ARGV[4] ~= 'open') then
   return {'lost'}
 end
 
+if lease and ARGV[4] == 'open' then
+  redis.call('PEXPIRE', KEYS[3], ARGV[6])
+  redis.call('ZADD', KEYS[4], number(now_ms() + ARGV[6]), session)
+end
+
 local holder = session_in(head)
 if holder == session and string.match(head, '"nonce":(%d+),') == nonce and lease then
   local incarnation, revision, joined =
@@ -25,7 +32,7 @@ if holder == session and string.match(head, '"nonce":(%d+),') == nonce and lease
   return {'joined', incarnation, revision, joined}
 end
 
-local adopted = head ~= '' and not holder
+local adopted = not holder and redis.call('EXISTS', KEYS[1]) == 1
 if ARGV[8] == 'yield' then
   if adopted and redis.call('PTTL', KEYS[1]) > 0 then
     return {'conflict', 'another program'}

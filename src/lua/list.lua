@@ -17,7 +17,7 @@ local answer = {'part', deadline_in(KEYS[2]), revision, count, #found == 2 * ARG
 for i = 1, #found, 2 do
   local head = head_of(ARGV[1] .. 'members/' .. found[i])
   local written = '0'
-  if type(head) == 'string' and head ~= '' then
+  if type(head) == 'string' and (head ~= '' or redis.call('EXISTS', ARGV[1] .. 'members/' .. found[i]) == 1) then
     written = string.match(head, '^{"v":1,.-"revision":(%d+),') or '-1'
   end
   answer[#answer + 1] = found[i]

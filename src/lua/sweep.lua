@@ -60,7 +60,8 @@ if changed then
   redis.call('SET', KEYS[3], number(next_revision(KEYS[3])))
 end
 for _, lease in ipairs(moved) do
-  -- Out of memory the index stays as it is: it says when to look, and looking again is harmless.
-  redis.pcall('ZADD', KEYS[1], number(now + lease[2]), lease[1])
+  -- Removed first: out of memory only a script that has written before may add.
+  redis.call('ZREM', KEYS[1], lease[1])
+  redis.call('ZADD', KEYS[1], number(now + lease[2]), lease[1])
 end
 return {deadline_in(KEYS[1]), more, unpack(dying)}

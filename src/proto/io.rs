@@ -42,7 +42,8 @@ pub(crate) enum Input {
     /// Both connections stand and the subscription is confirmed.
     LinkUp,
     LinkDown,
-    Notice(Notice),
+    /// What has been heard since, in order.
+    Notices(Vec<Notice>),
     Reply(Tag, Result<Reply, Error>),
     /// How the last heartbeat ended, and when the last acknowledged one was sent.
     Beat {
@@ -98,6 +99,8 @@ impl Edit {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
     Joined(MemberId, Incarnation),
+    /// It was held already.
+    Held(Incarnation),
     Edited,
     /// Whether there was a membership to end.
     Left(bool),

@@ -66,6 +66,8 @@ pub(crate) struct Machine {
     /// The listing made last: what must be settled for it to hold, and when it was asked.
     listed: Option<(u64, Moment)>,
     syncs: Vec<Sync>,
+    /// What users were told by the server, and are told when the view shows it.
+    answers: Vec<(Ticket, Result<Answer, Error>)>,
     closed: bool,
     out: Outbox,
 }
@@ -83,6 +85,7 @@ impl Machine {
             list_wanted: false,
             listed: None,
             syncs: Vec::new(),
+            answers: Vec::new(),
             closed: false,
             out: Outbox::default(),
         }
@@ -103,7 +106,7 @@ impl Machine {
         match input {
             Input::LinkUp => self.link_up(now),
             Input::LinkDown => self.link_down(),
-            Input::Notice(notice) => self.notice(notice),
+            Input::Notices(notices) => notices.into_iter().for_each(|notice| self.notice(notice)),
             Input::Reply(tag, reply) => self.reply(now, tag, reply),
             Input::Beat { session, acked, pulse } => {
                 let mut effects = Effects::default();
@@ -275,6 +278,7 @@ impl Machine {
         if !changes.is_empty() {
             self.apply(changes);
         }
+        self.answers.extend(effects.answers);
         if let Some(error) = effects.broken {
             self.drop_link(error);
         }
@@ -338,6 +342,10 @@ impl Machine {
                 self.out.push(Output::Snapshot(self.roster.members().cloned().collect()));
             }
             self.out.push(Output::Confirmed(asked));
+        }
+        if !matches!(self.link, Link::Syncing { .. }) {
+            let answers = self.answers.drain(..).map(|(ticket, result)| Output::Answer(ticket, result));
+            answers.for_each(|answer| self.out.push(answer));
         }
         self.syncs.retain(|sync| {
             let synced = sync.barrier.is_some_and(|barrier| barrier <= settled);

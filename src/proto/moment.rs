@@ -8,6 +8,9 @@ use std::time::Duration;
 pub(crate) struct Moment(Duration);
 
 impl Moment {
+    /// Before every other.
+    pub(crate) const ORIGIN: Self = Self(Duration::ZERO);
+
     pub(crate) fn from_origin(since: Duration) -> Self {
         Self(since)
     }

@@ -18,6 +18,9 @@ const SWEEP_JITTER: Duration = Duration::from_millis(2);
 /// The sweep gives member keys 2 ms to live; a touch after 3 makes the server expire them.
 const TOUCH_AFTER: Duration = Duration::from_millis(3);
 
+/// How long to wait after a sweep that the server refused.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     set: bool,
@@ -188,6 +191,7 @@ impl Upkeep {
         match (flight, failure) {
             (Flight::Sweep, Some(error)) => {
                 self.sweeping = false;
+                self.sweep_at = Some(now + SWEEP_AGAIN);
                 out.push(Output::Warn(format!("the sweep failed, crashes are seen late: {error}")));
             }
             // Who swept looks for itself too: without notifications nobody would tell.

@@ -15,6 +15,7 @@ use super::link::Dialer;
 use super::scripts;
 use crate::clock;
 use crate::config::{Config, Heartbeats};
+use crate::driver::LONGEST_SLEEP;
 use crate::error::Error;
 use crate::member::SessionId;
 use crate::proto::{Moment, Pulse};
@@ -67,11 +68,27 @@ impl Progress {
     }
 }
 
+/// Until when a connector's lease is vouched for. To be asked without I/O, and without waiting for a timer.
+#[derive(Clone, Debug)]
+pub(crate) struct Vouched(watch::Receiver<Moment>);
+
+impl Vouched {
+    pub(crate) fn holds(&self) -> bool {
+        clock::now() < *self.0.borrow()
+    }
+
+    /// Waits until it is vouched for longer than before. Whoever could do that is gone: `None`.
+    pub(crate) async fn extended(&mut self) -> Option<()> {
+        self.0.changed().await.ok()
+    }
+}
+
 /// Where a connector's heartbeats run, and what it takes to start them.
 pub(crate) struct Keeper {
     dialer: Dialer,
     tracker: TaskTracker,
     beats: watch::Sender<Option<Beat>>,
+    vouched: watch::Sender<Moment>,
 }
 
 /// A lease that is being kept. Dropped, it no longer is.
@@ -83,7 +100,11 @@ pub(crate) struct Keeping {
 impl Keeper {
     pub(crate) fn new(dialer: Dialer, tracker: TaskTracker) -> (Self, watch::Receiver<Option<Beat>>) {
         let (beats, receiver) = watch::channel(None);
-        (Self { dialer, tracker, beats }, receiver)
+        (Self { dialer, tracker, beats, vouched: watch::Sender::new(Moment::ORIGIN) }, receiver)
+    }
+
+    pub(crate) fn vouched(&self) -> Vouched {
+        Vouched(self.vouched.subscribe())
     }
 
     /// Keeps this session's lease alive, last acknowledged when sent at `acked`.
@@ -98,7 +119,9 @@ impl Keeper {
         };
         let progress = Arc::new(Progress::default());
         progress.made();
-        let beating = beat(self.dialer.clone(), session, acked, progress.clone(), self.beats.clone());
+        vouch(&self.vouched, acked + config.lost_after());
+        let report = Report { session, acked, beats: self.beats.clone(), vouched: self.vouched.clone() };
+        let beating = beat(self.dialer.clone(), report, progress.clone());
         let beating = stop.clone().run_until_cancelled_owned(beating);
         match &thread {
             Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
@@ -125,60 +148,81 @@ fn backoff(config: &Config) -> impl Iterator<Item = Duration> + use<> {
         .build()
 }
 
-async fn beat(
-    dialer: Dialer,
+/// Where the heartbeats of one session are told.
+struct Report {
     session: SessionId,
-    mut acked: Moment,
-    progress: Arc<Progress>,
+    acked: Moment,
     beats: watch::Sender<Option<Beat>>,
-) {
-    let config = dialer.config().clone();
-    let mut next = acked + config.heartbeat;
-    let mut pauses = backoff(&config);
-    let mut stalled = false;
-    loop {
-        let mut connection = match dialer.connection().await {
-            Ok(connection) => dialer.commands(connection),
-            Err(error) => {
-                tracing::debug!(%error, "no connection for heartbeats");
-                report(&beats, &session, acked, Pulse::Missed);
-                sleep(pauses.next().unwrap_or(config.heartbeat)).await;
-                continue;
-            }
-        };
-        loop {
-            sleep(next.since(clock::now())).await;
-            if progress.is_stalled(config.stall_tolerance) {
-                if !std::mem::replace(&mut stalled, true) {
-                    tracing::warn!(tolerance = ?config.stall_tolerance, "the runtime makes no progress: no heartbeats");
-                }
-                sleep(config.heartbeat.min(config.stall_tolerance) / 8).await;
-                continue;
-            }
-            stalled = false;
-            let sent = clock::now();
-            match timeout(config.pulse_timeout(), connection.heartbeat(&session)).await {
-                Ok(Ok(true)) => {
-                    acked = sent;
-                    report(&beats, &session, acked, Pulse::Alive);
-                    pauses = backoff(&config);
-                    next = sent + config.heartbeat;
-                }
-                Ok(Ok(false)) => return report(&beats, &session, acked, Pulse::Lost),
-                failed => {
-                    let error = failed.ok().and_then(Result::err);
-                    tracing::debug!(error = error.map(tracing::field::display), "a heartbeat was not answered");
-                    report(&beats, &session, acked, Pulse::Missed);
-                    break;
-                }
-            }
-        }
-        sleep(pauses.next().unwrap_or(config.heartbeat)).await;
+    vouched: watch::Sender<Moment>,
+}
+
+fn vouch(vouched: &watch::Sender<Moment>, until: Moment) {
+    vouched.send_modify(|latest| *latest = until.max(*latest));
+}
+
+impl Report {
+    fn tell(&self, pulse: Pulse) {
+        self.beats.send_replace(Some(Beat { session: self.session.clone(), acked: self.acked, pulse }));
+    }
+
+    fn alive(&mut self, sent: Moment, config: &Config) {
+        self.acked = sent;
+        vouch(&self.vouched, sent + config.lost_after());
+        self.tell(Pulse::Alive);
     }
 }
 
-fn report(beats: &watch::Sender<Option<Beat>>, session: &SessionId, acked: Moment, pulse: Pulse) {
-    beats.send_replace(Some(Beat { session: session.clone(), acked, pulse }));
+/// Sleeps until then, also where the machine is suspended meanwhile.
+async fn sleep_until(then: Moment) {
+    while let Some(rest) = Some(then.since(clock::now())).filter(|rest| !rest.is_zero()) {
+        sleep(rest.min(LONGEST_SLEEP)).await;
+    }
+}
+
+async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>) {
+    let config = dialer.config().clone();
+    let mut next = report.acked + config.heartbeat;
+    let mut pauses = backoff(&config);
+    let mut stalled = false;
+    loop {
+        match dialer.connection().await {
+            Ok(connection) => {
+                let mut commands = dialer.commands(connection);
+                loop {
+                    sleep_until(next).await;
+                    if progress.is_stalled(config.stall_tolerance) {
+                        if !std::mem::replace(&mut stalled, true) {
+                            let tolerance = config.stall_tolerance;
+                            tracing::warn!(?tolerance, "the runtime makes no progress: no heartbeats");
+                        }
+                        sleep(config.heartbeat.min(config.stall_tolerance) / 8).await;
+                        continue;
+                    }
+                    stalled = false;
+                    let sent = clock::now();
+                    match timeout(config.pulse_timeout(), commands.heartbeat(&report.session)).await {
+                        Ok(Ok(true)) => {
+                            report.alive(sent, &config);
+                            pauses = backoff(&config);
+                            next = sent + config.heartbeat;
+                        }
+                        Ok(Ok(false)) => return report.tell(Pulse::Lost),
+                        Ok(Err(error)) => {
+                            tracing::debug!(%error, "a heartbeat failed");
+                            break;
+                        }
+                        Err(_) => {
+                            tracing::debug!("a heartbeat was not answered");
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%error, "no connection for heartbeats"),
+        }
+        report.tell(Pulse::Missed);
+        sleep(pauses.next().unwrap_or(config.heartbeat)).await;
+    }
 }
 
 impl super::Commands {

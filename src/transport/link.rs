@@ -20,8 +20,19 @@ use crate::error::{Error, ErrorKind};
 use crate::wire::{Notice, keyevent, keyspace};
 
 /// The events that a keyevent source listens to.
-const EVENTS: [&str; 10] =
-    ["set", "del", "expired", "evicted", "expire", "rename_from", "rename_to", "restore", "copy_to", "append"];
+const EVENTS: [&str; 11] = [
+    "set",
+    "del",
+    "expired",
+    "evicted",
+    "expire",
+    "persist",
+    "rename_from",
+    "rename_to",
+    "restore",
+    "copy_to",
+    "append",
+];
 
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
@@ -31,7 +42,7 @@ pub(crate) struct Dialer {
     tracker: TaskTracker,
 }
 
-/// A connection that asks and one that listens, both proven to answer; a third task pings them.
+/// A connection that asks and one that listens; a task of its own pings both.
 pub(crate) struct Link {
     commands: Commands,
     stream: PubSubStream,

@@ -8,5 +8,5 @@ mod replies;
 mod scripts;
 
 pub(crate) use commands::Commands;
-pub(crate) use heartbeat::{Beat, Keeper, Keeping};
+pub(crate) use heartbeat::{Beat, Keeper, Keeping, Vouched};
 pub(crate) use link::{Dialer, Link};

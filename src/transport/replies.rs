@@ -141,7 +141,9 @@ fn finding(id: &MemberId, found: &Value) -> Option<Finding> {
                 Draft { metadata: Metadata::Text(value.into()), ..Draft::default() },
             )))
         }
-        (b"unkept", []) => Finding::NoMember("it is no text with a time to live".into()),
+        (b"unkept", []) => {
+            Finding::NoMember("it is no text with a time to live, or there is no memory to note it".into())
+        }
         (b"left", []) => Finding::Left,
         (b"removed", []) => Finding::Removed,
         (b"expired", []) => Finding::Expired,

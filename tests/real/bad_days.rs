@@ -129,7 +129,7 @@ async fn a_process_frozen_for_less_than_its_ttl_is_not_missed() {
     worker.signal("-CONT");
     eventually("a heartbeat", async || left().await > 3500).await;
     assert_eq!(watcher.sync().await.unwrap().get("w").unwrap().incarnation(), first);
-    assert_eq!(seen.read(|record| record.leaves()), 0, "{}", seen.history());
+    assert_eq!(seen.read(|record| record.leaves), 0, "{}", seen.history());
 }
 
 /// The key of the one lease of the group.
@@ -253,7 +253,7 @@ async fn scripts_flushed() {
     assert!(me.leave().await.unwrap());
     trio.seen.wait_until("c came and went", |record| record.left("c").is_some()).await;
     trio.is_whole().await;
-    assert_eq!(trio.seen.read(|record| (record.snapshots, record.leaves())), (1, 1), "{}", trio.seen.history());
+    assert_eq!(trio.seen.read(|record| (record.snapshots, record.leaves)), (1, 1), "{}", trio.seen.history());
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn subscriptions_killed_in_a_loop() {
     let changed = trio.watcher.members().len();
     trio.a.join("c").await.unwrap();
     trio.watcher.wait_for(PATIENCE, |view| view.len() == changed + 1).await.unwrap();
-    assert_eq!(trio.seen.read(|record| record.leaves()), 0, "no false leave. {}", trio.seen.history());
+    assert_eq!(trio.seen.read(|record| record.leaves), 0, "no false leave. {}", trio.seen.history());
     trio.a.leave("c").await.unwrap();
     trio.is_whole().await;
     drop(connection);
@@ -289,7 +289,7 @@ async fn all_clients_killed() {
     }
     trio.is_whole().await;
     assert_eq!(trio.watcher.members().get("a").unwrap().incarnation(), incarnation, "the lease outlived the link");
-    assert_eq!(trio.seen.read(|record| record.leaves()), 0, "no false leave. {}", trio.seen.history());
+    assert_eq!(trio.seen.read(|record| record.leaves), 0, "no false leave. {}", trio.seen.history());
     trio.ends(&fixture).await;
 }
 
@@ -383,7 +383,7 @@ async fn a_busy_runtime_costs_no_membership_and_a_hung_one_does() {
     let url = fixture.redis.url().to_owned();
     let group = fixture.group.clone();
     let (hold, held) = std::sync::mpsc::channel::<()>();
-    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = tokio::sync::oneshot::channel::<()>();
     let hung = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -394,7 +394,7 @@ async fn a_busy_runtime_costs_no_membership_and_a_hung_one_does() {
             let _ = held.recv();
             me.lost().await;
             me.held().await.unwrap();
-            told.recv().unwrap();
+            told.await.unwrap();
             group.close().await.unwrap();
         });
     });

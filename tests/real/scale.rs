@@ -64,7 +64,7 @@ async fn crash(fixture: &Fixture, watcher: &GroupConnector, sessions: usize) -> 
         let session = record.split("\"session\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
         owner.insert(name, session.to_owned());
     }
-    seen.wait_until("everybody to leave", |record| record.leaves() == sessions).await;
+    seen.wait_until("everybody to leave", |record| record.leaves == sessions).await;
     seen.read(|record| {
         let left = record.told.iter().filter_map(|(at, told)| match told {
             Told::Left(member, _) => Some((*at, member.id().as_str())),
@@ -104,11 +104,11 @@ async fn without_the_sweep_they_are_not() {
     worker.signal("-KILL");
     let last = deadlines(&fixture).await.into_values().max().unwrap();
     tokio::time::sleep_until((last + PAST_DEADLINE).into()).await;
-    let reported = seen.read(|record| record.leaves());
+    let reported = seen.read(|record| record.leaves);
     assert!(reported < 50, "{reported} of 100 were reported without anybody looking");
     // It is only the reporting that waits: whoever sweeps tells everybody.
     let _sweeper = fixture.builder().ttl(ttl).connect().await.unwrap();
-    seen.wait_until("everybody to leave", |record| record.leaves() == 100).await;
+    seen.wait_until("everybody to leave", |record| record.leaves == 100).await;
 }
 
 /// How often each command has been called.
@@ -189,7 +189,7 @@ async fn ten_thousand_join_and_die_with_their_process() {
     assert_eq!(watcher.members().len(), 10_000);
     worker.signal("-KILL");
     let deadline = deadlines(&fixture).await.into_values().max().unwrap();
-    seen.wait_until("all to leave", |record| record.leaves() == 10_000).await;
+    seen.wait_until("all to leave", |record| record.leaves == 10_000).await;
     assert!(watcher.members().is_empty());
     let (joining, leaving) = seen.read(|record| {
         let at =
@@ -200,5 +200,5 @@ async fn ten_thousand_join_and_die_with_their_process() {
     });
     println!("10 000 joined within {joining:?} and left within {leaving:?} past the deadline");
     assert!(leaving < Duration::from_secs(1), "the last left {leaving:?} past the deadline");
-    assert_eq!(seen.read(|record| (record.joins(), record.snapshots)), (10_000, 1));
+    assert_eq!(seen.read(|record| (record.joins, record.snapshots)), (10_000, 1));
 }

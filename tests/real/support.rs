@@ -1,6 +1,7 @@
 //! What the tests share: a server of their own, and a recorder that folds the events and waits for conditions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -72,12 +73,25 @@ pub(crate) enum Told {
     Left(Arc<Member>, LeaveCause),
 }
 
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Snapshot(names) => write!(f, "snapshot {names:?}"),
+            Self::Joined(member) => write!(f, "joined {} {}", member.id(), member.incarnation()),
+            Self::Updated(member) => write!(f, "updated {} {}", member.id(), member.revision()),
+            Self::Left(member, cause) => write!(f, "left {} {} {cause}", member.id(), member.incarnation()),
+        }
+    }
+}
+
 /// Everything a watcher has been told, and what it folds to.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) told: Vec<(Instant, Told)>,
     pub(crate) members: BTreeMap<String, Arc<Member>>,
     pub(crate) snapshots: usize,
+    pub(crate) joins: usize,
+    pub(crate) leaves: usize,
 }
 
 impl Record {
@@ -92,14 +106,6 @@ impl Record {
         })
     }
 
-    pub(crate) fn joins(&self) -> usize {
-        self.told.iter().filter(|(_, told)| matches!(told, Told::Joined(_))).count()
-    }
-
-    pub(crate) fn leaves(&self) -> usize {
-        self.told.iter().filter(|(_, told)| matches!(told, Told::Left(..))).count()
-    }
-
     /// Each member joins, is updated and leaves, in turn, whatever the test is about.
     fn take(&mut self, event: Event) {
         let told = match event {
@@ -111,6 +117,7 @@ impl Record {
             Event::Joined(member) => {
                 let before = self.members.insert(member.id().to_string(), member.clone());
                 assert!(before.is_none(), "joined while there: {before:?}");
+                self.joins += 1;
                 Told::Joined(member)
             }
             Event::Updated { old, new } => {
@@ -122,6 +129,7 @@ impl Record {
             Event::Left { member, cause } => {
                 let before = self.members.remove(member.id().as_str());
                 assert_eq!(before.as_ref(), Some(&member), "left, but was not there");
+                self.leaves += 1;
                 Told::Left(member, cause)
             }
             other => panic!("an event the tests do not know: {other:?}"),
@@ -185,7 +193,7 @@ impl Recorder {
         let record = self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = record.told.first().map(|(at, _)| *at);
         let line =
-            |(at, told): &(Instant, Told)| format!("{:>10.3?} {told:?}", first.map_or(*at - *at, |first| *at - first));
+            |(at, told): &(Instant, Told)| format!("{:>10.3?} {told}", first.map_or(*at - *at, |first| *at - first));
         format!("History:\n{}", record.told.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }

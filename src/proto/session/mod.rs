@@ -24,6 +24,9 @@ use crate::wire::Draft;
 /// How many own members one renewal of the safety ttl covers.
 const RENEW_CHUNK: usize = 500;
 
+/// How many commands may be under way at once: each is timed from its sending, and must not wait for the others.
+const WINDOW: usize = 256;
+
 /// How long a request that is under way when its time is up is given before it is looked at again.
 const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
 
@@ -99,10 +102,18 @@ pub(crate) struct Effects {
     pub(crate) stored: Vec<Stored>,
     /// Incarnations that are known to be over. They count before what is stored.
     pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
+    /// To be given when what they speak of can be seen.
+    pub(crate) answers: Vec<(Ticket, Result<Answer, Error>)>,
     /// Ids that deserve a look.
     pub(crate) hints: Vec<MemberId>,
     /// The link turned out to be of no use.
     pub(crate) broken: Option<Error>,
+}
+
+impl Effects {
+    fn answer(&mut self, ticket: Option<Ticket>, result: Result<Answer, Error>) {
+        self.answers.extend(ticket.map(|ticket| (ticket, result)));
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +175,9 @@ impl Session {
     /// Sends whatever may be sent over a link that stands.
     pub(crate) fn dispatch(&mut self, now: Moment, settled: u64, out: &mut Outbox) {
         self.settled = settled;
-        while let Some(op) = self.waiting.pop_front() {
+        while self.flying.len() < WINDOW
+            && let Some(op) = self.waiting.pop_front()
+        {
             if matches!((&op.act, &self.lease), (Act::Join(..), Lease::Opening)) {
                 self.waiting.push_front(op);
                 break;
@@ -194,7 +207,7 @@ impl Session {
             (Act::Join(id, contest), lease) => {
                 let own = match self.own.get(id) {
                     Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
-                        answer(out, op.ticket, Ok(Answer::Joined(id.clone(), *incarnation)));
+                        answer(out, op.ticket, Ok(Answer::Held(*incarnation)));
                         return;
                     }
                     Some(own) if !matches!(own.hold, Hold::Ended(_)) => own,

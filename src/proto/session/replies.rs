@@ -71,10 +71,10 @@ impl Session {
                     Some(own) => {
                         own.hold = Hold::Held { incarnation, joined_at_ms };
                         out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
-                        answer(out, op.ticket, Ok(Answer::Joined(id, incarnation)));
+                        effects.answer(op.ticket, Ok(Answer::Joined(id, incarnation)));
                     }
                     None => {
-                        answer(out, op.ticket, Err(not_held(&id)));
+                        effects.answer(op.ticket, Err(not_held(&id)));
                         self.take_back(now, id, Some(incarnation));
                     }
                 }
@@ -89,7 +89,7 @@ impl Session {
                     "member {id:?} is live under another session, held by {holder}; choose another name, wait, or \
                      use OnConflict::TakeOver"
                 );
-                answer(out, op.ticket, Err(Error::new(ErrorKind::Conflict, message)));
+                effects.answer(op.ticket, Err(Error::new(ErrorKind::Conflict, message)));
             }
             (Act::Join(..), Reply::Lost) => {
                 if op.opens.is_none() {
@@ -109,11 +109,11 @@ impl Session {
                         self.with_edits.insert(id);
                     }
                 }
-                answer(out, op.ticket, Ok(Answer::Edited));
+                effects.answer(op.ticket, Ok(Answer::Edited));
             }
             (Act::Edit(id, _), Reply::Lost) => {
                 self.edit_over(&id);
-                answer(out, op.ticket, Err(not_held(&id)));
+                effects.answer(op.ticket, Err(not_held(&id)));
                 effects.hints.push(id);
             }
             (Act::Leave(id, incarnation), Reply::Left(left)) => {
@@ -122,13 +122,13 @@ impl Session {
                 } else {
                     effects.hints.push(id);
                 }
-                answer(out, op.ticket, Ok(Answer::Left(left || op.uncertain)));
+                effects.answer(op.ticket, Ok(Answer::Left(left || op.uncertain)));
             }
             (Act::Close(_), Reply::Closed { remaining }) if remaining > 0 => self.waiting.push_front(op),
-            (Act::Close(_), _) => answer(out, op.ticket, Ok(Answer::Closed)),
+            (Act::Close(_), _) => effects.answer(op.ticket, Ok(Answer::Closed)),
             (act, reply) => {
                 let message = format!("the server answered {reply:?} to {act:?}; is another version at work?");
-                answer(out, op.ticket, Err(Error::uncertain(ErrorKind::Server, message)));
+                effects.answer(op.ticket, Err(Error::uncertain(ErrorKind::Server, message)));
             }
         }
     }
@@ -263,7 +263,9 @@ impl Session {
 
     /// The answer to a join came when nobody waited: give the membership back.
     pub(crate) fn unclaimed(&mut self, now: Moment, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
-        if self.forget(id, out).is_some() {
+        let held = |own: &Own| matches!(own.hold, Hold::Held { incarnation: held, .. } if held == incarnation);
+        if self.own.get(id).is_some_and(held) {
+            self.forget(id, out);
             self.take_back(now, id.clone(), Some(incarnation));
         }
     }

@@ -48,7 +48,7 @@ impl Session {
         match self.own.get_mut(&id) {
             Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
                 let incarnation = *incarnation;
-                out.push(Output::Answer(ticket, Ok(Answer::Joined(id, incarnation))));
+                out.push(Output::Answer(ticket, Ok(Answer::Held(incarnation))));
             }
             Some(own) if own.hold != Hold::Joining => {
                 if let Hold::Ended(_) = own.hold {

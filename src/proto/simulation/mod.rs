@@ -257,12 +257,12 @@ impl World {
             Step::Deliver(who, which) => self.deliver(who, which),
             Step::Notify(who) => {
                 if let Some(notice) = self.clients[who].notices.pop_front() {
-                    self.clients[who].input(now, Input::Notice(notice));
+                    self.clients[who].input(now, Input::Notices(vec![notice]));
                 }
             }
             Step::NotifyTwice(who) => {
                 if let Some(notice) = self.clients[who].notices.front().cloned() {
-                    self.clients[who].input(now, Input::Notice(notice));
+                    self.clients[who].input(now, Input::Notices(vec![notice]));
                 }
             }
             Step::Lose(who) => drop(self.clients[who].notices.pop_front()),
@@ -316,7 +316,7 @@ impl World {
                     moved = true;
                 }
                 while let Some(notice) = self.clients[who].notices.pop_front() {
-                    self.clients[who].input(self.server.now, Input::Notice(notice));
+                    self.clients[who].input(self.server.now, Input::Notices(vec![notice]));
                     moved = true;
                 }
             }
