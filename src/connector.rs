@@ -5,44 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Client, IntoConnectionInfo};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{self, Config, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-use crate::driver::{Call, Delivery, Driver, LinkReport, Publish};
+use crate::driver::{Caller, Driver, LinkReport, Publish};
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
 use crate::member::{Member, MemberId};
 use crate::membership::Join;
-use crate::proto::{Answer, Request};
+use crate::proto::Request;
 use crate::state::{State, StateWatch};
 use crate::transport::{Dialer, Keeper};
 use crate::view::{View, ViewReader, view};
-
-/// How many requests may wait for the driver.
-const CALLS: usize = 256;
-
-/// The way to the driver. It keeps nothing alive.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    calls: mpsc::Sender<Call>,
-}
-
-impl Caller {
-    /// Asks the driver, which answers every request in bounded time.
-    pub(crate) async fn call(&self, request: Request) -> Result<Delivery, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.calls.send(Call { request, reply }).await.map_err(|_| Error::closed())?;
-        answer.await.unwrap_or_else(|_| Err(Error::closed()))
-    }
-
-    pub(crate) async fn leave(&self, id: MemberId) -> Result<bool, Error> {
-        Ok(matches!(self.call(Request::Leave(id)).await?, Delivery::Done(Answer::Left(true))))
-    }
-}
 
 /// A connector to one group: joins it, watches it, and answers who is in it from memory.
 ///
@@ -241,7 +219,7 @@ impl GroupConnector {
     /// # Cancel safety
     /// Once polled, the connector closes even if it is dropped.
     pub async fn close(&self) -> Result<(), Error> {
-        let closed = match self.inner.caller.call(Request::Close).await {
+        let closed = match self.inner.caller.release(Request::Close).await {
             Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
             answer => answer.map(drop),
         };
@@ -457,11 +435,11 @@ impl GroupConnectorBuilder {
         let jitter = f64::from(u16::from_le_bytes([name.as_bytes()[0], name.as_bytes()[1]])) / f64::from(u16::MAX);
         let name = name.simple().to_string();
         let dialer = Dialer::new(&client, config.clone(), &name, tracker.clone())?;
-        let (calls, receiver) = mpsc::channel(CALLS);
+        let (caller, called) = Caller::new();
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
         let inner = Inner {
-            caller: Caller { calls },
+            caller,
             view: reader,
             state: state.subscribe(),
             link: link.subscribe(),
@@ -472,7 +450,7 @@ impl GroupConnectorBuilder {
         let (keeper, beats) = Keeper::new(dialer.clone(), tracker.clone());
         let publish = Publish { view: writer, state, link };
         let settings = inner.config.settings(name, jitter);
-        tracker.spawn(Driver::new(settings, dialer, keeper, beats, receiver, publish, shutdown).run());
+        tracker.spawn(Driver::new(settings, dialer, keeper, beats, called, publish, shutdown).run());
         tracker.close();
         Ok(GroupConnector { inner: Arc::new(inner) })
     }

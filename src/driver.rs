@@ -35,6 +35,56 @@ pub(crate) struct Call {
     pub(crate) reply: oneshot::Sender<Result<Delivery, Error>>,
 }
 
+/// What gives something back. It goes by the one lane without a bound, for it must never have to wait.
+pub(crate) enum Release {
+    Call(Call),
+    Unclaimed(MemberId, Incarnation),
+}
+
+/// The way to the driver. It keeps nothing alive.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    calls: mpsc::Sender<Call>,
+    releases: mpsc::UnboundedSender<Release>,
+}
+
+/// The driver's end of the way.
+pub(crate) struct Called {
+    calls: mpsc::Receiver<Call>,
+    releases: mpsc::UnboundedReceiver<Release>,
+    give_back: mpsc::UnboundedSender<Release>,
+}
+
+/// How many requests may wait for the driver.
+const CALLS: usize = 256;
+
+impl Caller {
+    pub(crate) fn new() -> (Self, Called) {
+        let (calls, called) = mpsc::channel(CALLS);
+        let (releases, released) = mpsc::unbounded_channel();
+        let give_back = releases.clone();
+        (Self { calls, releases }, Called { calls: called, releases: released, give_back })
+    }
+
+    /// Asks the driver, which answers every request in bounded time.
+    pub(crate) async fn call(&self, request: Request) -> Result<Delivery, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call { request, reply }).await.map_err(|_| Error::closed())?;
+        answer.await.unwrap_or_else(|_| Err(Error::closed()))
+    }
+
+    /// Asks the driver to give something back: asked as soon as it is polled, whatever else waits.
+    pub(crate) async fn release(&self, request: Request) -> Result<Delivery, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.releases.send(Release::Call(Call { request, reply })).map_err(|_| Error::closed())?;
+        answer.await.unwrap_or_else(|_| Err(Error::closed()))
+    }
+
+    pub(crate) async fn leave(&self, id: MemberId) -> Result<bool, Error> {
+        Ok(matches!(self.release(Request::Leave(id)).await?, Delivery::Done(Answer::Left(true))))
+    }
+}
+
 /// An answer on its way back.
 pub(crate) enum Delivery {
     Joined(Claim),
@@ -47,7 +97,7 @@ pub(crate) struct Claim {
     incarnation: Incarnation,
     standing: watch::Receiver<Standing>,
     vouched: Vouched,
-    give_back: Option<mpsc::UnboundedSender<(MemberId, Incarnation)>>,
+    give_back: Option<mpsc::UnboundedSender<Release>>,
 }
 
 /// A membership that somebody holds.
@@ -75,7 +125,7 @@ impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(give_back) = self.give_back.take() {
             // Where the driver is gone, so is the membership.
-            let _ = give_back.send((self.id.clone(), self.incarnation));
+            let _ = give_back.send(Release::Unclaimed(self.id.clone(), self.incarnation));
         }
     }
 }
@@ -118,9 +168,7 @@ pub(crate) struct Driver {
     standings: HashMap<MemberId, watch::Sender<Standing>>,
     keeping: Option<Keeping>,
     beats: watch::Receiver<Option<Beat>>,
-    calls: mpsc::Receiver<Call>,
-    give_back: mpsc::UnboundedSender<(MemberId, Incarnation)>,
-    given_back: mpsc::UnboundedReceiver<(MemberId, Incarnation)>,
+    called: Called,
     shutdown: CancellationToken,
     done: bool,
 }
@@ -131,7 +179,7 @@ enum Happening {
     Notice(Result<Notice, Error>),
     Reply(Tag, Result<Reply, Error>),
     Beat,
-    GivenBack(MemberId, Incarnation),
+    Released(Release),
     Shutdown,
     Time,
 }
@@ -151,11 +199,10 @@ impl Driver {
         dialer: Dialer,
         keeper: Keeper,
         beats: watch::Receiver<Option<Beat>>,
-        calls: mpsc::Receiver<Call>,
+        called: Called,
         publish: Publish,
         shutdown: CancellationToken,
     ) -> Self {
-        let (give_back, given_back) = mpsc::unbounded_channel();
         let pauses = backoff(dialer.config().backoff_cap);
         let first = dialer.clone();
         Self {
@@ -172,9 +219,7 @@ impl Driver {
             standings: HashMap::new(),
             keeping: None,
             beats,
-            calls,
-            give_back,
-            given_back,
+            called,
             shutdown,
             done: false,
         }
@@ -208,11 +253,11 @@ impl Driver {
             }
         };
         tokio::select! {
-            Some(call) = self.calls.recv() => Happening::Call(call),
+            Some(call) = self.called.calls.recv() => Happening::Call(call),
             happening = wire => happening,
             Some((tag, reply)) = self.replies.next() => Happening::Reply(tag, reply),
             Ok(()) = self.beats.changed() => Happening::Beat,
-            Some((id, incarnation)) = self.given_back.recv() => Happening::GivenBack(id, incarnation),
+            Some(release) = self.called.releases.recv() => Happening::Released(release),
             () = self.shutdown.cancelled() => Happening::Shutdown,
             () = time => Happening::Time,
         }
@@ -221,7 +266,7 @@ impl Driver {
     fn take(&mut self, happening: Happening) {
         let now = clock::now();
         match happening {
-            Happening::Call(call) => {
+            Happening::Call(call) | Happening::Released(Release::Call(call)) => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
                 self.tickets.insert(ticket, call.reply);
@@ -252,7 +297,7 @@ impl Driver {
                     self.machine.handle_input(now, Input::Beat { session, acked, pulse });
                 }
             }
-            Happening::GivenBack(id, incarnation) => {
+            Happening::Released(Release::Unclaimed(id, incarnation)) => {
                 self.machine.handle_input(now, Input::Unclaimed(id, incarnation));
             }
             Happening::Shutdown => {
@@ -377,7 +422,7 @@ impl Driver {
             Answer::Joined(id, incarnation) => {
                 let held = || watch::Sender::new(Standing::Held(incarnation));
                 let standing = self.standings.entry(id.clone()).or_insert_with(held).subscribe();
-                let (vouched, give_back) = (self.keeper.vouched(), Some(self.give_back.clone()));
+                let (vouched, give_back) = (self.keeper.vouched(), Some(self.called.give_back.clone()));
                 Delivery::Joined(Claim { id, incarnation, standing, vouched, give_back })
             }
             answer => Delivery::Done(answer),

@@ -136,12 +136,17 @@ impl Stream for Events {
                 return Poll::Ready(Some(event));
             }
             let Some(receiving) = &mut self.receiving else { return Poll::Ready(None) };
-            let (result, receiver) = ready!(receiving.poll(cx));
-            receiving.set(receive(receiver));
-            match result {
-                Ok(batch) => self.accept(batch),
-                Err(broadcast::error::RecvError::Lagged(_)) => self.start_over(),
-                Err(broadcast::error::RecvError::Closed) => self.receiving = None,
+            match ready!(receiving.poll(cx)) {
+                (Ok(batch), receiver) => {
+                    receiving.set(receive(receiver));
+                    self.accept(batch);
+                }
+                // From the present on: what is still buffered would only be skipped, or be missed again.
+                (Err(broadcast::error::RecvError::Lagged(_)), receiver) => {
+                    receiving.set(receive(receiver.resubscribe()));
+                    self.start_over();
+                }
+                (Err(broadcast::error::RecvError::Closed), _) => self.receiving = None,
             }
         }
     }

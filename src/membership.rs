@@ -9,8 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::connector::Caller;
-use crate::driver::{Claim, Claimed, Delivery};
+use crate::driver::{Caller, Claim, Claimed, Delivery};
 use crate::error::{Error, ErrorKind};
 use crate::member::{Incarnation, LeaveCause, MemberId, Metadata, check_metadata, check_tags};
 use crate::proto::{Answer, Edit, Request, Standing};

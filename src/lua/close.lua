@@ -3,6 +3,7 @@
 -- KEYS  1 lease  2 leases  3 members  4 owned  5 revision
 -- ARGV  1 prefix   2 session   3 most keys a call   4 how long the last word stays, ms
 -- Answer  how many keys the session still owns: call again until 0
+check_indexes(KEYS[3], KEYS[2])
 local members = {}
 local owned = redis.call('SPOP', KEYS[4], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])

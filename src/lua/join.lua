@@ -11,6 +11,7 @@
 --         {'lost'}                                    the session's lease is gone; nothing was written
 local prefix, id, session, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[9]
 
+check_indexes(KEYS[2], KEYS[4])
 local head = head_of(KEYS[1])
 if type(head) == 'table' then
   return head
@@ -20,6 +21,7 @@ if lease == 'closed' or (not lease and ARGV[4] ~= 'open') then
   return {'lost'}
 end
 
+local revision = next_revision(KEYS[6])
 if lease and ARGV[4] == 'open' then
   redis.call('PEXPIRE', KEYS[3], ARGV[6])
   redis.call('ZADD', KEYS[4], number(now_ms() + ARGV[6]), session)
@@ -27,9 +29,7 @@ end
 
 local holder = session_in(head)
 if holder == session and string.match(head, '"nonce":(%d+),') == nonce and lease then
-  local incarnation, revision, joined =
-    string.match(head, '"incarnation":(%d+),.-"revision":(%d+),"joined":(%d+),')
-  return {'joined', incarnation, revision, joined}
+  return {'joined', string.match(head, '"incarnation":(%d+),.-"revision":(%d+),"joined":(%d+),')}
 end
 
 local adopted = not holder and redis.call('EXISTS', KEYS[1]) == 1
@@ -43,7 +43,6 @@ if ARGV[8] == 'yield' then
   end
 end
 
-local revision = next_revision(KEYS[6])
 local now = now_ms()
 redis.call('ZADD', KEYS[2], number(revision), id)
 redis.call('SET', KEYS[6], number(revision))

@@ -3,6 +3,7 @@
 -- KEYS  1 member  2 members  3 owned  4 revision
 -- ARGV  1 id, encoded   2 session   3 incarnation, or '' for whatever the session holds there
 -- Answer  1 it left | 0 it was not there, or is somebody else's
+redis.call('ZCARD', KEYS[2])
 local head = head_of(KEYS[1])
 if type(head) == 'table' then
   return 0

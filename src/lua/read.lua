@@ -47,6 +47,10 @@ local function why_gone(id, session)
     drop(id)
     return {'gone'}
   end
+  if session == '' and redis.call('ZCARD', KEYS[2]) > 0 then
+    -- Whoever lives may be its owner and is the one to say. With nobody left it is a remnant.
+    return {'removed'}
+  end
   local lease = session ~= '' and redis.call('GET', prefix .. 'leases/' .. session)
   if not lease then
     drop(id)

@@ -6,6 +6,7 @@
 -- KEYS  1 leases  2 members  3 revision
 -- ARGV  1 prefix   2 most member keys a call   3 most leases a call
 -- Answer  {ms to the earliest deadline or -1, 1 if more is due or 0, ids to touch, encoded ...}
+check_indexes(KEYS[2], KEYS[1])
 local prefix, room = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 local dying, moved, changed, more = {}, {}, false, 0

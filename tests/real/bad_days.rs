@@ -249,6 +249,8 @@ async fn scripts_flushed() {
     let me = trio.a.join("c").await.unwrap();
     say(&fixture, &["SCRIPT", "FLUSH"]).await;
     me.update(&1).await.unwrap();
+    // Who comes and goes between two reads is not told of at all.
+    trio.seen.wait_for_names(&["a", "b", "c"]).await;
     say(&fixture, &["SCRIPT", "FLUSH"]).await;
     assert!(me.leave().await.unwrap());
     trio.seen.wait_until("c came and went", |record| record.left("c").is_some()).await;

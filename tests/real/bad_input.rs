@@ -1,0 +1,753 @@
+//! Hostile input: names, metadata, foreign values, settings, secrets, slow subscribers, flags, dropped futures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use group_redis::{Error, ErrorKind, Event, GroupConnector, MAX_METADATA, Notifications, State};
+use redis::FromRedisValue;
+use tokio::time::timeout;
+
+use crate::support::{Fixture, PATIENCE, Recorder, TTL, Told, eventually};
+
+/// Nobody listens there.
+const NOWHERE: &str = "redis://127.0.0.1:1/";
+
+const NAMES: [&str; 26] = [
+    "*", "?", "[", "]", "\\", "{", "}", "/", ":", "%", "\0", "\r\n", " ", "\"", "'", "ü日本", "a", "a:b", "a/b",
+    "a%2Fb", "a%252Fb", "~", "~a", ".", "A", "members",
+];
+
+async fn ask<T: FromRedisValue>(fixture: &Fixture, words: &[&str]) -> T {
+    let mut command = redis::cmd(words[0]);
+    for word in &words[1..] {
+        command.arg(*word);
+    }
+    command.query_async(&mut fixture.connection().await).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+fn names(group: &GroupConnector) -> BTreeSet<String> {
+    group.members().iter().map(|member| member.id().to_string()).collect()
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[track_caller]
+fn assert_kind<T>(result: Result<T, Error>, kind: ErrorKind, words: &str) -> Error {
+    let Err(error) = result else { panic!("{kind:?} was expected of {words:?}, and it succeeded") };
+    assert_eq!(error.kind(), kind, "{error:?}");
+    assert!(error.to_string().contains(words), "{words:?} is not named: {error}");
+    error
+}
+
+async fn flags(fixture: &Fixture) -> String {
+    ask::<Vec<String>>(fixture, &["CONFIG", "GET", "notify-keyspace-events"]).await.remove(1)
+}
+
+/// Polls a future whenever it is woken, that many times, and drops it: right after the last poll or, if `woken`, when
+/// it has something to do that it never gets to do.
+async fn cut<F: Future>(future: F, polls: usize, woken: bool) -> Option<F::Output> {
+    let (mut future, mut left) = (Box::pin(future), polls);
+    let cutting = poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == 0 && !woken => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    timeout(PATIENCE, cutting).await.expect("a future that is woken")
+}
+
+#[tokio::test]
+async fn names_that_are_empty_or_too_long_are_refused_before_any_io() {
+    let fixture = Fixture::new().await;
+    let long = "x".repeat(513);
+    let wide = "ü".repeat(257);
+    let group = fixture.connect().await;
+    let me = group.join("me").await.unwrap();
+    for bad in ["", &long, &wide] {
+        let nowhere = || GroupConnector::builder(NOWHERE);
+        assert_kind(nowhere().group(bad).connect().await, ErrorKind::InvalidName, "group");
+        assert_kind(nowhere().namespace(bad).connect().await, ErrorKind::InvalidName, "namespace");
+        assert_kind(nowhere().group(bad).connect_lazy(), ErrorKind::InvalidName, "group");
+        let error = assert_kind(group.join(bad).await, ErrorKind::InvalidName, "name");
+        assert!(error.is_unapplied() && !error.is_retryable());
+        assert_kind(group.leave(bad).await, ErrorKind::InvalidName, "name");
+        assert_kind(group.join("b").tag(bad).await, ErrorKind::InvalidName, "tag");
+        assert_kind(me.add_tags([bad]).await, ErrorKind::InvalidName, "tag");
+        assert!(group.member(bad).is_none() && !group.members().contains(bad));
+    }
+    assert_eq!(group.sync().await.unwrap().len(), 1);
+    let keys: Vec<String> = ask(&fixture, &["KEYS", &fixture.key("members/*")]).await;
+    assert_eq!(keys, [fixture.key("members/me")]);
+}
+
+#[tokio::test]
+async fn the_shortest_and_the_longest_names_work_everywhere() {
+    let fixture = Fixture::new().await;
+    for length in [1, 512] {
+        let name = "*".repeat(length);
+        let builder = || {
+            let builder = fixture.builder().group(&name).namespace(&name);
+            builder.reconcile(Duration::from_secs(3600))
+        };
+        let (watcher, group) = (builder().connect().await.unwrap(), builder().connect().await.unwrap());
+        let seen = Recorder::new(&watcher);
+        let me = group.join(&name).tag(&name).await.unwrap();
+        seen.wait_for_names(&[&name]).await;
+        assert!(watcher.member(&name).unwrap().has_tag(&name));
+        assert!(me.leave().await.unwrap());
+        seen.wait_for_names(&[]).await;
+        group.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn every_name_is_another_member_and_leaves_alone() {
+    let fixture = Fixture::new().await;
+    let (watcher, group) = (fixture.connect().await, fixture.connect().await);
+    let seen = Recorder::new(&watcher);
+    let mut present = BTreeSet::new();
+    for name in NAMES {
+        group.join(name).text(name).tag(name).await.unwrap();
+        present.insert(name.to_owned());
+    }
+    seen.wait_until("all names", |record| record.names().into_iter().eq(present.iter())).await;
+    for name in NAMES {
+        let member = watcher.member(name).unwrap();
+        assert_eq!((member.text(), member.tags().collect::<Vec<_>>()), (Some(name), vec![name]));
+        assert_eq!(watcher.members().with_tag(name).count(), 1, "{name:?}");
+    }
+    assert_eq!(names(&fixture.connect().await), present, "a late watcher reads the same names");
+    for name in NAMES {
+        assert!(group.leave(name).await.unwrap(), "{name:?}");
+        present.remove(name);
+        assert_eq!(names(&group), present);
+        seen.wait_until("the others", |record| record.names().into_iter().eq(present.iter())).await;
+    }
+}
+
+#[tokio::test]
+async fn every_name_is_another_group_and_another_namespace() {
+    let fixture = Fixture::new().await;
+    let mut groups = Vec::new();
+    for name in NAMES {
+        let by_group = fixture.builder().group(name).connect().await.unwrap();
+        let by_namespace = fixture.builder().group("g").namespace(name).connect().await.unwrap();
+        by_group.join(name).await.unwrap();
+        by_namespace.join(format!("in {name}")).await.unwrap();
+        groups.push((name, by_group, by_namespace));
+    }
+    for (name, by_group, by_namespace) in &groups {
+        let (by_group, by_namespace) = (by_group.sync().await.unwrap(), by_namespace.sync().await.unwrap());
+        assert!(by_group.len() == 1 && by_group.contains(name), "{name:?}: {by_group:?}");
+        assert!(by_namespace.len() == 1 && by_namespace.contains(&format!("in {name}")), "{name:?}: {by_namespace:?}");
+    }
+    // Each is heard by notification, whatever stands in its pattern.
+    for name in NAMES {
+        let builder = fixture.builder().group(name).namespace(name).reconcile(Duration::from_secs(3600));
+        let watcher = builder.connect().await.unwrap();
+        let group = fixture.builder().group(name).namespace(name).connect().await.unwrap();
+        group.join("x").await.unwrap();
+        watcher.wait_for(PATIENCE, |view| view.contains("x")).await.unwrap_or_else(|e| panic!("{name:?}: {e}"));
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_every_shape_comes_through() {
+    let fixture = Fixture::new().await;
+    let patient = || fixture.builder().ttl(Duration::from_secs(20)).command_timeout(Duration::from_secs(10));
+    let (watcher, group) = (patient().connect().await.unwrap(), patient().connect().await.unwrap());
+    group.join("none").await.unwrap();
+    let me = group.join("a").text("").await.unwrap();
+    let view = watcher.wait_for(PATIENCE, |view| view.len() == 2).await.unwrap();
+    assert_eq!(view.get("none").unwrap().text(), None);
+    assert_eq!(view.get("a").unwrap().text(), Some(""));
+    assert_kind(view.get("none").unwrap().metadata::<String>(), ErrorKind::InvalidMetadata, "none");
+    assert_kind(view.get("a").unwrap().metadata::<String>(), ErrorKind::InvalidMetadata, "\"a\"");
+
+    // The last one is six times as long in JSON.
+    for text in ["\0\"'}\\\r\n{\u{2028}ü", &"x".repeat(MAX_METADATA), &"\0".repeat(MAX_METADATA)] {
+        me.update_text(text).await.unwrap();
+        let arrived = |view: &group_redis::View| view.get("a").is_some_and(|member| member.text() == Some(text));
+        watcher.wait_for(PATIENCE, arrived).await.unwrap();
+        group.join("b").text(text).await.unwrap();
+        watcher.wait_for(PATIENCE, |view| view.contains("b")).await.unwrap();
+        let late = patient().connect().await.unwrap();
+        for name in ["a", "b"] {
+            assert_eq!(late.member(name).unwrap().text(), Some(text), "seen late");
+        }
+        group.leave("b").await.unwrap();
+    }
+    me.update(&("port", 80)).await.unwrap();
+    let member = group.member("a").unwrap();
+    assert_eq!(member.metadata::<(String, u16)>().unwrap(), ("port".into(), 80));
+    assert_kind(member.metadata::<BTreeMap<String, u8>>(), ErrorKind::InvalidMetadata, "\"a\"");
+}
+
+#[tokio::test]
+async fn metadata_and_tags_beyond_the_limits_change_nothing() {
+    let fixture = Fixture::new().await;
+    let group = fixture.connect().await;
+    let me = group.join("a").text("before").await.unwrap();
+    let key = fixture.key("members/a");
+    let before: String = ask(&fixture, &["GET", &key]).await;
+    let (long, odd) = ("x".repeat(MAX_METADATA + 1), BTreeMap::from([((1u8, 2u8), 3u8)]));
+    let quoted = "x".repeat(MAX_METADATA - 1);
+    for error in [
+        group.join("b").text(&long).await.unwrap_err(),
+        group.join("b").metadata(&quoted).await.unwrap_err(),
+        group.join("b").metadata(&odd).await.unwrap_err(),
+        me.update_text(&long).await.unwrap_err(),
+        me.update(&quoted).await.unwrap_err(),
+        me.update(&odd).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidMetadata, "{error}");
+        assert!(error.is_unapplied() && !error.is_retryable());
+        assert!(error.to_string().len() < 500, "the metadata is not in the message");
+    }
+    let tags = |count: usize| (0..count).map(|n| format!("tag-{n}"));
+    assert_kind(group.join("b").tags(tags(257)).await, ErrorKind::InvalidName, "257");
+    assert_kind(me.add_tags(tags(257)).await, ErrorKind::InvalidName, "257");
+    assert_eq!(ask::<String>(&fixture, &["GET", &key]).await, before);
+    assert_eq!(ask::<u8>(&fixture, &["EXISTS", &fixture.key("members/b")]).await, 0);
+
+    me.add_tags(tags(256)).await.unwrap();
+    let full: String = ask(&fixture, &["GET", &key]).await;
+    assert_kind(me.add_tags(["one more"]).await, ErrorKind::InvalidName, "257");
+    me.add_tags(["tag-0"]).await.unwrap();
+    assert_eq!(group.sync().await.unwrap().get("a").unwrap().tags().len(), 256);
+    assert!(ask::<String>(&fixture, &["GET", &key]).await.len() == full.len(), "the same tags, another revision");
+    me.remove_tags(["tag-0"]).await.unwrap();
+    me.add_tags(["one more"]).await.unwrap();
+    let late = fixture.connect().await.member("a").unwrap();
+    assert!(late.has_tag("one more") && late.tags().len() == 256 && late.text() == Some("before"));
+    group.join("b").tags(tags(256)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_key_of_another_type_is_refused_and_kept() {
+    let fixture = Fixture::new().await;
+    let (hash, list) = (fixture.key("members/hash"), fixture.key("members/list"));
+    ask::<()>(&fixture, &["HSET", &hash, "field", "value"]).await;
+    let (watcher, group) = (fixture.connect().await, fixture.connect().await);
+    let seen = Recorder::new(&watcher);
+    group.join("good").await.unwrap();
+    ask::<()>(&fixture, &["RPUSH", &list, "value"]).await;
+    for name in ["hash", "list"] {
+        let error = assert_kind(group.join(name).await, ErrorKind::ForeignValue, "");
+        assert!(error.is_unapplied() && !error.is_retryable());
+        assert!(!group.leave(name).await.unwrap());
+    }
+    assert_eq!(ask::<String>(&fixture, &["HGET", &hash, "field"]).await, "value");
+    assert_eq!(ask::<Vec<String>>(&fixture, &["LRANGE", &list, "0", "-1"]).await, ["value"]);
+    assert_eq!(ask::<i64>(&fixture, &["TTL", &hash]).await, -1);
+    group.join("later").await.unwrap();
+    seen.wait_for_names(&["good", "later"]).await;
+    assert_eq!(names(&fixture.connect().await), set(&["good", "later"]));
+
+    // A member's own key becomes one: that member is gone for all, the others are not, and it can come back.
+    let me = group.join("own").await.unwrap();
+    seen.wait_for_names(&["good", "later", "own"]).await;
+    let own = fixture.key("members/own");
+    redis::pipe().atomic().del(&own).rpush(&own, 1).exec_async(&mut fixture.connection().await).await.unwrap();
+    seen.wait_for_names(&["good", "later"]).await;
+    assert!(me.update_text("x").await.is_err());
+    assert_eq!(ask::<Vec<String>>(&fixture, &["LRANGE", &own, "0", "-1"]).await, ["1"]);
+    ask::<()>(&fixture, &["DEL", &own, &hash]).await;
+    group.join("hash").await.unwrap();
+    seen.wait_for_names(&["good", "hash", "later", "own"]).await;
+    assert_eq!(seen.read(|record| record.snapshots), 1, "no link was broken: {}", seen.history());
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_are_skipped_one_by_one() {
+    let fixture = Fixture::new().await;
+    let (watcher, group) = (fixture.connect().await, fixture.connect().await);
+    let seen = Recorder::new(&watcher);
+    group.join("good").await.unwrap();
+    let newer = r#"{"v":2,"incarnation":1,"session":"s","revision":1,"joined":1,"tags":[]}"#;
+    let mistyped = r#"{"v":1,"incarnation":5,"session":"s","nonce":1,"revision":"x","joined":1,"tags":7}"#;
+    for (n, value) in [newer, "{\"v\":1,", mistyped, "{\"v\":\"1\"}", "{\"v\":"].into_iter().enumerate() {
+        let name = format!("bad-{n}");
+        ask::<()>(&fixture, &["SET", &fixture.key(&format!("members/{name}")), value, "PX", "60000"]).await;
+        // A newer version of this crate would list it too.
+        ask::<()>(&fixture, &["ZADD", &fixture.key("members"), &format!("{}", n + 1), &name]).await;
+    }
+    ask::<()>(&fixture, &["SET", &fixture.key("members/kept"), "text without a ttl"]).await;
+    for stray in ["members/a b", "members/%41", "members/", "members/%", "members/a/b", "members/*"] {
+        ask::<()>(&fixture, &["SET", &fixture.key(stray), "text", "PX", "60000"]).await;
+    }
+    let long = "x".repeat(513);
+    for entry in ["a b", "%41", "", &long] {
+        ask::<()>(&fixture, &["ZADD", &fixture.key("members"), "7", entry]).await;
+    }
+    for (score, entry) in [("-5", "minus"), ("inf", "inf"), ("-inf", "-inf"), ("1.5", "half")] {
+        ask::<()>(&fixture, &["ZADD", &fixture.key("members"), score, entry]).await;
+    }
+    ask::<()>(&fixture, &["ZADD", &fixture.key("leases"), "1", "nobody", "-inf", "", "1", "~", "inf", "~%"]).await;
+    group.join("later").await.unwrap();
+    seen.wait_for_names(&["good", "later"]).await;
+    for connector in [&watcher, &group, &fixture.connect().await] {
+        let view = connector.sync().await.unwrap();
+        let names: BTreeSet<_> = view.iter().map(|member| member.id().to_string()).collect();
+        assert_eq!(names, set(&["good", "later"]));
+        assert_eq!(connector.state().get(), State::Connected);
+    }
+    assert_eq!(seen.read(|record| (record.snapshots, record.leaves)), (1, 0), "{}", seen.history());
+    assert_eq!(ask::<String>(&fixture, &["GET", &fixture.key("members/bad-0")]).await, newer, "it is not ours");
+
+    // Text that is not even UTF-8 is a member like any other program's.
+    let mut connection = fixture.connection().await;
+    let mut command = redis::cmd("SET");
+    command.arg(fixture.key("members/bytes")).arg(&b"\xff\xfe\0"[..]).arg("PX").arg(60_000);
+    command.query_async::<()>(&mut connection).await.unwrap();
+    seen.wait_for_names(&["bytes", "good", "later"]).await;
+}
+
+#[tokio::test]
+async fn a_shared_key_of_another_type_stops_a_connect_with_a_typed_error() {
+    let fixture = Fixture::new().await;
+    for path in ["members", "leases", "revision"] {
+        let key = fixture.key(path);
+        ask::<()>(&fixture, &["RPUSH", &key, "value"]).await;
+        let begun = Instant::now();
+        let result = timeout(PATIENCE, fixture.builder().connect()).await.expect("an answer");
+        assert_kind(result, ErrorKind::ForeignValue, "");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{path}: it took {:?}", begun.elapsed());
+        // Who connects in the background waits for it to be mended.
+        let lazy = fixture.builder().connect_lazy().unwrap();
+        let told = async || lazy.status().error.is_some_and(|error| error.kind() == ErrorKind::ForeignValue);
+        eventually("the status names it", told).await;
+        assert_eq!(ask::<Vec<String>>(&fixture, &["LRANGE", &key, "0", "-1"]).await, ["value"], "{path}");
+        ask::<()>(&fixture, &["DEL", &key]).await;
+        let connected = async { lazy.state().wait_for(|state| state == State::Connected).await };
+        assert_eq!(timeout(PATIENCE, connected).await.expect(path), State::Connected);
+        lazy.join("a").await.unwrap();
+        lazy.close().await.unwrap();
+        ask::<()>(&fixture, &["DEL", &fixture.key("revision")]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_shared_key_that_becomes_another_type_is_survived() {
+    for path in ["members", "leases", "revision"] {
+        let fixture = Fixture::new().await;
+        let (watcher, group, third) = (fixture.connect().await, fixture.connect().await, fixture.connect().await);
+        let seen = Recorder::new(&watcher);
+        group.join("anchor").await.unwrap();
+        seen.wait_for_names(&["anchor"]).await;
+        let key = fixture.key(path);
+        let mut connection = fixture.connection().await;
+        redis::pipe().atomic().del(&key).rpush(&key, "value").exec_async(&mut connection).await.unwrap();
+        for joiner in [&group, &third] {
+            let result = timeout(PATIENCE, joiner.join("new")).await.expect("an answer");
+            assert_kind(result, ErrorKind::ForeignValue, "");
+        }
+        for connector in [&watcher, &group] {
+            // It may know by heart what it needs, or say that it cannot; it does not hang.
+            if let Err(error) = timeout(PATIENCE, connector.sync()).await.expect("an answer") {
+                let kinds = [ErrorKind::ForeignValue, ErrorKind::Timeout];
+                assert!(kinds.contains(&error.kind()), "{path}: {error:?}");
+            }
+        }
+        assert_eq!(ask::<Vec<String>>(&fixture, &["LRANGE", &key, "0", "-1"]).await, ["value"], "{path}");
+        ask::<()>(&fixture, &["DEL", &key]).await;
+
+        third.join("new").await.unwrap_or_else(|error| panic!("{path}: {error:?}"));
+        let connected = async { watcher.state().wait_for(|state| state == State::Connected).await };
+        timeout(PATIENCE, connected).await.expect("the watcher is connected");
+        // Without its entry in the index a member is out of the group until its owner has found that.
+        eventually("the watcher sees both", async || watcher.sync().await.unwrap().len() == 2).await;
+        eventually("a late watcher sees both", async || fixture.connect().await.members().len() == 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_is_refused_as_foreign_has_written_nothing() {
+    let fixture = Fixture::new().await;
+    let group = fixture.builder().without_sweep().reconcile(Duration::from_secs(3600)).connect().await.unwrap();
+    for path in ["members", "leases", "revision"] {
+        let key = fixture.key(path);
+        ask::<()>(&fixture, &["DEL", &fixture.key("members"), &fixture.key("leases"), &fixture.key("revision")]).await;
+        ask::<()>(&fixture, &["RPUSH", &key, "value"]).await;
+        let error = assert_kind(group.join("new").await, ErrorKind::ForeignValue, "");
+        let keys: Vec<String> = ask(&fixture, &["KEYS", &fixture.key("*")]).await;
+        let keys: Vec<_> = keys.into_iter().filter(|key| !key.contains("/canaries/")).collect();
+        assert!(!error.is_unapplied() || keys == [key], "{path}: it is sure that nothing happened, but: {keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_revision_that_is_no_number_does_no_lasting_harm() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    ask::<()>(&fixture, &["SET", &fixture.key("revision"), "abc"]).await;
+    let result = timeout(PATIENCE, fixture.builder().connect()).await.expect("an answer");
+    if let Err(error) = result {
+        assert_eq!(error.kind(), ErrorKind::ForeignValue, "{error:?}");
+        ask::<()>(&fixture, &["DEL", &fixture.key("revision")]).await;
+    }
+    fixture.connect().await.join("a").await.unwrap();
+    watcher.sync().await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_named() {
+    let ms = Duration::from_millis;
+    let nowhere = || GroupConnector::builder(NOWHERE);
+    for (words, builder) in [
+        ("heartbeat", nowhere().ttl(ms(1000)).heartbeat(ms(500))),
+        ("heartbeat", nowhere().heartbeat(Duration::MAX)),
+        ("heartbeat", nowhere().heartbeat(Duration::ZERO)),
+        ("ttl", nowhere().ttl(ms(199))),
+        ("ttl", nowhere().ttl(Duration::ZERO)),
+        ("ttl", nowhere().ttl(Duration::MAX)),
+        ("connect_timeout", nowhere().connect_timeout(Duration::ZERO)),
+        ("connect_timeout", nowhere().connect_timeout(Duration::MAX)),
+        ("command_timeout", nowhere().command_timeout(Duration::MAX)),
+        ("backoff_cap", nowhere().backoff_cap(Duration::ZERO)),
+        ("reconcile", nowhere().reconcile(Duration::MAX)),
+        ("stall_tolerance", nowhere().stall_tolerance(Duration::ZERO)),
+        ("event_buffer", nowhere().event_buffer(0)),
+        ("event_buffer", nowhere().event_buffer(usize::MAX)),
+    ] {
+        let error = assert_kind(builder.connect().await, ErrorKind::Config, words);
+        assert!(error.is_unapplied() && !error.is_retryable());
+    }
+    for url in ["http://x", "redis://", "", "garbage", "redis://h:port/", "redis://h:99999/", "redis://h/db", "\0"] {
+        assert_kind(GroupConnector::builder(url).connect().await, ErrorKind::Config, "URL");
+    }
+    if !cfg!(feature = "tls") {
+        assert_kind(GroupConnector::builder("rediss://127.0.0.1/").connect().await, ErrorKind::Config, "tls");
+        assert_kind(GroupConnector::builder("REDISS://127.0.0.1/").connect().await, ErrorKind::Config, "");
+    }
+}
+
+#[tokio::test]
+async fn settings_at_the_limits_work() {
+    let fixture = Fixture::new().await;
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+    let widest = fixture.builder().ttl(day).reconcile(day).connect_timeout(hour).command_timeout(hour);
+    let widest = widest.backoff_cap(hour).stall_tolerance(Duration::MAX).event_buffer(1 << 20).connect().await.unwrap();
+    let narrowest = fixture.builder().ttl(Duration::from_millis(200)).heartbeat(Duration::from_millis(99));
+    let narrowest = narrowest.reconcile(Duration::from_millis(20)).event_buffer(1).connect().await.unwrap();
+    widest.join("wide").await.unwrap();
+    narrowest.join("narrow").await.unwrap();
+    // The narrow one may miss a beat on a busy machine; it comes back.
+    for group in [&widest, &narrowest] {
+        group.wait_for(PATIENCE, |view| view.len() == 2).await.unwrap();
+        timeout(PATIENCE, group.sync()).await.unwrap().unwrap();
+        group.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn without_redis_url_the_environment_is_refused() {
+    if std::env::var_os("REDIS_URL").is_none() {
+        assert_kind(GroupConnector::from_env().connect().await, ErrorKind::Config, "REDIS_URL");
+        return;
+    }
+    // The environment belongs to the whole process: ask a child without it.
+    let test = "bad_input::without_redis_url_the_environment_is_refused";
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", test]).env_remove("REDIS_URL").output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+async fn a_password_is_denied_quickly_and_never_told() {
+    const SECRET: &str = "hunter2-s3cret";
+    #[track_caller]
+    fn assert_silent(what: &impl std::fmt::Debug) {
+        assert!(!format!("{what:?} {what:#?}").contains(SECRET), "{what:?}");
+    }
+    fn assert_error_silent(error: &Error) {
+        assert_silent(error);
+        let mut source: Option<&dyn std::error::Error> = Some(error);
+        while let Some(said) = source {
+            assert!(!format!("{said} {said:?} {said:#?}").contains(SECRET), "{said:?}");
+            source = said.source();
+        }
+    }
+    let fixture = Fixture::new().await;
+    if !fixture.redis.is_own() {
+        return;
+    }
+    let mut connection = fixture.connection().await;
+    let mut user = redis::cmd("ACL");
+    user.arg(&["SETUSER", "app", "on", &format!(">{SECRET}"), "~*", "&*", "+@all"]);
+    user.query_async::<()>(&mut connection).await.unwrap();
+    let url = |login: &str| fixture.redis.url().replace("redis://", &format!("redis://{login}"));
+
+    let builder = GroupConnector::builder(url(&format!("app:{SECRET}@"))).group(&fixture.group);
+    assert_silent(&builder);
+    let group = builder.connect().await.unwrap();
+    let join = group.join("a");
+    assert_silent(&join);
+    let me = join.await.unwrap();
+    assert_silent(&(&group, group.status(), group.state(), me, group.members()));
+    assert_silent(&GroupConnector::from_client(redis::Client::open(url(&format!("app:{SECRET}@"))).unwrap()));
+
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "another"]).query_async::<()>(&mut connection).await.unwrap();
+    for login in [format!("app:{SECRET}x@"), format!("nobody:{SECRET}@"), format!(":{SECRET}@"), String::new()] {
+        let begun = Instant::now();
+        let result = GroupConnector::builder(url(&login)).connect().await;
+        let error = assert_kind(result, ErrorKind::Denied, "");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{login}: it took {:?}", begun.elapsed());
+        assert!(!error.is_retryable());
+        assert_error_silent(&error);
+    }
+    for bad in ["http://app:PW@x/", "redis://app:PW@h:port/", "redis://app:PW@h/db", "rediss://app:PW@h/#x", "PW"] {
+        let builder = GroupConnector::builder(bad.replace("PW", SECRET));
+        assert_silent(&builder);
+        assert_error_silent(&assert_kind(builder.connect().await, ErrorKind::Config, ""));
+    }
+    let timeout = Duration::from_millis(50);
+    let nowhere = GroupConnector::builder(format!("redis://app:{SECRET}@127.0.0.1:1/"));
+    let error = nowhere.connect_timeout(timeout).command_timeout(timeout).connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error:?}");
+    assert_error_silent(&error);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_gets_a_snapshot_and_disturbs_nobody() {
+    let fixture = Fixture::new().await;
+    let group = fixture.builder().ttl(Duration::from_secs(30)).event_buffer(16).connect().await.unwrap();
+    let (mut slow, reading) = (group.events(), Recorder::new(&group));
+    let me = group.join("a").text("").await.unwrap();
+    for n in 0..2500 {
+        me.update_text(format!("{n}")).await.unwrap();
+        let other = group.join("b").await.unwrap();
+        me.update_text(format!("{n} again")).await.unwrap();
+        if n < 2499 {
+            other.leave().await.unwrap();
+        }
+    }
+    reading.wait_until("all events", |record| record.told.len() >= 10_001).await;
+    reading.read(|record| {
+        let updates = record.told.iter().filter(|(_, told)| matches!(told, Told::Updated(_))).count();
+        assert_eq!((record.snapshots, record.joins, updates, record.leaves), (1, 2501, 5000, 2499));
+    });
+
+    let mut next = async || timeout(PATIENCE, slow.next()).await.expect("an event").expect("a stream");
+    let Event::Snapshot(first) = next().await else { panic!("the first event is a snapshot") };
+    assert!(first.is_empty());
+    let Event::Snapshot(fresh) = next().await else { panic!("what was missed is replaced by a snapshot") };
+    assert!(fresh.iter().eq(group.members().iter()), "it is the present one");
+    // What it had buffered is in the snapshot already and is not told again.
+    me.update_text("last").await.unwrap();
+    match next().await {
+        Event::Updated { old, new } => {
+            assert_eq!((old.text(), new.text()), (Some("2499 again"), Some("last")));
+        }
+        Event::Snapshot(view) => assert!(view.iter().eq(group.members().iter())),
+        other => panic!("{other:?}"),
+    }
+    group.leave("b").await.unwrap();
+    assert!(matches!(next().await, Event::Left { member, .. } if member.id() == "b"), "from here on, each event");
+}
+
+#[tokio::test]
+async fn flags_are_checked_merged_or_left_alone() {
+    let fixture = Fixture::new().await;
+    if !fixture.redis.is_own() {
+        return;
+    }
+    assert_eq!(flags(&fixture).await, "");
+    let check = || fixture.builder().notifications(Notifications::Check);
+    let error = assert_kind(check().connect().await, ErrorKind::Notifications, "notify-keyspace-events");
+    assert!("K$gx".chars().all(|flag| error.to_string().contains(flag)), "{error}");
+    assert_eq!(flags(&fixture).await, "");
+
+    // Without notifications the group converges all the same, by comparing.
+    let never = || fixture.builder().notifications(Notifications::Never).reconcile(Duration::from_millis(100));
+    let (watcher, group) = (never().connect().await.unwrap(), never().connect().await.unwrap());
+    let seen = Recorder::new(&watcher);
+    let me = group.join("a").await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    me.update_text("new").await.unwrap();
+    seen.wait_until("the update", |record| record.members["a"].text() == Some("new")).await;
+    eventually("the canary tells", async || watcher.status().notifications_arrive == Some(false)).await;
+    me.leave().await.unwrap();
+    seen.wait_for_names(&[]).await;
+    assert_eq!(flags(&fixture).await, "");
+    watcher.close().await.unwrap();
+    group.close().await.unwrap();
+
+    ask::<()>(&fixture, &["CONFIG", "SET", "notify-keyspace-events", "Elg"]).await;
+    assert_kind(check().connect().await, ErrorKind::Notifications, "K$x");
+    let group = fixture.builder().notifications(Notifications::Enable).connect().await.unwrap();
+    let merged = flags(&fixture).await;
+    assert!("ElgK$x".chars().all(|flag| merged.contains(flag)), "{merged}");
+    eventually("the canary tells", async || group.status().notifications_arrive == Some(true)).await;
+    check().connect().await.unwrap();
+    assert_eq!(flags(&fixture).await, merged);
+
+    ask::<()>(&fixture, &["CONFIG", "SET", "notify-keyspace-events", "KEA"]).await;
+    ask::<()>(&fixture, &["CONFIG", "RESETSTAT"]).await;
+    let group = fixture.connect().await;
+    eventually("the canary tells", async || group.status().notifications_arrive == Some(true)).await;
+    assert_eq!(flags(&fixture).await, "AKE");
+    let stats: String = ask(&fixture, &["INFO", "commandstats"]).await;
+    assert!(stats.contains("cmdstat_config|get") && !stats.contains("cmdstat_config|set"), "{stats}");
+}
+
+/// Runs a round for every number of polls until the future is no longer cut short.
+async fn at_every_await(mut round: impl AsyncFnMut(usize, bool) -> bool) {
+    for woken in [false, true] {
+        let mut polls = 0;
+        while !round(polls, woken).await {
+            polls += 1;
+            assert!(polls < 100, "it never completes");
+        }
+        assert!(polls > 1, "it has no await");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_leave_update_or_sync_leaves_one_of_two_states() {
+    let fixture = Fixture::new().await;
+    let (watcher, group) = (fixture.connect().await, fixture.connect().await);
+    let seen = Recorder::new(&watcher);
+    let anchor = group.join("anchor").text("0").await.unwrap();
+    at_every_await(async |polls, woken| {
+        let me = group.join("a").await.unwrap();
+        seen.wait_for_names(&["a", "anchor"]).await;
+        let done = match woken {
+            true => cut(me.leave(), polls, woken).await,
+            false => cut(group.leave("a"), polls, woken).await,
+        };
+        if polls == 0 {
+            assert!(watcher.sync().await.unwrap().contains("a"), "it was never polled");
+            assert!(group.leave("a").await.unwrap());
+        }
+        seen.wait_for_names(&["anchor"]).await;
+        assert_eq!(ask::<u8>(&fixture, &["EXISTS", &fixture.key("members/a")]).await, 0);
+        done.is_some()
+    })
+    .await;
+    let mut n = 0;
+    at_every_await(async |polls, woken| {
+        n += 1;
+        anchor.update_text(format!("{n} before")).await.unwrap();
+        let (old, new) = (format!("{n} before"), format!("{n} after"));
+        let done = cut(anchor.update_text(&new), polls, woken).await;
+        // A request that was sent is done before this one, which asks for the same member.
+        anchor.add_tags([format!("{n}")]).await.unwrap();
+        let text = group.member("anchor").unwrap().text().unwrap().to_owned();
+        assert!(text == new || polls == 0 && text == old, "{text} after {polls} polls of {new}");
+        let has = |view: &group_redis::View| view.get("anchor").is_some_and(|member| member.has_tag(&n.to_string()));
+        let view = watcher.wait_for(PATIENCE, has).await.unwrap();
+        assert_eq!(view.get("anchor").unwrap().text(), Some(&*text));
+        done.is_some()
+    })
+    .await;
+    at_every_await(async |polls, woken| {
+        let done = cut(group.sync(), polls, woken).await;
+        assert_eq!(group.sync().await.unwrap().len(), 1);
+        done.is_some()
+    })
+    .await;
+    assert_eq!(seen.read(|record| record.snapshots), 1);
+}
+
+#[tokio::test]
+async fn many_leaves_that_are_polled_once_and_dropped_all_leave() {
+    let fixture = Fixture::new().await;
+    let (watcher, group) = (fixture.connect().await, fixture.connect().await);
+    for n in 0..300 {
+        group.join(format!("m-{n}")).await.unwrap();
+    }
+    // The documentation says: "Once polled, it leaves even if it is dropped."
+    let mut leaves: Vec<_> = (0..300).map(|n| Box::pin(group.leave(format!("m-{n}")))).collect();
+    poll_fn(|context| {
+        for leave in &mut leaves {
+            let _ = leave.as_mut().poll(context);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    drop(leaves);
+    watcher.wait_for(PATIENCE, |view| view.is_empty()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_close_closes_and_a_dropped_connect_leaves_nothing() {
+    let fixture = Fixture::new().await;
+    let watcher = fixture.connect().await;
+    let seen = Recorder::new(&watcher);
+    at_every_await(async |polls, woken| {
+        let group = fixture.connect().await;
+        group.join("a").await.unwrap();
+        seen.wait_for_names(&["a"]).await;
+        let done = cut(group.close(), polls, woken).await;
+        if polls == 0 {
+            assert!(group.sync().await.unwrap().contains("a"), "it was never polled");
+            group.close().await.unwrap();
+        }
+        seen.wait_for_names(&[]).await;
+        timeout(PATIENCE, group.state().wait_for(|state| state == State::Closed)).await.expect("closed");
+        timeout(PATIENCE, group.close()).await.expect("an answer").unwrap();
+        assert_eq!(group.sync().await.unwrap_err().kind(), ErrorKind::Closed);
+        done.is_some()
+    })
+    .await;
+    let ours = async || {
+        let list: String = ask(&fixture, &["CLIENT", "LIST"]).await;
+        list.lines().count()
+    };
+    // The watcher's two, and the one that asks.
+    eventually("only the watcher is connected", async || ours().await == 3).await;
+    at_every_await(async |polls, woken| {
+        let done = cut(fixture.builder().ttl(TTL).connect(), polls, woken).await;
+        let completed = done.is_some();
+        drop(done);
+        eventually("the connections are gone", async || ours().await == 3).await;
+        let leases: Vec<String> = ask(&fixture, &["ZRANGE", &fixture.key("leases"), "0", "-1"]).await;
+        assert!(leases.is_empty(), "{leases:?}");
+        completed
+    })
+    .await;
+    assert_eq!(watcher.sync().await.unwrap().len(), 0);
+    assert_eq!(watcher.status().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_no_event() {
+    let fixture = Fixture::new().await;
+    let (watcher, group) = (fixture.connect().await, fixture.connect().await);
+    let mut events = watcher.events();
+    let Some(Event::Snapshot(first)) = events.next().await else { panic!("the first event is a snapshot") };
+    assert!(first.is_empty());
+    let (mut joined, mut cuts) = (0, 0);
+    for n in 0..60 {
+        let joining = tokio::spawn(std::future::IntoFuture::into_future(group.join(format!("m-{n}"))));
+        match cut(events.next(), n % 3, n % 2 == 1).await {
+            Some(Some(Event::Joined(member))) => {
+                assert_eq!(member.id(), &*format!("m-{joined}"), "none is missing, none comes twice");
+                joined += 1;
+            }
+            Some(other) => panic!("{other:?}"),
+            None => cuts += 1,
+        }
+        joining.await.unwrap().unwrap();
+    }
+    assert!(joined > 0 && cuts > 0, "{joined} {cuts}");
+    while joined < 60 {
+        let Event::Joined(member) = timeout(PATIENCE, events.next()).await.expect("an event").unwrap() else {
+            panic!("only joins")
+        };
+        assert_eq!(member.id(), &*format!("m-{joined}"));
+        joined += 1;
+    }
+    assert_eq!(watcher.sync().await.unwrap().len(), 60);
+}
