@@ -78,37 +78,31 @@ impl Error {
     /// Translates what redis said of `call`.
     pub(crate) fn from_redis(call: &str, error: redis::RedisError) -> Self {
         use redis::ServerErrorKind as Said;
-        let (kind, cure) = match (error.kind(), error.code()) {
-            (redis::ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => {
-                (ErrorKind::Denied, "; check the user and the password of the URL")
-            }
-            (redis::ErrorKind::Server(Said::NoPerm), _) => {
-                (ErrorKind::Denied, "; grant the user the rights of the ACL line in the README")
-            }
-            (_, Some("OOM")) => (ErrorKind::OutOfMemory, "; raise maxmemory or free some"),
-            (_, Some("WRONGTYPE")) => {
-                (ErrorKind::ForeignValue, "; a key of this group holds another program's value, remove it")
-            }
-            (redis::ErrorKind::Server(_) | redis::ErrorKind::Extension, _) => (ErrorKind::Server, ""),
-            _ if error.is_timeout() => (ErrorKind::Timeout, ""),
-            _ => (ErrorKind::Connection, ""),
+        // A script's error arrives as a plain ERR that quotes the code of the command that failed in it.
+        let quotes = |code: &str| error.detail().is_some_and(|detail| detail.contains(code));
+        let kind = match (error.kind(), error.code()) {
+            (redis::ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => ErrorKind::Denied,
+            (redis::ErrorKind::Server(Said::NoPerm), _) => ErrorKind::Denied,
+            (_, Some("OOM")) => ErrorKind::OutOfMemory,
+            (_, Some("WRONGTYPE")) => ErrorKind::ForeignValue,
+            (redis::ErrorKind::Server(_) | redis::ErrorKind::Extension, _) => match () {
+                () if quotes("OOM command not allowed") => ErrorKind::OutOfMemory,
+                () if quotes("WRONGTYPE") => ErrorKind::ForeignValue,
+                () if quotes("NOPERM") || quotes("ACL failure") => ErrorKind::Denied,
+                () => ErrorKind::Server,
+            },
+            _ if error.is_timeout() => ErrorKind::Timeout,
+            _ => ErrorKind::Connection,
+        };
+        let cure = match kind {
+            ErrorKind::Denied => ": check user and password, and grant the rights of the ACL line in the README",
+            ErrorKind::OutOfMemory => ": the server is out of memory, raise maxmemory or free some",
+            ErrorKind::ForeignValue => ": a key of this group holds another program's value, remove it",
+            _ => "",
         };
         let unapplied = !matches!(kind, ErrorKind::Timeout | ErrorKind::Connection) || error.is_connection_refusal();
-        let kind = match (kind, error.detail()) {
-            // A script's error arrives as a plain ERR that quotes the command's own code.
-            (ErrorKind::Server, Some(detail)) if detail.contains("OOM command not allowed") => ErrorKind::OutOfMemory,
-            (ErrorKind::Server, Some(detail)) if detail.contains("WRONGTYPE") => ErrorKind::ForeignValue,
-            (ErrorKind::Server, Some(detail)) if detail.contains("NOPERM") || detail.contains("ACL failure") => {
-                ErrorKind::Denied
-            }
-            (kind, _) => kind,
-        };
-        Self(Arc::new(Inner {
-            kind,
-            unapplied,
-            message: format!("{call} failed{cure}"),
-            source: Some(Box::new(error)),
-        }))
+        let message = format!("{call} failed{cure}");
+        Self(Arc::new(Inner { kind, unapplied, message, source: Some(Box::new(error)) }))
     }
 
     /// What went wrong, to match on.

@@ -8,5 +8,6 @@ if not lease or lease == 'closed' then
   return 0
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('ZADD', KEYS[2], number(now_ms() + ARGV[2]), ARGV[1])
+-- An index of another type is no reason to let a lease run out that can be renewed.
+redis.pcall('ZADD', KEYS[2], number(now_ms() + ARGV[2]), ARGV[1])
 return 1

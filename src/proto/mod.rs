@@ -236,6 +236,9 @@ impl Machine {
             self.drop_link(error);
         } else {
             self.out.push(Output::Warn(format!("the members could not be read, trying again: {error}")));
+            for sync in self.syncs.drain(..) {
+                self.out.push(Output::Answer(sync.ticket, Err(error.clone())));
+            }
         }
     }
 

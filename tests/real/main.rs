@@ -2,6 +2,7 @@
 
 mod bad_days;
 mod bad_input;
+mod bad_input_dropped;
 mod membership;
 mod scale;
 mod support;
