@@ -1,62 +1,217 @@
 //! A server in a container.
 
+use std::process::Child;
 use std::time::Duration;
 
-use testcontainers::core::{IntoContainerPort, WaitFor};
+use testcontainers::core::IntoContainerPort;
+use testcontainers::core::client::docker_client_instance;
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use testcontainers::{ContainerAsync, GenericImage, ImageExt, TestcontainersError};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::TestRedisError;
+use super::backend::{IMAGE, say, setting};
+use super::error::Cause;
+use super::probe::{self, Identity, PAUSE};
+use super::{TestRedisError, guard};
 
-/// How long pulling and starting may take.
-const STARTUP: Duration = Duration::from_secs(60);
+/// How long the engine may take to say what it has, and a registry whether it has the image.
+const QUESTION: Duration = Duration::from_secs(5);
+/// How long pulling may take, once the registry has said that it has the image.
+const PULL: Duration = Duration::from_secs(180);
+/// How long the engine may take for anything it does with a container.
+const ACTION: Duration = Duration::from_secs(60);
+/// How long a test that ends may wait for its container to be removed.
+const REMOVAL: Duration = Duration::from_secs(20);
 const PORT: u16 = 6379;
 
+/// Removes the container of a test that was killed. It needs the engine's command line: without one, the container of
+/// such a test stays. It asks more than once, since the engine may still be making the container; a name that is printed
+/// is a container that was removed.
+const SCRIPT: &str = r#"
+while read -r _; do :; done
+command -v docker || exit
+for _ in 1 2 3 4 5; do
+  [ -z "$(docker rm --force --volumes "$1")" ] || exit
+  sleep 0.2
+done
+"#;
+
+/// A running container; dropped, it is removed.
 pub(super) struct Container {
-    container: ContainerAsync<GenericImage>,
+    /// Empty when it is being removed.
+    container: Option<ContainerAsync<GenericImage>>,
+    guard: Option<Child>,
+    url: String,
 }
 
-pub(super) fn image() -> String {
-    std::env::var("GROUP_REDIS_TEST_IMAGE").unwrap_or_else(|_| "redis:7".to_owned())
+/// Name and tag. A colon before the last slash belongs to the registry's port.
+fn image() -> (String, String) {
+    let image = setting(IMAGE).unwrap_or_else(|| "redis:7".to_owned());
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
+        _ => (image, "latest".to_owned()),
+    }
 }
 
-fn refused(what: &'static str) -> impl FnOnce(testcontainers::TestcontainersError) -> TestRedisError {
-    move |error| TestRedisError::refused(what, error)
+async fn bounded<T>(
+    what: &'static str,
+    limit: Duration,
+    action: impl Future<Output = Result<T, impl Into<Cause>>>,
+) -> Result<T, TestRedisError> {
+    match timeout(limit, action).await {
+        Ok(done) => done.map_err(|error| TestRedisError::refused(what, error)),
+        Err(_) => Err(TestRedisError::Timeout(what, limit, "no answer of the engine".to_owned())),
+    }
+}
+
+/// Whether an engine answers and has the image, after pulling it if need be. Without them, the next test would wait for
+/// the same refusal: so the first answer is kept.
+pub(super) async fn is_available() -> Result<(), TestRedisError> {
+    static ANSWER: OnceCell<Result<(), String>> = OnceCell::const_new();
+    let answer = ANSWER.get_or_init(|| async { look_for_image().await.map_err(|error| error.to_string()) }).await;
+    answer.clone().map_err(|why| TestRedisError::refused("not available", why))
+}
+
+async fn look_for_image() -> Result<(), TestRedisError> {
+    let engine = bounded("looking for a Docker engine", QUESTION, docker_client_instance()).await?;
+    bounded("asking the Docker engine", QUESTION, engine.ping()).await?;
+    let (name, tag) = image();
+    let full = format!("{name}:{tag}");
+    if bounded("looking for the image", QUESTION, engine.inspect_image(&full)).await.is_ok() {
+        return Ok(());
+    }
+    // A pull that cannot work may take minutes to say so.
+    let registry = bounded("asking the registry", QUESTION, engine.inspect_registry_image(&full, None)).await;
+    registry.map_err(|error| {
+        let why = format!("the engine has no {full} and cannot pull it ({IMAGE} names another): {error}");
+        TestRedisError::refused("looking for the image", why)
+    })?;
+    say(&format!("pulling {full}"));
+    bounded("pulling the image", PULL, GenericImage::new(name, tag).pull_image()).await.map(drop)
 }
 
 impl Container {
-    /// The port on the host is fixed, so that a container that was stopped comes back where it was.
-    pub(super) async fn start(args: &[String], port: u16) -> Result<Self, TestRedisError> {
-        let image = image();
-        let (name, tag) = match image.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name, tag),
-            _ => (image.as_str(), "latest"),
-        };
+    /// Starts a container with a server that has no data, and waits until it answers.
+    ///
+    /// The port on the host is fixed, so that a server that was stopped comes back where it was.
+    pub(super) async fn start(args: &[String], port: u16) -> Result<(Self, Identity), TestRedisError> {
+        let (image, tag) = image();
+        let name = format!("group-redis-test-{}", uuid::Uuid::new_v4());
         let command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/data"];
-        let container = GenericImage::new(name, tag)
-            .with_wait_for(WaitFor::message_on_stdout("Ready to accept connections"))
+        let request = GenericImage::new(image, tag)
             .with_mapped_port(port, PORT.tcp())
-            .with_cmd(command.iter().map(|word| (*word).to_owned()).chain(args.iter().cloned()))
-            .with_startup_timeout(STARTUP)
-            .start()
-            .await
-            .map_err(refused("starting a container"))?;
-        Ok(Self { container })
+            .with_container_name(&name)
+            .with_cmd(command.iter().map(|word| (*word).to_owned()).chain(args.iter().cloned()));
+        // Before the container, so that no moment is left in which a killed test leaves one.
+        let mut server = Self { container: None, guard: None, url: String::new() };
+        let guard = guard::command(SCRIPT).arg(&name).spawn();
+        server.guard = Some(guard.map_err(|error| TestRedisError::refused("starting the guard", error))?);
+        let container = bounded("starting a container", ACTION, request.start()).await;
+        let container = server.container.insert(container.map_err(|error| on_port(error, port))?);
+        let host = bounded("asking for the host of the container", QUESTION, container.get_host()).await?;
+        server.url = format!("redis://{host}:{port}/");
+        let identity = server.wait_until_ready().await?;
+        Ok((server, identity))
     }
 
-    pub(super) async fn kill(&self) -> Result<(), TestRedisError> {
-        self.container.stop_with_timeout(Some(0)).await.map_err(refused("stopping the container"))
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
-    pub(super) async fn run(&self) -> Result<(), TestRedisError> {
-        self.container.start().await.map_err(refused("starting the container again"))
+    fn dismiss_guard(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            guard::dismiss(&mut guard);
+        }
+    }
+
+    fn container(&self) -> Result<&ContainerAsync<GenericImage>, TestRedisError> {
+        self.container.as_ref().ok_or(TestRedisError::Stopped("reach the container"))
+    }
+
+    async fn wait_until_ready(&self) -> Result<Identity, TestRedisError> {
+        let container = self.container()?;
+        let is_there = async || match bounded("asking for the container", QUESTION, container.is_running()).await? {
+            true => Ok(()),
+            false => Err(TestRedisError::Ended(log(container).await)),
+        };
+        probe::wait_until_ready(&self.url, is_there).await
+    }
+
+    /// Removes the container with its data.
+    pub(super) async fn remove(mut self) -> Result<(), TestRedisError> {
+        if let Some(container) = self.container.take() {
+            bounded("removing the container", ACTION, container.rm()).await?;
+            self.dismiss_guard();
+        }
+        Ok(())
+    }
+
+    /// Starts a server that was told to shut down, once it has, on the data that it saved.
+    pub(super) async fn start_again(&self, port: u16) -> Result<(), TestRedisError> {
+        let container = self.container()?;
+        let deadline = Instant::now() + ACTION;
+        while bounded("asking for the container", QUESTION, container.is_running()).await? {
+            if Instant::now() >= deadline {
+                return Err(TestRedisError::Timeout("the end of the server", ACTION, "it still runs".to_owned()));
+            }
+            sleep(PAUSE).await;
+        }
+        let started = bounded("starting the container again", ACTION, container.start()).await;
+        started.map_err(|error| on_port(error, port))?;
+        self.wait_until_ready().await.map(drop)
     }
 
     pub(super) async fn pause(&self) -> Result<(), TestRedisError> {
-        self.container.pause().await.map_err(refused("pausing the container"))
+        bounded("pausing the container", ACTION, self.container()?.pause()).await
     }
 
     pub(super) async fn unpause(&self) -> Result<(), TestRedisError> {
-        self.container.unpause().await.map_err(refused("unpausing the container"))
+        bounded("unpausing the container", ACTION, self.container()?.unpause()).await
+    }
+}
+
+/// The engine says in words that a port is taken.
+fn on_port(error: TestRedisError, port: u16) -> TestRedisError {
+    let words = error.to_string();
+    let taken = words.contains("already allocated") || words.contains("already in use");
+    if taken { TestRedisError::PortTaken(port) } else { error }
+}
+
+async fn log(container: &ContainerAsync<GenericImage>) -> String {
+    let log = async {
+        let mut log = container.stdout_to_vec().await?;
+        log.extend(container.stderr_to_vec().await?);
+        Ok::<_, TestcontainersError>(log)
+    };
+    match bounded("reading the log of the container", QUESTION, log).await {
+        Ok(log) => String::from_utf8_lossy(&log).trim().replace('\n', " | "),
+        Err(error) => error.to_string(),
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if let Some(container) = self.container.take() {
+            // Not in the test's runtime: there may be none, and whatever flavour it is, it must not be blocked on itself.
+            let removal =
+                std::thread::spawn(move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(runtime) => {
+                        runtime.block_on(async { matches!(timeout(REMOVAL, container.rm()).await, Ok(Ok(()))) })
+                    }
+                    Err(_) => {
+                        // Its own way to be dropped needs a runtime.
+                        std::mem::forget(container);
+                        false
+                    }
+                });
+            if removal.join().unwrap_or(false) {
+                self.dismiss_guard();
+            }
+        }
+        // It removes what a start that failed or was given up has left.
+        if let Some(guard) = &mut self.guard {
+            guard::end(guard, REMOVAL);
+        }
     }
 }

@@ -1,21 +1,38 @@
-//! Why there is no server.
+//! Why there is no server, or why it did not do what was asked.
 
 use std::time::Duration;
+
+/// What the engine, the operating system or a server said.
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a test server could not be started, or could not do what was asked of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TestRedisError {
     /// No backend could start a server. The text says what was tried and why each failed.
-    #[error("no Redis server for this test. {0}")]
+    #[error("no Redis server for this test; {0}")]
     NoServer(String),
-    /// The server is somebody else's: it is not for a test to stop or freeze.
-    #[error("{0} needs a server of its own, and this one is shared; unset GROUP_REDIS_TEST_URL")]
+    /// The server is somebody else's: a test must not stop, freeze or configure it.
+    #[error(
+        "cannot {0}: the server at GROUP_REDIS_TEST_URL is shared; unset GROUP_REDIS_TEST_URL for a server of its own"
+    )]
     NotOurs(&'static str),
-    /// The server did not do what was asked in time.
-    #[error("{0} did not happen within {1:?}")]
-    Timeout(&'static str, Duration),
-    /// The server answered with an error.
+    /// The server was stopped; start it again first.
+    #[error("cannot {0}: the server is stopped; call start_again first")]
+    Stopped(&'static str),
+    /// The server runs; stop it first.
+    #[error("cannot {0}: the server is running; call stop first, or restart_empty instead")]
+    Running(&'static str),
+    /// The server ended by itself, as it does on an argument it does not know. The text is the end of its log.
+    #[error("the server ended by itself: {0}")]
+    Ended(String),
+    /// Somebody else has the port.
+    #[error("port {0} is already in use")]
+    PortTaken(u16),
+    /// What was asked did not happen in time. The text is the last that was heard.
+    #[error("{0} did not happen within {1:?}: {2}")]
+    Timeout(&'static str, Duration, String),
+    /// The server answered with an error, or not at all.
     #[error("{0}: {1}")]
     Redis(&'static str, #[source] redis::RedisError),
     /// The engine or the operating system refused.
@@ -24,7 +41,7 @@ pub enum TestRedisError {
 }
 
 impl TestRedisError {
-    pub(super) fn refused(what: &'static str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Refused(what, error.into())
+    pub(super) fn refused(what: &'static str, cause: impl Into<Cause>) -> Self {
+        Self::Refused(what, cause.into())
     }
 }

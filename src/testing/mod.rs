@@ -1,14 +1,19 @@
 //! A throw-away Redis server for tests: yours as well as ours.
 //!
-//! [`TestRedis::start`] answers a real server, in this order:
-//! 1. the one that `GROUP_REDIS_TEST_URL` names: shared, never flushed, never restarted;
-//! 2. a container, where a Docker engine answers and has or can pull the image `GROUP_REDIS_TEST_IMAGE`
-//!    (default `redis:7`);
-//! 3. a child process of `redis-server` or `valkey-server` on a free port, or of what `GROUP_REDIS_TEST_SERVER`
-//!    names, in a folder of its own; it dies with the test, even one that is killed.
+//! [`TestRedis::start`] answers a real server:
+//! 1. the one that `GROUP_REDIS_TEST_URL` names, where that is set: shared, so never flushed, configured or restarted;
+//! 2. else a container, where a Docker engine answers and has or can pull the image `GROUP_REDIS_TEST_IMAGE`
+//!    (`name[:tag]`, default `redis:7`);
+//! 3. else a child process of `redis-server` or `valkey-server`, or of what `GROUP_REDIS_TEST_SERVER` names, on a free
+//!    port of 127.0.0.1 and in a folder of its own.
 //!
-//! `GROUP_REDIS_TEST_BACKEND` (`url`, `container` or `process`) allows one only. Nothing is skipped in silence: which
-//! one serves is printed once, and where there is none, starting fails and says what was tried.
+//! `GROUP_REDIS_TEST_BACKEND` (`url`, `container` or `process`) allows one only, and [`TestRedisBuilder::backend`]
+//! overrules the environment. Nothing is skipped in silence: standard error says once which server the tests have, and
+//! where there is none, starting fails with what was tried.
+//!
+//! A server of our own saves nothing by itself, and is gone when the [`TestRedis`] is dropped. It is gone, too, when the
+//! test is killed by SIGKILL: a small `sh` waits for the end of the test. For a container, that needs the `docker`
+//! command besides the engine.
 //!
 //! # Examples
 //! ```no_run
@@ -24,10 +29,17 @@
 //! # }
 //! ```
 
+mod backend;
+mod builder;
 mod container;
 mod error;
+mod guard;
+mod launch;
+mod probe;
 mod process;
 mod server;
 
+pub use backend::Backend;
+pub use builder::TestRedisBuilder;
 pub use error::TestRedisError;
-pub use server::{Backend, TestRedis, TestRedisBuilder};
+pub use server::TestRedis;

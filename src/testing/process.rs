@@ -1,107 +1,179 @@
 //! A server as a child process.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
-use super::TestRedisError;
+use super::backend::{SERVER, setting};
+use super::probe::{self, Identity, PAUSE};
+use super::{TestRedisError, guard};
 
-/// Starts the server, says its process id, waits until its own standard input ends, and kills it: however the test
-/// ends, the pipe closes.
-const GUARD: &str = r#"
+/// How long a killed server, or one told to shut down, may take to be gone.
+const END: Duration = Duration::from_secs(20);
+/// How much of the log an error shows.
+const LOG_LINES: usize = 5;
+
+/// Starts the server, writes its process id to a file and waits for its end. A second shell waits for the end of
+/// standard input, which is a pipe from the test: however the test ends, that pipe closes, and the server dies with it.
+/// That shell is gone before the server's process id can be somebody else's.
+const SCRIPT: &str = r#"
 folder=$1; shift
-"$@" </dev/null >"$folder/log" 2>&1 &
+exec 3<&0
+"$@" </dev/null 3<&- >"$folder/log" 2>&1 &
 server=$!
-echo $server
-cat >/dev/null
-kill -9 $server 2>/dev/null
-wait $server 2>/dev/null
-case $folder in */group-redis-*) rm -rf "$folder";; esac
+(while read -r _; do :; done <&3; rm -rf "$folder"; kill -9 "$server") >/dev/null 2>&1 &
+guard=$!
+exec 3<&- </dev/null
+echo "$server" >"$folder/pid"
+wait "$server"
+status=$?
+kill -9 "$guard"
+exit "$status"
 "#;
 
+/// A running server; dropped, it is killed and its folder removed.
 pub(super) struct Process {
-    binary: String,
-    args: Vec<String>,
-    port: u16,
-    folder: TempDir,
-    guard: Option<Child>,
-    pid: u32,
+    guard: Child,
+    folder: Arc<TempDir>,
+    pid: Option<u32>,
 }
 
-/// The first server binary that runs here.
-pub(super) fn binary() -> Result<String, String> {
-    let named = std::env::var("GROUP_REDIS_TEST_SERVER").ok();
-    let candidates = named.map_or_else(|| vec!["redis-server".into(), "valkey-server".into()], |named| vec![named]);
-    let runs = |name: &&String| {
-        let run = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        run.is_ok_and(|status| status.success())
+/// The server binary to run.
+pub(super) fn binary() -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let find = |name: &str| {
+        let name = Path::new(name);
+        let folders = std::env::split_paths(&path).map(|folder| folder.join(name));
+        // A name with a folder in it is not looked up.
+        if name.components().count() > 1 {
+            name.is_file().then(|| name.into())
+        } else {
+            folders.into_iter().find(|file| file.is_file())
+        }
     };
-    candidates.iter().find(runs).cloned().ok_or_else(|| format!("{} is not installed", candidates.join(" or ")))
+    match setting(SERVER) {
+        Some(named) => find(&named).ok_or_else(|| format!("there is no {named}, which {SERVER} names")),
+        None => find("redis-server").or_else(|| find("valkey-server")).ok_or_else(|| {
+            format!("neither redis-server nor valkey-server is on the PATH; install one, or name it by {SERVER}")
+        }),
+    }
+}
+
+pub(super) fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}/")
+}
+
+/// An empty folder for a server.
+pub(super) fn folder() -> Result<Arc<TempDir>, TestRedisError> {
+    let made = tempfile::Builder::new().prefix("group-redis-test-").tempdir();
+    made.map(Arc::new).map_err(|error| TestRedisError::refused("making a folder for the server", error))
 }
 
 impl Process {
-    pub(super) fn start(binary: String, args: &[String], port: u16) -> Result<Self, TestRedisError> {
-        let folder = tempfile::Builder::new().prefix("group-redis-").tempdir();
-        let folder = folder.map_err(|error| TestRedisError::refused("making a folder", error))?;
-        let mut process = Self { binary, args: args.to_vec(), port, folder, guard: None, pid: 0 };
-        process.run()?;
-        Ok(process)
-    }
-
-    pub(super) fn run(&mut self) -> Result<(), TestRedisError> {
-        let refused = |error| TestRedisError::refused("starting the server", error);
-        let mut guard = Command::new("sh")
-            .args(["-c", GUARD, "guard"])
-            .arg(self.folder.path())
-            .arg(&self.binary)
-            .args(["--bind", "127.0.0.1", "--save", "", "--port", &self.port.to_string(), "--dir"])
-            .arg(self.folder.path())
-            .args(&self.args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(refused)?;
-        let mut line = String::new();
-        if let Some(stdout) = guard.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line).map_err(refused)?;
+    /// Starts a server on what the folder holds, and waits until it answers.
+    pub(super) async fn start(
+        binary: &Path,
+        args: &[String],
+        port: u16,
+        folder: Arc<TempDir>,
+    ) -> Result<(Self, Identity), TestRedisError> {
+        // Of an earlier server in this folder.
+        let _ = fs::remove_file(folder.path().join("pid"));
+        let mut command = guard::command(SCRIPT);
+        command.arg(folder.path()).arg(binary);
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]);
+        command.arg(folder.path()).args(args);
+        let guard = command.spawn().map_err(|error| TestRedisError::refused("starting the server", error))?;
+        let mut process = Self { guard, folder, pid: None };
+        let identity = probe::wait_until_ready(&url(port), async || process.is_there(port)).await?;
+        // Another server may have had the port first; ours is then about to end.
+        if process.pid.is_none() || identity.pid != process.pid {
+            return Err(TestRedisError::PortTaken(port));
         }
-        self.guard = Some(guard);
-        self.pid = line.trim().parse().map_err(|error| TestRedisError::refused("reading the process id", error))?;
-        Ok(())
+        Ok((process, identity))
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    pub(super) fn signal(&self, signal: &'static str) -> Result<(), TestRedisError> {
-        let status = Command::new("kill").args([signal, &self.pid.to_string()]).stderr(Stdio::null()).status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(TestRedisError::refused("sending a signal", status.to_string())),
-            Err(error) => Err(TestRedisError::refused("sending a signal", error)),
+    fn is_there(&mut self, port: u16) -> Result<(), TestRedisError> {
+        if let Some(status) = self.ended()? {
+            let log = self.log(status);
+            let taken = log.contains("in use");
+            return Err(if taken { TestRedisError::PortTaken(port) } else { TestRedisError::Ended(log) });
         }
+        // The file is complete when its line is.
+        let written = fs::read_to_string(self.folder.path().join("pid")).ok();
+        let written = written.as_deref().and_then(|line| line.strip_suffix('\n'));
+        self.pid = written.and_then(|pid| pid.parse().ok());
+        Ok(())
     }
 
-    /// Kills the server and keeps its folder.
-    pub(super) fn kill(&mut self) {
-        let Some(mut guard) = self.guard.take() else { return };
-        // The guard removes the folder when the test is gone; here it is the test that stops the server.
-        let _ = self.signal("-KILL");
-        let _ = guard.kill();
-        let _ = guard.wait();
+    fn ended(&mut self) -> Result<Option<ExitStatus>, TestRedisError> {
+        self.guard.try_wait().map_err(|error| TestRedisError::refused("waiting for the end of the server", error))
     }
 
-    pub(super) fn forget_data(&self) {
-        // Where there is none, there is none to forget.
-        let _ = std::fs::remove_file(self.folder.path().join("dump.rdb"));
+    fn log(&self, status: ExitStatus) -> String {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+        format!("{status}; {}", last.join(" | "))
+    }
+
+    /// Sends a signal to the server by the shell's own `kill`, since the program of that name may be missing.
+    pub(super) async fn signal(&self, signal: &str) -> Result<(), TestRedisError> {
+        let pid = self.pid.unwrap_or_default();
+        let sent = Command::new("sh")
+            .args(["-c", r#"kill -s "$1" "$2""#, "sh", signal, &pid.to_string()])
+            .stderr(Stdio::null())
+            .status();
+        match sent {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(TestRedisError::refused("sending a signal to the server", status.to_string())),
+            Err(error) => Err(TestRedisError::refused("sending a signal to the server", error)),
+        }?;
+        if signal == "STOP" {
+            self.wait_until_stopped(pid).await?;
+        }
+        Ok(())
+    }
+
+    /// A signal is on its way for a moment. Where there is no `/proc`, that moment is the test's.
+    async fn wait_until_stopped(&self, pid: u32) -> Result<(), TestRedisError> {
+        let deadline = Instant::now() + END;
+        while let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
+            if stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')) {
+                break;
+            }
+            if Instant::now() >= deadline {
+                return Err(TestRedisError::Timeout("freezing the server", END, stat));
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a server that was told to shut down; answers its folder, with what it saved.
+    pub(super) async fn wait_for_end(mut self) -> Result<Arc<TempDir>, TestRedisError> {
+        let deadline = Instant::now() + END;
+        while self.ended()?.is_none() {
+            if Instant::now() >= deadline {
+                return Err(TestRedisError::Timeout("the end of the server", END, "it still runs".to_owned()));
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(self.folder.clone())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        guard::end(&mut self.guard, END);
     }
 }
