@@ -10,11 +10,13 @@
 //! `TTL_MS` sets the ttl. `CONNECTORS` and `MEMBERS` make it many: so many connectors with so many members each,
 //! named `NAME-0`, `NAME-1` and so on.
 
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
 use std::time::Duration;
 
 use std::future::IntoFuture;
 
-use group_redis::{Error, GroupConnector, Membership};
+use group_redis::{Error, GroupConnector, Incarnation, Membership};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -43,7 +45,7 @@ async fn main() -> Result<(), Error> {
         });
         for join in joins.collect::<Vec<_>>() {
             let membership = join.await.expect("a join does not panic")?;
-            println!("joined {} {}", membership.id(), membership.incarnation().map_or(0, |at| at.get()));
+            println!("joined {} {}", membership.id(), membership.incarnation().map_or(0, Incarnation::get));
             tokio::spawn(tell(membership));
         }
         groups.push(group);

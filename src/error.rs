@@ -81,8 +81,8 @@ impl Error {
         // A script's error arrives as a plain ERR that quotes the code of the command that failed in it.
         let quotes = |code: &str| error.detail().is_some_and(|detail| detail.contains(code));
         let kind = match (error.kind(), error.code()) {
-            (redis::ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS" | "NOAUTH")) => ErrorKind::Denied,
-            (redis::ErrorKind::Server(Said::NoPerm), _) => ErrorKind::Denied,
+            (redis::ErrorKind::AuthenticationFailed | redis::ErrorKind::Server(Said::NoPerm), _)
+            | (_, Some("WRONGPASS" | "NOAUTH")) => ErrorKind::Denied,
             (_, Some("OOM")) => ErrorKind::OutOfMemory,
             (_, Some("WRONGTYPE")) => ErrorKind::ForeignValue,
             (redis::ErrorKind::Server(_) | redis::ErrorKind::Extension, _) => match () {

@@ -27,6 +27,7 @@ pub struct View {
 
 impl View {
     /// The members, the most senior first.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Member>> + DoubleEndedIterator {
         self.members.iter()
     }

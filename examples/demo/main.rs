@@ -3,6 +3,8 @@
 //!
 //! Run it by `scripts/demo`. `--json` prints NDJSON, whose last line is the summary.
 
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
 mod members;
 mod stage;
 
@@ -107,7 +109,7 @@ async fn play(json: bool) -> Outcome<bool> {
     let false_events = stage.false_events();
     let quick = crash <= Duration::from_millis(50) && freeze <= Duration::from_millis(50);
     let ok = false_events == 0 && quick && leave <= Duration::from_millis(10);
-    stage.end(json!({
+    stage.end(&json!({
         "summary": true,
         "ok": ok,
         "redis": stage.version(),

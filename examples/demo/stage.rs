@@ -86,19 +86,22 @@ impl Stage {
         self.redis.backend().to_string()
     }
 
+    fn find(&self, name: &str, wanted: impl Fn(What) -> bool) -> Option<Told> {
+        let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = all.iter_mut().find(|told| !told.expected && told.name == name && wanted(told.what))?;
+        told.expected = true;
+        Some(told.clone())
+    }
+
     /// Waits for one event, and marks it as one that had to come.
     async fn expect(&self, name: &str, wanted: impl Fn(What) -> bool) -> Outcome<Told> {
         let mut changed = self.changed.clone();
         let waiting = async {
             loop {
                 changed.borrow_and_update();
-                let mut all = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                let found = all.iter_mut().find(|told| !told.expected && told.name == name && wanted(told.what));
-                if let Some(told) = found {
-                    told.expected = true;
-                    return Some(told.clone());
+                if let Some(told) = self.find(name, &wanted) {
+                    return Some(told);
                 }
-                drop(all);
                 changed.changed().await.ok()?;
             }
         };
@@ -186,11 +189,11 @@ impl Stage {
         println!("{:>8.3} s  {line:<28} {figure}", at.as_secs_f64());
     }
 
-    pub(crate) fn end(&self, summary: Value) {
+    pub(crate) fn end(&self, summary: &Value) {
         if self.json {
             println!("{summary}");
         } else {
-            println!("\n{}", serde_json::to_string_pretty(&summary).unwrap_or_default());
+            println!("\n{}", serde_json::to_string_pretty(summary).unwrap_or_default());
         }
     }
 }

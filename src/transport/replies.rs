@@ -11,11 +11,11 @@ use crate::proto::{Entry, Finding, Known, Reply, Written};
 use crate::wire::{Draft, Record, decode, parse};
 
 /// Turns an answer into a reply, or says that it is not what the script promises.
-pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(Vec<Value>) -> Option<Reply>) -> Result<Reply, Error> {
+pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Option<Reply>) -> Result<Reply, Error> {
     let shown = || Error::uncertain(ErrorKind::Server, format!("{of} was answered in a form that is not known here"));
     match value {
-        Value::Array(items) => read(items).ok_or_else(shown),
-        other => read(vec![other]).ok_or_else(shown),
+        Value::Array(items) => read(&items).ok_or_else(shown),
+        other => read(&[other]).ok_or_else(shown),
     }
 }
 
@@ -47,7 +47,7 @@ fn due(value: &Value) -> Option<Option<Duration>> {
     }
 }
 
-pub(super) fn joined(items: Vec<Value>) -> Option<Reply> {
+pub(super) fn joined(items: &[Value]) -> Option<Reply> {
     Some(match (text(items.first()?)?, &items[1..]) {
         (b"joined", [incarnation, revision, joined]) => Reply::Joined {
             incarnation: Incarnation::new(number(incarnation)?),
@@ -60,7 +60,7 @@ pub(super) fn joined(items: Vec<Value>) -> Option<Reply> {
     })
 }
 
-pub(super) fn updated(items: Vec<Value>) -> Option<Reply> {
+pub(super) fn updated(items: &[Value]) -> Option<Reply> {
     Some(match (text(items.first()?)?, &items[1..]) {
         (b"updated", [revision]) => Reply::Updated { revision: Revision::new(number(revision)?) },
         (b"lost", []) => Reply::Lost,
@@ -68,25 +68,25 @@ pub(super) fn updated(items: Vec<Value>) -> Option<Reply> {
     })
 }
 
-pub(super) fn left(items: Vec<Value>) -> Option<Reply> {
+pub(super) fn left(items: &[Value]) -> Option<Reply> {
     Some(Reply::Left(number(items.first()?)? == 1))
 }
 
-pub(super) fn closed(items: Vec<Value>) -> Option<Reply> {
+pub(super) fn closed(items: &[Value]) -> Option<Reply> {
     Some(Reply::Closed { remaining: number(items.first()?)? })
 }
 
-pub(super) fn renewed(items: Vec<Value>) -> Option<Reply> {
+pub(super) fn renewed(items: &[Value]) -> Option<Reply> {
     Some(Reply::Renewed { strangers: items.iter().map(id).collect::<Option<_>>()? })
 }
 
-pub(super) fn swept(items: Vec<Value>) -> Option<Reply> {
-    let [first, more, dying @ ..] = items.as_slice() else { return None };
+pub(super) fn swept(items: &[Value]) -> Option<Reply> {
+    let [first, more, dying @ ..] = items else { return None };
     Some(Reply::Swept { due: due(first)?, more: number(more)? == 1, dying: dying.iter().filter_map(id).collect() })
 }
 
-pub(super) fn listed(items: Vec<Value>) -> Option<Reply> {
-    match items.as_slice() {
+pub(super) fn listed(items: &[Value]) -> Option<Reply> {
+    match items {
         [kind, first] if text(kind)? == b"same" => Some(Reply::Unchanged { due: due(first)? }),
         [kind, first, revision, count, more, entries @ ..] if text(kind)? == b"part" => Some(Reply::Part {
             due: due(first)?,
@@ -112,7 +112,7 @@ fn entry(fields: &[Value]) -> Option<Entry> {
     })
 }
 
-pub(super) fn found(items: Vec<Value>, wanted: &[(MemberId, Option<SessionId>)]) -> Option<Reply> {
+pub(super) fn found(items: &[Value], wanted: &[(MemberId, Option<SessionId>)]) -> Option<Reply> {
     let (first, found) = items.split_first()?;
     if found.len() != wanted.len() {
         return None;

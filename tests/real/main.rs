@@ -5,5 +5,6 @@ mod bad_input;
 mod bad_input_dropped;
 mod membership;
 mod scale;
+mod scripts;
 mod support;
 mod worker;

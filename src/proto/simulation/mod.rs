@@ -199,7 +199,7 @@ impl World {
             match command {
                 Command::PlantCanary => client.notices.push_back(Notice::Canary(Happened::Set)),
                 Command::TouchCanary => {
-                    client.notices.extend([Happened::Expired, Happened::Set, Happened::Deleted].map(Notice::Canary))
+                    client.notices.extend([Happened::Expired, Happened::Set, Happened::Deleted].map(Notice::Canary));
                 }
                 _ => {}
             }

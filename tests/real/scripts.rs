@@ -1,0 +1,262 @@
+//! Each script by itself, as a program in another language would call it.
+
+use redis::Value;
+
+use crate::support::{Fixture, eventually};
+
+const TTL: u64 = 1000;
+const SAFETY: u64 = 4000;
+
+/// Runs a script of the library as it stands in its file.
+struct Caller {
+    connection: redis::aio::MultiplexedConnection,
+    prefix: String,
+}
+
+impl Caller {
+    async fn new(fixture: &Fixture) -> Self {
+        Self { connection: fixture.connection().await, prefix: fixture.key("") }
+    }
+
+    fn key(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    async fn run(&mut self, script: &str, paths: &[&str], args: &[&str]) -> Value {
+        self.try_run(script, paths, args).await.unwrap()
+    }
+
+    async fn try_run(&mut self, script: &str, paths: &[&str], args: &[&str]) -> redis::RedisResult<Value> {
+        let read = |name: &str| {
+            let path = format!("{}/src/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+        };
+        let mut command = redis::cmd("EVAL");
+        command.arg(read("prelude") + &read(script)).arg(paths.len());
+        for path in paths {
+            command.arg(self.key(path));
+        }
+        command.arg(args).query_async(&mut self.connection).await
+    }
+
+    async fn join(&mut self, id: &str, session: &str, opening: &str, contest: &str, nonce: &str) -> Vec<String> {
+        let (member, lease, owned) = (format!("members/{id}"), format!("leases/{session}"), format!("owned/{session}"));
+        let prefix = self.prefix.clone();
+        let keys = [&member, "members", &lease, "leases", &owned, "revision"];
+        let (ttl, safety) = (TTL.to_string(), SAFETY.to_string());
+        let args =
+            [&prefix, id, session, opening, "{\"pid\":1,\"since\":", &ttl, &safety, contest, nonce, "\"tags\":[]}"];
+        words(self.run("join", &keys, &args).await)
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&mut self, command: &str, path: &str, args: &[&str]) -> T {
+        redis::cmd(command).arg(self.key(path)).arg(args).query_async(&mut self.connection).await.unwrap()
+    }
+
+    async fn sweep(&mut self) -> Vec<String> {
+        let prefix = self.prefix.clone();
+        words(self.run("sweep", &["leases", "members", "revision"], &[&prefix, "500", "64"]).await)
+    }
+
+    async fn read(&mut self, pairs: &[&str]) -> Vec<Vec<String>> {
+        let prefix = self.prefix.clone();
+        let args = [&[prefix.as_str(), "1000000"], pairs].concat();
+        let Value::Array(answer) = self.run("read", &["members", "leases", "revision"], &args).await else { panic!() };
+        answer.into_iter().skip(1).map(words).collect()
+    }
+
+    async fn list(&mut self, revision: &str, count: &str) -> Vec<String> {
+        let prefix = self.prefix.clone();
+        words(self.run("list", &["members", "leases", "revision"], &[&prefix, revision, count, "-inf", "500"]).await)
+    }
+}
+
+/// An answer as words, whatever it is made of.
+fn words(value: Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.into_iter().flat_map(words).collect(),
+        Value::Int(number) => vec![number.to_string()],
+        other => vec![redis::from_redis_value(other).unwrap()],
+    }
+}
+
+#[tokio::test]
+async fn join_is_once_per_nonce_and_says_who_holds_a_name() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    assert_eq!(caller.join("a", "s1", "opened", "take", "1").await, ["lost"], "a session is opened before it is used");
+    let first = caller.join("a", "s1", "open", "take", "1").await;
+    assert_eq!(first[0], "joined");
+    assert_eq!(caller.join("a", "s1", "open", "take", "1").await, first, "a lost reply is not a second join");
+    let second = caller.join("a", "s1", "opened", "take", "2").await;
+    assert!(second[1] > first[1], "another nonce is another incarnation");
+
+    let refused = caller.join("a", "s2", "open", "yield", "1").await;
+    assert_eq!(refused[0], "conflict");
+    assert!(refused[1].starts_with("{\"pid\":1,\"since\":"));
+    assert!(!caller.ask::<bool>("EXISTS", "leases/s2", &[]).await, "the refused session was not opened");
+
+    let taken = caller.join("a", "s2", "open", "take", "2").await;
+    assert!(taken[1] > second[1]);
+    assert_eq!(caller.ask::<Vec<String>>("SMEMBERS", "owned/s1", &[]).await, [""; 0]);
+    assert_eq!(caller.ask::<Vec<String>>("SMEMBERS", "owned/s2", &[]).await, ["members/a"]);
+    assert_eq!(caller.ask::<String>("ZSCORE", "members", &["a"]).await, taken[1], "no digit is lost");
+}
+
+#[tokio::test]
+async fn heartbeat_renews_what_lives_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let beat = async |caller: &mut Caller| {
+        words(caller.run("heartbeat", &["leases/s1", "leases"], &["s1", "60000"]).await).remove(0)
+    };
+    assert_eq!(beat(&mut caller).await, "0", "no lease");
+    assert!(!caller.ask::<bool>("EXISTS", "leases", &[]).await);
+    caller.join("a", "s1", "open", "take", "1").await;
+    assert_eq!(beat(&mut caller).await, "1");
+    assert!(caller.ask::<u64>("PTTL", "leases/s1", &[]).await > 50_000);
+    caller.ask::<()>("SET", "leases/s1", &["closed"]).await;
+    assert_eq!(beat(&mut caller).await, "0", "its last word is not renewed");
+}
+
+#[tokio::test]
+async fn update_and_leave_want_the_incarnation() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let joined = caller.join("a", "s1", "open", "take", "1").await;
+    let head = format!("{{\"v\":1,\"incarnation\":{},\"session\":\"s1\",", joined[1]);
+    let keys = ["members/a", "leases/s1", "revision"];
+    let tail = "\"tags\":[],\"text\":\"new\"}";
+    let update = async |caller: &mut Caller, head: &str, nonce: &str| {
+        words(caller.run("update", &keys, &[head, nonce, &joined[3], "4000", tail]).await)
+    };
+    let updated = update(&mut caller, &head, "7").await;
+    assert_eq!(updated[0], "updated");
+    assert_eq!(update(&mut caller, &head, "7").await, updated, "a lost reply is not a second update");
+    assert_eq!(update(&mut caller, &head.replace("s1", "s2"), "8").await, ["lost"]);
+    assert!(caller.ask::<String>("GET", "members/a", &[]).await.ends_with(tail));
+
+    let keys = ["members/a", "members", "owned/s1", "revision"];
+    let leave = async |caller: &mut Caller, session: &str, incarnation: &str| {
+        words(caller.run("leave", &keys, &["a", session, incarnation]).await).remove(0)
+    };
+    assert_eq!(leave(&mut caller, "s2", "").await, "0", "a stranger's");
+    assert_eq!(leave(&mut caller, "s1", "12").await, "0", "an older life");
+    assert_eq!(leave(&mut caller, "s1", &joined[1]).await, "1");
+    assert_eq!(leave(&mut caller, "s1", &joined[1]).await, "0", "twice");
+    assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn close_gives_back_in_bounded_calls_and_leaves_its_last_word() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    for (nonce, id) in ["a", "b", "c"].into_iter().enumerate() {
+        caller.join(id, "s1", "open", "take", &nonce.to_string()).await;
+    }
+    let prefix = caller.prefix.clone();
+    let keys = ["leases/s1", "leases", "members", "owned/s1", "revision"];
+    let close =
+        async |caller: &mut Caller| words(caller.run("close", &keys, &[&prefix, "s1", "2", "5000"]).await).remove(0);
+    assert_eq!(close(&mut caller).await, "1", "one is left");
+    assert_eq!(caller.ask::<String>("GET", "leases/s1", &[]).await, "closed");
+    assert_eq!(caller.read(&["a", "s1", "b", "s1", "c", "s1"]).await.iter().filter(|w| w[0] == "left").count(), 2);
+    assert_eq!(close(&mut caller).await, "0");
+    assert_eq!(caller.ask::<u64>("ZCARD", "leases", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn sweep_takes_the_dead_and_leaves_the_living() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    caller.join("a", "s1", "open", "take", "1").await;
+    caller.join("b", "s2", "open", "take", "1").await;
+    let swept = caller.sweep().await;
+    assert_eq!(swept[1..], ["0"], "nobody is due");
+    assert!((1..=TTL).contains(&swept[0].parse().unwrap()));
+
+    // An index that is behind is corrected; a lease that is gone takes its members with it.
+    for session in ["s1", "s2"] {
+        caller.ask::<()>("ZADD", "leases", &["1", session]).await;
+    }
+    caller.ask::<()>("DEL", "leases/s1", &[]).await;
+    let before: u64 = caller.ask("GET", "revision", &[]).await;
+    assert_eq!(caller.sweep().await[2..], ["a"]);
+    assert!(caller.ask::<u64>("GET", "revision", &[]).await > before, "the membership has changed");
+    assert_eq!(caller.ask::<Vec<String>>("ZRANGE", "members", &["0", "-1"]).await, ["b"]);
+    assert_eq!(caller.ask::<Vec<String>>("ZRANGE", "leases", &["0", "-1"]).await, ["s2"]);
+    eventually("its record expires", async || !caller.ask::<bool>("EXISTS", "members/a", &[]).await).await;
+    assert_eq!(caller.read(&["a", "s1"]).await, [["expired"]]);
+}
+
+#[tokio::test]
+async fn list_tells_what_changed_and_never_that_a_flushed_group_is_the_same() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    assert_eq!(caller.list("0", "0").await[0], "part");
+    let joined = caller.join("a", "s1", "open", "take", "1").await;
+    let listed = caller.list("", "").await;
+    assert_eq!(listed[0], "part");
+    assert_eq!(listed[2..], [&joined[2], "1", "0", "a", &joined[1], &joined[2]]);
+    assert_eq!(caller.list(&joined[2], "1").await[0], "same");
+    assert_eq!(caller.list(&joined[2], "2").await[0], "part");
+    caller.ask::<()>("SET", "members/a", &["text", "PX", "60000"]).await;
+    assert_eq!(caller.list("", "").await[7], "-1", "another program's text");
+    caller.ask::<()>("DEL", "members/a", &[]).await;
+    assert_eq!(caller.list("", "").await[7], "0", "no record");
+}
+
+#[tokio::test]
+async fn read_says_what_is_there_and_why_something_is_not() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    caller.join("a", "s1", "open", "take", "1").await;
+    assert_eq!(caller.read(&["a", ""]).await[0][0], "record");
+    caller.ask::<()>("DEL", "members/a", &[]).await;
+    assert_eq!(caller.read(&["a", "s1"]).await, [["removed"]], "the index lists it, its owner lives");
+    caller.ask::<()>("ZREM", "members", &["a"]).await;
+    assert_eq!(caller.read(&["a", "s1"]).await, [["left"]]);
+    caller.ask::<()>("DEL", "leases/s1", &[]).await;
+    assert_eq!(caller.read(&["a", "s1"]).await, [["expired"]]);
+
+    caller.ask::<()>("SET", "members/x", &["hello", "PX", "60000"]).await;
+    let adopted = caller.read(&["x", ""]).await.remove(0);
+    assert_eq!((adopted[0].as_str(), adopted[2].as_str()), ("foreign", "hello"));
+    assert_eq!(caller.read(&["x", "~"]).await, [adopted], "adopted once");
+    caller.ask::<()>("SET", "members/x", &["for ever"]).await;
+    assert_eq!(caller.read(&["x", "~"]).await, [["unkept"]]);
+    caller.ask::<()>("DEL", "members/x", &[]).await;
+    assert_eq!(caller.read(&["x", "~"]).await, [["gone"]]);
+    assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn renew_pushes_out_what_is_ours_and_names_what_is_not() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    caller.join("a", "s1", "open", "take", "1").await;
+    caller.join("b", "s2", "open", "take", "1").await;
+    let prefix = caller.prefix.clone();
+    let strangers = words(caller.run("renew", &["owned/s1"], &[&prefix, "s1", "60000", "a", "b", "c"]).await);
+    assert_eq!(strangers, ["b", "c"]);
+    assert!(caller.ask::<u64>("PTTL", "members/a", &[]).await > SAFETY);
+    assert!(caller.ask::<u64>("PTTL", "members/b", &[]).await <= SAFETY);
+}
+
+#[tokio::test]
+async fn indexes_of_another_type_stop_a_script_before_it_writes() {
+    let fixture = Fixture::new().await;
+    for broken in ["members", "leases"] {
+        let mut caller = Caller::new(&fixture).await;
+        caller.ask::<()>("SET", broken, &["text"]).await;
+        let keys = ["members/a", "members", "leases/s1", "leases", "owned/s1", "revision"];
+        let prefix = caller.prefix.clone();
+        let args = [prefix.as_str(), "a", "s1", "open", "{\"since\":", "1000", "4000", "take", "1", "\"tags\":[]}"];
+        let error = caller.try_run("join", &keys, &args).await.unwrap_err();
+        assert!(error.to_string().contains("WRONGTYPE"), "{error}");
+        for path in keys.iter().filter(|path| **path != broken) {
+            assert!(!caller.ask::<bool>("EXISTS", path, &[]).await, "{path} was written");
+        }
+        caller.ask::<()>("DEL", broken, &[]).await;
+    }
+}
