@@ -369,7 +369,7 @@ async fn who_wants_to_stay_away_after_a_loss_does() {
     watcher.wait_for(PATIENCE, |view| view.contains("a")).await.unwrap();
     say(&fixture, &["FLUSHALL"]).await;
     assert_eq!(me.lost().await, LeaveCause::Expired);
-    watcher.wait_for(PATIENCE, |view| view.is_empty()).await.unwrap();
+    watcher.wait_for(PATIENCE, group_redis::View::is_empty).await.unwrap();
     assert_eq!(me.held().await, None);
     assert_eq!(me.update(&1).await.unwrap_err().kind(), ErrorKind::Lost);
     let again = me.rejoin().await.unwrap();

@@ -103,7 +103,7 @@ async fn many_leaves_that_are_polled_once_and_dropped_all_leave() {
     })
     .await;
     drop(leaves);
-    watcher.wait_for(PATIENCE, |view| view.is_empty()).await.unwrap();
+    watcher.wait_for(PATIENCE, group_redis::View::is_empty).await.unwrap();
 }
 
 #[tokio::test]

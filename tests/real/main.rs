@@ -1,5 +1,7 @@
 //! The library on a real Redis server, nothing mocked.
 
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
 mod bad_days;
 mod bad_input;
 mod bad_input_dropped;

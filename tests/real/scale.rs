@@ -195,7 +195,7 @@ async fn ten_thousand_join_and_die_with_their_process() {
         let at =
             |wanted: fn(&Told) -> bool| record.told.iter().filter(move |(_, told)| wanted(told)).map(|(at, _)| *at);
         let (mut joins, mut leaves) = (at(|t| matches!(t, Told::Joined(_))), at(|t| matches!(t, Told::Left(..))));
-        let joining = joins.next().zip(joins.last()).map(|(first, last)| last - first);
+        let joining = joins.next().zip(joins.next_back()).map(|(first, last)| last - first);
         (joining.unwrap(), leaves.next_back().unwrap().saturating_duration_since(deadline))
     });
     println!("10 000 joined within {joining:?} and left within {leaving:?} past the deadline");

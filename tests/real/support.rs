@@ -192,8 +192,9 @@ impl Recorder {
     pub(crate) fn history(&self) -> String {
         let record = self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let first = record.told.first().map(|(at, _)| *at);
-        let line =
-            |(at, told): &(Instant, Told)| format!("{:>10.3?} {told}", first.map_or(*at - *at, |first| *at - first));
+        let line = |(at, told): &(Instant, Told)| {
+            format!("{:>10.3?} {told}", first.map_or(Duration::ZERO, |first| *at - first))
+        };
         format!("History:\n{}", record.told.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }
