@@ -1,0 +1,302 @@
+//! The machine by transcripts: what goes in, and exactly what comes out.
+//!
+//! A transcript is a list of lines. `> ..` goes in, every other line must come out, in that order, and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{OnConflict, OnLost};
+use crate::error::ErrorKind;
+use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::wire::Draft;
+
+const TTL: Duration = Duration::from_millis(1000);
+
+fn settings(on_lost: OnLost) -> Settings {
+    Settings {
+        connector: "c".into(),
+        ttl: TTL,
+        lost_after: Duration::from_millis(980),
+        reconcile: TTL,
+        request_timeout: Duration::from_millis(3000),
+        canary_timeout: Duration::from_millis(500),
+        on_conflict: OnConflict::TakeOver,
+        on_lost,
+        jitter: 0.0,
+        sweeps: true,
+    }
+}
+
+/// A machine under a script, with the commands that it has sent.
+struct Script {
+    machine: Machine,
+    now: Duration,
+    sent: Vec<(String, Tag)>,
+}
+
+fn id(name: &str) -> MemberId {
+    MemberId::known(name)
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
+}
+
+/// `name@incarnation` or `name@incarnation/revision`, of the session `o` for other.
+fn member(text: &str) -> Arc<Member> {
+    let (name, rest) = text.split_once('@').unwrap_or_else(|| panic!("{text:?} is no member"));
+    let (incarnation, revision) = rest.split_once('/').unwrap_or((rest, rest));
+    let (incarnation, revision) = (Incarnation::new(number(incarnation)), Revision::new(number(revision)));
+    Arc::new(Member::new(id(name), incarnation, revision, SessionId::new("o"), 0, Draft::default()))
+}
+
+fn shown(member: &Member) -> String {
+    format!("{}@{}/{}", member.id(), member.incarnation(), member.revision())
+}
+
+impl Script {
+    fn new(on_lost: OnLost) -> Self {
+        Self { machine: Machine::new(settings(on_lost)), now: Duration::from_secs(10), sent: Vec::new() }
+    }
+
+    fn play(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let now = Moment::from_origin(self.now);
+        let input = match words[..] {
+            ["up"] => Input::LinkUp,
+            ["down"] => {
+                self.sent.clear();
+                Input::LinkDown
+            }
+            ["wait", ms] => {
+                self.now += Duration::from_millis(number(ms));
+                Input::Tick
+            }
+            ["hear", event, name] => Input::Notices(vec![Notice::Member(id(name), happened(event))]),
+            ["canary", event] => Input::Notices(vec![Notice::Canary(happened(event))]),
+            ["join", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Join(id(name), Draft::default())),
+            ["text", ticket, name, text] => {
+                let edit = Edit::Metadata(Metadata::Text(text.into()));
+                Input::Request(Ticket(number(ticket)), Request::Edit(id(name), edit))
+            }
+            ["leave", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Leave(id(name))),
+            ["rejoin", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Rejoin(id(name))),
+            ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
+            ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
+            ["unclaimed", name, incarnation] => Input::Unclaimed(id(name), Incarnation::new(number(incarnation))),
+            ["beat", session, pulse] => Input::Beat {
+                session: SessionId::new(session),
+                acked: if pulse == "missed" { Moment::ORIGIN } else { now },
+                pulse: match pulse {
+                    "alive" => Pulse::Alive,
+                    "lost" => Pulse::Lost,
+                    "missed" => Pulse::Missed,
+                    other => panic!("{other:?}"),
+                },
+            },
+            ["answer", command, ref rest @ ..] => {
+                let sent = self.sent.iter().position(|(name, _)| name == command);
+                let (_, tag) =
+                    self.sent.remove(sent.unwrap_or_else(|| panic!("{command} was not sent: {:?}", self.sent)));
+                Input::Reply(tag, reply(command, rest))
+            }
+            ["late", ref rest @ ..] => Input::Reply(Tag(0), reply(rest[0], &rest[1..])),
+            _ => panic!("{line:?} is no input"),
+        };
+        self.machine.handle_input(Moment::from_origin(self.now), input);
+        let mut said = Vec::new();
+        while let Some(output) = self.machine.poll_output() {
+            said.extend(self.say(output));
+        }
+        said
+    }
+
+    fn say(&mut self, output: Output) -> Option<String> {
+        Some(match output {
+            Output::Command(tag, command) => {
+                let (name, line) = command_line(&command);
+                self.sent.push((name, tag));
+                line
+            }
+            Output::Answer(ticket, Ok(answer)) => match answer {
+                Answer::Joined(name, incarnation) => format!("answer {} joined {name}@{incarnation}", ticket.0),
+                Answer::Held(incarnation) => format!("answer {} held {incarnation}", ticket.0),
+                Answer::Left(left) => format!("answer {} left {left}", ticket.0),
+                other => format!("answer {} {other:?}", ticket.0),
+            },
+            Output::Answer(ticket, Err(error)) => {
+                let sure = if error.is_unapplied() { "" } else { " perhaps" };
+                format!("answer {} {:?}{sure}", ticket.0, error.kind())
+            }
+            Output::Snapshot(mut members) => {
+                members.sort_by_key(|member| member.incarnation());
+                format!("snapshot [{}]", members.iter().map(|m| shown(m)).collect::<Vec<_>>().join(" "))
+            }
+            Output::Changes(changes) => {
+                let line = changes.iter().map(|change| match change {
+                    Change::Joined(member) => format!("joined {}", shown(member)),
+                    Change::Updated { old, new } => format!("updated {} to {}", shown(old), shown(new)),
+                    Change::Left { member, cause } => format!("left {} {cause}", shown(member)),
+                });
+                line.collect::<Vec<_>>().join(", ")
+            }
+            Output::State(phase) => match phase {
+                Phase::Suspended(_) => "state suspended".into(),
+                other => format!("state {other:?}").to_lowercase(),
+            },
+            Output::Standing(name, Standing::Held(incarnation)) => format!("{name} holds {incarnation}"),
+            Output::Standing(name, Standing::Lost(cause)) => format!("{name} lost {cause}"),
+            Output::Standing(name, Standing::Ended(cause)) => format!("{name} ended {cause}"),
+            Output::Keep(session, _) => format!("keep {session}"),
+            Output::Release => "release".into(),
+            Output::Proven(proven) => format!("proven {proven}"),
+            Output::DropLink(error) => format!("drop link {:?}", error.kind()),
+            Output::Warn(_) => "warn".into(),
+            Output::Closed => "closed".into(),
+            Output::Confirmed(_) => return None,
+        })
+    }
+}
+
+fn happened(event: &str) -> Happened {
+    match event {
+        "set" => Happened::Set,
+        "del" => Happened::Deleted,
+        "expired" => Happened::Expired,
+        "evicted" => Happened::Evicted,
+        "expire" => Happened::Expire,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The name by which a command is answered, and the line it is shown as.
+fn command_line(command: &Command) -> (String, String) {
+    let names = |ids: &[MemberId]| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(" ");
+    let line = match command {
+        Command::Join { id, session, opening, contest, nonce, .. } => {
+            let how = if *opening { "opening" } else { "in" };
+            format!("join {id} {how} {session} {contest:?} nonce {nonce}").to_lowercase()
+        }
+        Command::Update { id, incarnation, nonce, draft, .. } => {
+            format!("update {id}@{incarnation} {} nonce {nonce}", draft.metadata.as_str().unwrap_or("-"))
+        }
+        Command::Leave { id, incarnation, .. } => {
+            format!("leave {id}@{}", incarnation.map_or("any".into(), |at| at.to_string()))
+        }
+        Command::Close { session } => format!("close {session}"),
+        Command::Renew { session, ids } => format!("renew {session} {}", names(ids)),
+        Command::Sweep => "sweep".into(),
+        Command::Touch { ids } => format!("touch {}", names(ids)),
+        Command::List { known, after } => {
+            let known = known.map_or("all".into(), |known| format!("since {} {}", known.revision, known.count));
+            format!("list {}", after.map_or(known, |after| format!("after {after}")))
+        }
+        Command::Read { wanted } => {
+            format!("read {}", names(&wanted.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()))
+        }
+        Command::PlantCanary => "plant".into(),
+        Command::TouchCanary => "peck".into(),
+        Command::EnableNotifications => "enable".into(),
+    };
+    (line.split(' ').next().unwrap_or_default().to_owned(), line)
+}
+
+/// What the server answers: `due` is left out throughout.
+fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
+    match words {
+        ["broken"] => return Err(Error::uncertain(ErrorKind::Connection, "broken")),
+        ["full"] => return Err(Error::new(ErrorKind::OutOfMemory, "full")),
+        ["refused"] => return Err(Error::new(ErrorKind::ForeignValue, "refused")),
+        _ => {}
+    }
+    Ok(match (command, words) {
+        ("join", ["lost"]) | ("update", ["lost"]) => Reply::Lost,
+        ("join", ["taken"]) => Reply::Conflict { holder: "another".into() },
+        ("join", [at]) => Reply::Joined {
+            incarnation: Incarnation::new(number(at)),
+            revision: Revision::new(number(at)),
+            joined_at_ms: 0,
+        },
+        ("update", [at]) => Reply::Updated { revision: Revision::new(number(at)) },
+        ("leave", [left]) => Reply::Left(*left == "true"),
+        ("close", [remaining]) => Reply::Closed { remaining: number(remaining) },
+        ("renew", strangers) => Reply::Renewed { strangers: strangers.iter().map(|name| id(name)).collect() },
+        ("sweep", ["more", dying @ ..]) => {
+            Reply::Swept { due: None, more: true, dying: dying.iter().map(|name| id(name)).collect() }
+        }
+        ("sweep", ["due", ms]) => {
+            Reply::Swept { due: Some(Duration::from_millis(number(ms))), more: false, dying: vec![] }
+        }
+        ("sweep", dying) => Reply::Swept { due: None, more: false, dying: dying.iter().map(|name| id(name)).collect() },
+        ("list", ["same"]) => Reply::Unchanged { due: None },
+        ("list", [revision, entries @ ..]) => {
+            let more = entries.last() == Some(&"..");
+            let entries: Vec<Entry> = entries
+                .iter()
+                .filter(|entry| **entry != "..")
+                .map(|entry| {
+                    let member = member(entry);
+                    let written = Written::At(member.revision());
+                    Entry { id: member.id().clone(), incarnation: member.incarnation(), written }
+                })
+                .collect();
+            let known = Known { revision: Revision::new(number(revision)), count: entries.len() as u64 };
+            Reply::Part { due: None, known, more, entries }
+        }
+        ("read", found) => Reply::Found { due: None, findings: found.iter().map(|found| finding(found)).collect() },
+        _ => Reply::Done,
+    })
+}
+
+fn finding(word: &str) -> Finding {
+    match word {
+        "left" => Finding::Left,
+        "removed" => Finding::Removed,
+        "expired" => Finding::Expired,
+        "gone" => Finding::Gone,
+        "later" => Finding::Later,
+        "strange" => Finding::NoMember("strange".into()),
+        record => Finding::Record(member(record)),
+    }
+}
+
+/// Plays the lines that begin with `>`, and compares what comes out with the lines between them.
+fn check_with(on_lost: OnLost, transcript: &str) {
+    let mut script = Script::new(on_lost);
+    let mut said: Vec<String> = Vec::new();
+    let mut played = String::new();
+    for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(input) = line.strip_prefix('>') {
+            assert!(said.is_empty(), "{played}\nmore came out: {said:?}");
+            said = script.play(input);
+        } else {
+            let next = if said.is_empty() { "nothing".to_owned() } else { said.remove(0) };
+            assert_eq!(next, line, "after{played}\nand then {said:?}");
+        }
+        played = format!("{played}\n  {line}");
+    }
+    assert!(said.is_empty(), "{played}\nmore came out: {said:?}");
+}
+
+fn check(transcript: &str) {
+    check_with(OnLost::Rejoin, transcript);
+}
+
+/// The link comes up and finds these members; revision 9.
+fn live(members: &str, rest: &str) -> String {
+    let reading = if members.is_empty() {
+        "> answer list 9\nsnapshot []\nstate connected\n".to_owned()
+    } else {
+        let names = members.split(' ').map(|m| m.split('@').next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
+        let shown: Vec<_> = members.split(' ').map(|text| shown(&member(text))).collect();
+        let shown = shown.join(" ");
+        format!(
+            "> answer list 9 {members}\nread {names}\n> answer read {members}\nsnapshot [{shown}]\nstate connected\n"
+        )
+    };
+    format!("> up\nsweep\nplant\nlist all\n> answer sweep\n> answer plant\n{reading}{rest}")
+}
+
+mod reading;
+mod requests;

@@ -1,0 +1,255 @@
+//! Hints, reads, listings, sweeps and the canary.
+
+use super::*;
+
+#[test]
+fn the_first_sync_is_one_snapshot() {
+    check(&live("a@1 b@2", ""));
+    check(&live("", ""));
+}
+
+#[test]
+fn a_hint_is_read_and_the_read_decides() {
+    check(&live(
+        "a@1",
+        "> hear set b
+         read b
+         > answer read b@10
+         joined b@10/10
+         > hear set b
+         read b
+         > answer read b@10/12
+         updated b@10/10 to b@10/12
+         > hear set b
+         read b
+         > answer read b@10/11
+         > hear set a
+         read a
+         > answer read a@13
+         left a@1/1 replaced, joined a@13/13",
+    ));
+}
+
+#[test]
+fn the_cause_of_a_leave_is_the_reads() {
+    for (event, found, cause) in [
+        ("del", "left", "left"),
+        ("expired", "left", "left"),
+        ("del", "expired", "expired"),
+        ("del", "removed", "removed"),
+        ("evicted", "removed", "evicted"),
+        ("del", "gone", "left"),
+        ("expired", "gone", "expired"),
+    ] {
+        check(&live("a@1", &format!("> hear {event} a\nread a\n> answer read {found}\nleft a@1/1 {cause}")));
+    }
+    check(&live("a@1", "> hear set a\nread a\n> answer read strange\nwarn\nleft a@1/1 removed"));
+}
+
+#[test]
+fn one_read_is_under_way_and_hints_wait_for_it_together() {
+    check(&live(
+        "a@1",
+        "> hear set b
+         read b
+         > hear set c
+         > hear set d
+         > hear set c
+         > hear del b
+         > answer read b@10
+         joined b@10/10
+         read c d b
+         > answer read c@11 d@12 left
+         joined c@11/11, joined d@12/12, left b@10/10 left",
+    ));
+}
+
+#[test]
+fn what_a_read_did_not_know_it_does_not_end() {
+    // Asked for nobody, answered that nobody is there, after the own join had been answered.
+    check(&live(
+        "",
+        "> hear del a
+         read a
+         > join 1 a
+         join a opening c-1 take nonce 1
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10
+         > answer read expired
+         read a
+         > answer read a@10",
+    ));
+}
+
+#[test]
+fn the_expiry_times_of_our_own_records_are_of_no_interest() {
+    check(&live("a@1", "> hear expire a\n> hear expire b\nread b\n> answer read left"));
+}
+
+#[test]
+fn a_hint_while_syncing_waits_for_the_snapshot() {
+    check(
+        "> up
+         sweep
+         plant
+         list all
+         > hear set b
+         read b
+         > answer read b@3
+         > answer list 9 a@1 ..
+         list after 1
+         read a
+         > answer read a@1
+         > answer list 9 b@3
+         snapshot [a@1/1 b@3/3]
+         state connected",
+    );
+}
+
+#[test]
+fn a_link_that_breaks_in_the_middle_begins_anew() {
+    check(
+        "> up
+         sweep
+         plant
+         list all
+         > answer list 9 a@1 b@2
+         read a b
+         > down
+         > late read a@1 b@2
+         > up
+         sweep
+         plant
+         list all
+         > answer list 10 b@2
+         read b
+         > answer read b@2
+         snapshot [b@2/2]
+         state connected",
+    );
+}
+
+#[test]
+fn a_link_that_breaks_later_ends_in_a_snapshot_too() {
+    check(&live(
+        "a@1",
+        "> down
+         state suspended
+         > up
+         sweep
+         plant
+         list all
+         > answer list 12 b@11
+         read b a
+         > answer read b@11 expired
+         snapshot [b@11/11]
+         state connected",
+    ));
+}
+
+#[test]
+fn a_reconcile_that_finds_nothing_says_nothing_and_one_that_does_reads_only_that() {
+    check(&live(
+        "a@1 b@2",
+        "> wait 3
+         peck
+         > canary expired
+         > canary set
+         > canary del
+         proven true
+         > wait 900
+         sweep
+         plant
+         list since 9 2
+         > answer list same
+         > answer sweep
+         > answer plant
+         > sync 1
+         sweep
+         list since 9 2
+         > answer list 20 a@1 c@20
+         read c b
+         > answer read c@20 left
+         joined c@20/20, left b@2/2 left
+         answer 1 Synced",
+    ));
+}
+
+#[test]
+fn a_record_that_the_index_does_not_list_is_gone_though_it_stands() {
+    // Swept, and whoever swept did not live to touch it.
+    check(&live("a@1", "> hear expired a\nread a\n> answer read expired\nleft a@1/1 expired"));
+}
+
+#[test]
+fn a_sweep_that_finds_more_goes_on_and_touches_what_is_dying() {
+    check(&live(
+        "a@1 b@2",
+        "> sync 1
+         sweep
+         list since 9 2
+         > answer sweep more a
+         sweep
+         > answer sweep b
+         > wait 3
+         touch a
+         touch b
+         peck
+         > answer touch
+         read a
+         > answer read expired
+         left a@1/1 expired
+         > answer touch
+         read b
+         > answer read expired
+         left b@2/2 expired",
+    ));
+}
+
+#[test]
+fn the_earliest_deadline_is_looked_at_when_it_has_passed() {
+    check(&live(
+        "",
+        "> sync 1
+         sweep
+         list since 9 0
+         > answer sweep due 100
+         > wait 100
+         peck
+         > wait 1
+         sweep",
+    ));
+}
+
+#[test]
+fn a_canary_that_does_not_come_home_has_the_flags_seen_to_once() {
+    check(&live(
+        "a@1",
+        "> wait 3
+         peck
+         > canary set
+         > wait 500
+         proven false
+         enable
+         > answer enable
+         plant
+         list all
+         > answer list 9 a@1
+         > answer plant
+         > wait 3
+         peck
+         > wait 500
+         sweep
+         plant
+         list since 9 1",
+    ));
+}
+
+#[test]
+fn a_refusal_ends_a_sync_and_only_warns_later() {
+    check("> up\nsweep\nplant\nlist all\n> answer list refused\ndrop link ForeignValue");
+    check(&live("a@1", "> sync 1\nsweep\nlist since 9 1\n> answer list refused\nwarn\nanswer 1 ForeignValue"));
+}

@@ -1,0 +1,361 @@
+//! Joins, edits, leaves, the lease, and what becomes of them.
+
+use super::*;
+
+const JOINED: &str = "> join 1 a
+    join a opening c-1 take nonce 1
+    > answer join 10
+    keep c-1
+    a holds 10
+    joined a@10/10
+    answer 1 joined a@10
+    ";
+
+fn joined(rest: &str) -> String {
+    live("", &format!("{JOINED}{rest}"))
+}
+
+#[test]
+fn the_first_join_opens_the_session_and_the_others_wait_for_it() {
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > join 2 b
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         join b in c-1 take nonce 2
+         answer 1 joined a@10
+         > answer join 11
+         b holds 11
+         joined b@11/11
+         answer 2 joined b@11
+         > join 3 b
+         answer 3 AlreadyJoined",
+    ));
+}
+
+#[test]
+fn a_lost_reply_is_asked_for_again_under_the_same_name() {
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > down
+         state suspended
+         > up
+         sweep
+         plant
+         join a opening c-1 take nonce 1
+         list all
+         > answer list 9
+         snapshot []
+         state connected
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10",
+    ));
+}
+
+#[test]
+fn a_join_whose_time_is_up_is_undone_where_it_may_have_happened() {
+    check("> join 1 a\n> wait 3000\nanswer 1 Timeout\na ended left");
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > down
+         state suspended
+         > wait 3000
+         answer 1 Timeout perhaps
+         a ended left
+         > up
+         sweep
+         plant
+         close c-1
+         list all",
+    ));
+}
+
+#[test]
+fn an_edit_behind_a_join_that_times_out_is_answered() {
+    check("> join 1 a\n> text 2 a x\n> wait 3000\nanswer 1 Timeout\na ended left\nanswer 2 Timeout");
+}
+
+#[test]
+fn edits_go_one_at_a_time_and_build_on_each_other() {
+    check(&joined(
+        "> text 2 a x
+         update a@10 x nonce 2
+         > text 3 a y
+         > answer update 11
+         updated a@10/10 to a@10/11
+         update a@10 y nonce 3
+         answer 2 Edited
+         > answer update 12
+         updated a@10/11 to a@10/12
+         answer 3 Edited",
+    ));
+}
+
+#[test]
+fn an_edit_under_way_when_its_member_leaves_is_answered() {
+    check(&joined(
+        "> text 2 a x
+         update a@10 x nonce 2
+         > leave 3 a
+         a ended left
+         leave a@10
+         > answer update 11
+         answer 2 Edited
+         > answer leave true
+         left a@10/10 left
+         answer 3 left true",
+    ));
+}
+
+#[test]
+fn leaving_is_answered_when_the_view_shows_it() {
+    check(&joined(
+        "> leave 2 a
+         a ended left
+         leave a@10
+         > answer leave true
+         left a@10/10 left
+         answer 2 left true
+         > leave 3 a
+         answer 3 left false",
+    ));
+}
+
+#[test]
+fn a_lost_lease_is_a_new_session_and_yields_to_whoever_came_between() {
+    check(&joined(
+        "> beat c-1 lost
+         release
+         a lost expired
+         join a opening c-2 yield nonce 2
+         read a
+         state lost
+         > answer join 20
+         keep c-2
+         a holds 20
+         left a@10/10 expired, joined a@20/20
+         state connected
+         > answer read expired
+         read a
+         > answer read a@20",
+    ));
+    check(&joined(
+        "> beat c-1 lost
+         release
+         a lost expired
+         join a opening c-2 yield nonce 2
+         read a
+         state lost
+         > answer join taken
+         a ended replaced
+         state connected
+         > answer read a@15
+         left a@10/10 replaced, joined a@15/15",
+    ));
+}
+
+#[test]
+fn who_stops_stays_away_until_asked() {
+    check_with(
+        OnLost::Stop,
+        &joined(
+            "> beat c-1 lost
+             release
+             a ended expired
+             read a
+             state lost
+             > answer read expired
+             left a@10/10 expired
+             > text 2 a x
+             answer 2 Lost
+             > rejoin 3 a
+             join a opening c-2 take nonce 3
+             state connected
+             > answer join 20
+             keep c-2
+             a holds 20
+             joined a@20/20
+             answer 3 joined a@20",
+        ),
+    );
+}
+
+#[test]
+fn a_lease_not_heard_of_is_lost_before_others_can_have_it_and_found_again() {
+    check(&joined(
+        "> wait 3
+         peck
+         > canary set
+         > canary del
+         > canary expired
+         proven true
+         > beat c-1 missed
+         state suspended
+         > wait 846
+         > wait 131
+         a lost expired
+         sweep
+         plant
+         list since 9 0
+         state lost
+         > beat c-1 alive
+         a holds 10
+         state connected
+         > beat c-0 lost",
+    ));
+}
+
+#[test]
+fn a_reply_for_a_session_that_was_lost_does_not_count_for_the_next() {
+    check(&joined(
+        "> join 2 b
+         join b in c-1 take nonce 2
+         > beat c-1 lost
+         release
+         a lost expired
+         join a opening c-2 yield nonce 3
+         read a
+         state lost
+         > answer join 11
+         > answer join 20
+         keep c-2
+         a holds 20
+         left a@10/10 expired, joined a@20/20
+         join b in c-2 take nonce 2
+         state connected
+         > answer join 21
+         b holds 21
+         joined b@21/21
+         answer 2 joined b@21",
+    ));
+}
+
+#[test]
+fn a_member_taken_over_ends_and_one_removed_comes_back() {
+    check(&joined("> hear set a\nread a\n> answer read a@15\na ended replaced\nleft a@10/10 replaced, joined a@15/15"));
+    check(&joined(
+        "> hear del a
+         read a
+         > answer read removed
+         a lost removed
+         left a@10/10 removed
+         join a in c-1 yield nonce 2
+         > answer join 20
+         a holds 20
+         joined a@20/20",
+    ));
+}
+
+#[test]
+fn a_join_overwritten_before_its_reply_is_replaced() {
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > hear set a
+         read a
+         > answer read a@11
+         joined a@11/11
+         > answer join 10
+         keep c-1
+         a holds 10
+         a ended replaced
+         answer 1 joined a@10",
+    ));
+}
+
+#[test]
+fn without_memory_a_join_says_so_and_a_rejoin_tries_again() {
+    check(&live(
+        "",
+        "> join 1 a\njoin a opening c-1 take nonce 1\n> answer join full\na ended left\nanswer 1 OutOfMemory",
+    ));
+    check(&joined(
+        "> beat c-1 lost
+         release
+         a lost expired
+         join a opening c-2 yield nonce 2
+         read a
+         state lost
+         > answer join full
+         warn
+         > wait 99
+         peck
+         > wait 1
+         join a opening c-3 yield nonce 2",
+    ));
+}
+
+#[test]
+fn a_membership_that_nobody_claims_is_given_back() {
+    check(&joined(
+        "> unclaimed a 9\n> unclaimed a 10\na ended left\nleave a@10\n> answer leave true\nleft a@10/10 left",
+    ));
+}
+
+#[test]
+fn close_is_repeated_until_nothing_is_left_and_answers_whoever_waits() {
+    check(&joined(
+        "> text 2 a x
+         update a@10 x nonce 2
+         > close 3
+         release
+         answer 2 Closed
+         a ended left
+         close c-1
+         > join 4 b
+         answer 4 Closed
+         > answer close 1
+         close c-1
+         > answer close 0
+         answer 3 Closed
+         state closed
+         closed",
+    ));
+}
+
+#[test]
+fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
+    check(&joined(
+        "> canary set
+         > canary del
+         > canary expired
+         proven true
+         > wait 700
+         > beat c-1 alive
+         > wait 700
+         sweep
+         plant
+         list since 9 0
+         > beat c-1 alive
+         > wait 600
+         proven false
+         enable
+         renew c-1 a
+         > answer renew a
+         read a",
+    ));
+}
+
+#[test]
+fn a_command_that_breaks_drops_the_link() {
+    check(&joined(
+        "> leave 2 a
+         a ended left
+         leave a@10
+         > answer leave broken
+         drop link Connection
+         state suspended",
+    ));
+}
