@@ -1,5 +1,6 @@
 //! Validated settings: the one place that relates ttl, heartbeat, timeouts and margins.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
@@ -108,25 +109,20 @@ impl Default for Draft {
     }
 }
 
-/// Settings that fit each other.
+/// Settings that fit each other. Read like the draft they were, with what was left out filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    pub(crate) group: String,
-    pub(crate) namespace: Option<String>,
-    pub(crate) ttl: Duration,
+    draft: Draft,
     pub(crate) heartbeat: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) command_timeout: Duration,
-    pub(crate) backoff_cap: Duration,
     pub(crate) reconcile: Duration,
-    pub(crate) notifications: Notifications,
-    pub(crate) source: EventSource,
-    pub(crate) on_conflict: OnConflict,
-    pub(crate) on_lost: OnLost,
-    pub(crate) heartbeats: Heartbeats,
-    pub(crate) stall_tolerance: Duration,
-    pub(crate) event_buffer: usize,
-    pub(crate) sweeps: bool,
+}
+
+impl Deref for Config {
+    type Target = Draft;
+
+    fn deref(&self) -> &Draft {
+        &self.draft
+    }
 }
 
 impl Draft {
@@ -155,24 +151,7 @@ impl Draft {
         if !(1..=1 << 20).contains(&self.event_buffer) {
             return Err(refused(format!("event_buffer is {}: it must be 1 to {}", self.event_buffer, 1 << 20)));
         }
-        Ok(Config {
-            group: self.group,
-            namespace: self.namespace,
-            ttl: self.ttl,
-            heartbeat,
-            connect_timeout: self.connect_timeout,
-            command_timeout: self.command_timeout,
-            backoff_cap: self.backoff_cap,
-            reconcile,
-            notifications: self.notifications,
-            source: self.source,
-            on_conflict: self.on_conflict,
-            on_lost: self.on_lost,
-            heartbeats: self.heartbeats,
-            stall_tolerance: self.stall_tolerance,
-            event_buffer: self.event_buffer,
-            sweeps: self.sweeps,
-        })
+        Ok(Config { draft: self, heartbeat, reconcile })
     }
 }
 

@@ -172,7 +172,7 @@ fn happened(event: &str) -> Happened {
 
 /// The name by which a command is answered, and the line it is shown as.
 fn command_line(command: &Command) -> (String, String) {
-    let names = |ids: &[MemberId]| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(" ");
+    let names = |ids: &[MemberId]| ids.iter().map(MemberId::as_str).collect::<Vec<_>>().join(" ");
     let line = match command {
         Command::Join { id, session, opening, contest, nonce, .. } => {
             let how = if *opening { "opening" } else { "in" };
