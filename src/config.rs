@@ -179,6 +179,11 @@ impl Config {
         self.ttl * 4
     }
 
+    /// How long a request may wait for a link and its answer.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.connect_timeout + self.command_timeout
+    }
+
     /// How long a call of the heartbeat or a ping may take: after it there must be time for another.
     pub(crate) fn pulse_timeout(&self) -> Duration {
         self.command_timeout.min(self.heartbeat)
@@ -200,7 +205,7 @@ impl Config {
             ttl: self.ttl,
             lost_after: self.lost_after(),
             reconcile: self.reconcile,
-            request_timeout: self.connect_timeout + self.command_timeout,
+            request_timeout: self.request_timeout(),
             canary_timeout: self.command_timeout,
             on_conflict: self.on_conflict,
             on_lost: self.on_lost,

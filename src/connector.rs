@@ -12,9 +12,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{self, Config, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
+use crate::direct::Direct;
 use crate::driver::{Caller, Driver, LinkReport, Publish};
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
+use crate::lock::{Holds, Lock, Locks, NamedLocks};
 use crate::member::{Member, MemberId};
 use crate::membership::Join;
 use crate::proto::Request;
@@ -54,8 +56,15 @@ struct Inner {
     view: ViewReader,
     state: watch::Receiver<State>,
     link: watch::Receiver<LinkReport>,
+    locks: Arc<Locks>,
     tracker: TaskTracker,
     _shutdown: DropGuard,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.locks.let_go();
+    }
 }
 
 impl GroupConnector {
@@ -110,6 +119,32 @@ impl GroupConnector {
     /// Once polled, it leaves even if it is dropped.
     pub async fn leave(&self, name: impl AsRef<str>) -> Result<bool, Error> {
         self.inner.caller.leave(MemberId::new(name)?).await
+    }
+
+    /// The lock of that name. Nothing happens before it is acquired.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+    /// if let Some(guard) = group.lock("nightly-report").try_acquire().await? {
+    ///     println!("ours, under token {}", guard.token());
+    ///     guard.release().await;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lock(&self, name: impl AsRef<str>) -> Lock {
+        Lock::new(self.inner.locks.clone(), name.as_ref())
+    }
+
+    /// The semaphore of that name: a lock that so many may hold at once. All who ask should ask for the same number.
+    pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Lock {
+        Lock::semaphore(self.inner.locks.clone(), name.as_ref(), permits)
+    }
+
+    /// Locks by name, without guards.
+    pub fn locks(&self) -> NamedLocks {
+        NamedLocks::new(self.inner.locks.clone())
     }
 
     /// Who is in the group, as far as this connector knows at this moment: one atomic load, no round trip, no lock,
@@ -438,17 +473,22 @@ impl GroupConnectorBuilder {
         let (caller, called) = Caller::new();
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
+        let (commands, standing) = watch::channel(None);
+        let (tenure, present) = watch::channel(None);
+        let holds = Arc::new(Holds::default());
+        let direct = Direct::new(standing, present, caller.clone(), config.request_timeout());
         let inner = Inner {
             caller,
             view: reader,
             state: state.subscribe(),
             link: link.subscribe(),
+            locks: Locks::new(direct, holds.clone(), config.reconcile),
             tracker: tracker.clone(),
             _shutdown: shutdown.clone().drop_guard(),
             config,
         };
         let (keeper, beats) = Keeper::new(dialer.clone(), tracker.clone());
-        let publish = Publish { view: writer, state, link };
+        let publish = Publish { view: writer, state, link, commands, tenure, holds };
         let settings = inner.config.settings(name, jitter);
         tracker.spawn(Driver::new(settings, dialer, keeper, beats, called, publish, shutdown).run());
         tracker.close();

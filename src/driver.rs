@@ -16,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::error::Error;
-use crate::member::{Incarnation, LeaveCause, Member, MemberId};
-use crate::proto::{Answer, Change, Command, Input, Machine, Output, Reply, Request, Settings, Standing, Tag, Ticket};
+use crate::lock::Holds;
+use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
+use crate::proto::{
+    Answer, Change, Command, Input, Machine, Moment, Output, Pulse, Reply, Request, Settings, Standing, Tag, Ticket,
+};
 use crate::state::State;
-use crate::transport::{Beat, Dialer, Keeper, Keeping, Link, Vouched};
+use crate::tenure::Tenure;
+use crate::transport::{Beat, Commands, Dialer, Keeper, Keeping, Link, Vouched};
 use crate::view::ViewWriter;
-use crate::wire::Notice;
+use crate::wire::{Bid, Notice};
 
 /// How many notifications are taken at once before their outputs are done.
 const BURST: usize = 1024;
@@ -39,6 +43,10 @@ pub(crate) struct Call {
 pub(crate) enum Release {
     Call(Call),
     Unclaimed(MemberId, Incarnation),
+    /// A lock, or a place in its queue, that nobody holds any more.
+    Bid(Bid),
+    /// The server said that this session's lease is gone.
+    LeaseLost(SessionId),
 }
 
 /// The way to the driver. It keeps nothing alive.
@@ -78,6 +86,16 @@ impl Caller {
         let (reply, answer) = oneshot::channel();
         self.releases.send(Release::Call(Call { request, reply })).map_err(|_| Error::closed())?;
         answer.await.unwrap_or_else(|_| Err(Error::closed()))
+    }
+
+    /// Gives back a lock, or a place in its queue, in the background. Where the driver is gone, so is the lock.
+    pub(crate) fn give_back(&self, bid: Bid) {
+        let _ = self.releases.send(Release::Bid(bid));
+    }
+
+    /// Passes on that the server said so.
+    pub(crate) fn lease_lost(&self, session: SessionId) {
+        let _ = self.releases.send(Release::LeaseLost(session));
     }
 
     pub(crate) async fn leave(&self, id: MemberId) -> Result<bool, Error> {
@@ -145,6 +163,10 @@ pub(crate) struct Publish {
     pub(crate) view: ViewWriter,
     pub(crate) state: watch::Sender<State>,
     pub(crate) link: watch::Sender<LinkReport>,
+    /// The connection that stands, for who goes straight to it.
+    pub(crate) commands: watch::Sender<Option<Commands>>,
+    pub(crate) tenure: watch::Sender<Option<Arc<Tenure>>>,
+    pub(crate) holds: Arc<Holds>,
 }
 
 type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, Error>)> + Send>>>;
@@ -166,7 +188,7 @@ pub(crate) struct Driver {
     tickets: HashMap<Ticket, oneshot::Sender<Result<Delivery, Error>>>,
     next_ticket: u64,
     standings: HashMap<MemberId, watch::Sender<Standing>>,
-    keeping: Option<Keeping>,
+    keeping: Option<(SessionId, Keeping)>,
     beats: watch::Receiver<Option<Beat>>,
     called: Called,
     shutdown: CancellationToken,
@@ -179,6 +201,8 @@ enum Happening {
     Notice(Result<Notice, Error>),
     Reply(Tag, Result<Reply, Error>),
     Beat,
+    /// Somebody has seen that the lease is not vouched for.
+    TenureEnded,
     Released(Release),
     Shutdown,
     Time,
@@ -246,6 +270,13 @@ impl Driver {
                 None => pending().await,
             }
         };
+        let tenure = self.publish.tenure.borrow().clone();
+        let ended = async {
+            match tenure {
+                Some(tenure) => tenure.ended().cancelled().await,
+                None => pending().await,
+            }
+        };
         let wire = async {
             match &mut self.wire {
                 Wire::Dialing(dialing) => Happening::Link(dialing.await),
@@ -259,6 +290,7 @@ impl Driver {
             Ok(()) = self.beats.changed() => Happening::Beat,
             Some(release) = self.called.releases.recv() => Happening::Released(release),
             () = self.shutdown.cancelled() => Happening::Shutdown,
+            () = ended => Happening::TenureEnded,
             () = time => Happening::Time,
         }
     }
@@ -273,6 +305,7 @@ impl Driver {
                 self.machine.handle_input(now, Input::Request(ticket, call.request));
             }
             Happening::Link(Ok(link)) => {
+                self.publish.commands.send_replace(Some(link.commands()));
                 self.wire = Wire::Up(link);
                 self.links += 1;
                 let reconnects = self.links - 1;
@@ -299,6 +332,16 @@ impl Driver {
             }
             Happening::Released(Release::Unclaimed(id, incarnation)) => {
                 self.machine.handle_input(now, Input::Unclaimed(id, incarnation));
+            }
+            Happening::Released(Release::Bid(bid)) => self.machine.handle_input(now, Input::GiveBack(bid)),
+            Happening::Released(Release::LeaseLost(session)) => {
+                let lost = Input::Beat { session, acked: Moment::ORIGIN, pulse: Pulse::Lost };
+                self.machine.handle_input(now, lost);
+            }
+            Happening::TenureEnded => {
+                self.end_tenure();
+                self.machine.handle_input(now, Input::Tick);
+                self.begin_tenure();
             }
             Happening::Shutdown => {
                 self.shutdown = CancellationToken::new();
@@ -370,6 +413,7 @@ impl Driver {
     fn redial(&mut self, error: Error) {
         tracing::debug!(%error, "no link");
         self.publish.link.send_modify(|report| report.error = Some(error));
+        self.publish.commands.send_replace(None);
         self.replies = Replies::new();
         let pause = self.pauses.next().unwrap_or(self.dialer.config().backoff_cap);
         let dialer = self.dialer.clone();
@@ -393,8 +437,21 @@ impl Driver {
                 self.publish.state.send_replace(state);
             }
             Output::Standing(id, standing) => self.stand(id, standing),
-            Output::Keep(session, acked) => self.keeping = Some(self.keeper.keep(session, acked)),
-            Output::Release => self.keeping = None,
+            Output::Keep(session, acked) => {
+                self.keeping = Some((session.clone(), self.keeper.keep(session, acked)));
+                self.begin_tenure();
+            }
+            Output::Doubt => self.end_tenure(),
+            Output::Trust => self.begin_tenure(),
+            Output::Release => {
+                self.keeping = None;
+                self.end_tenure();
+            }
+            Output::Letter(letter) => self.publish.holds.deliver(letter),
+            Output::Audited(asked, held) => {
+                let unknown = self.publish.holds.audit(asked, held);
+                self.give_back(unknown);
+            }
             Output::Proven(proven) => {
                 if proven {
                     tracing::debug!("notifications arrive");
@@ -406,6 +463,33 @@ impl Driver {
             Output::DropLink(error) => self.redial(error),
             Output::Warn(line) => tracing::warn!("{line}"),
             Output::Closed => self.done = true,
+        }
+    }
+
+    /// Whoever acquires from now on relies on the session that is kept, unless it is in doubt.
+    fn begin_tenure(&mut self) {
+        let vouched = self.keeper.vouched();
+        let kept = self.keeping.as_ref().map(|(session, _)| session.clone());
+        if let Some(session) = kept.filter(|_| vouched.holds()) {
+            self.end_tenure();
+            self.publish.tenure.send_replace(Some(Tenure::new(session, vouched)));
+        }
+    }
+
+    /// Nothing that was acquired so far can be relied on. It is given back, in case that the session lives on.
+    fn end_tenure(&mut self) {
+        if let Some(tenure) = self.publish.tenure.send_replace(None) {
+            tenure.end();
+            let lost = self.publish.holds.lose_all();
+            if self.keeping.is_some() {
+                self.give_back(lost);
+            }
+        }
+    }
+
+    fn give_back(&mut self, bids: Vec<Bid>) {
+        for bid in bids {
+            self.machine.handle_input(clock::now(), Input::GiveBack(bid));
         }
     }
 

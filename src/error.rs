@@ -14,6 +14,8 @@ pub enum ErrorKind {
     InvalidName,
     /// Metadata is too large, or does not convert to or from JSON. Found before any I/O.
     InvalidMetadata,
+    /// A value is too large, or does not convert to or from JSON.
+    InvalidValue,
     /// The server could not be reached, or the connection broke.
     Connection,
     /// The server refused the credentials, or the user lacks a right.

@@ -47,13 +47,17 @@
 mod clock;
 mod config;
 mod connector;
+mod data;
+mod direct;
 mod driver;
 mod error;
 mod events;
+mod lock;
 mod member;
 mod membership;
 mod proto;
 mod state;
+mod tenure;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
@@ -62,9 +66,11 @@ mod wire;
 
 pub use config::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
 pub use connector::{GroupConnector, GroupConnectorBuilder, Status};
+pub use data::MAX_VALUE;
 pub use error::{Error, ErrorKind};
 pub use events::{Event, Events, MemberChange, MemberChanges};
-pub use member::{Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
+pub use lock::{Fenced, Lock, LockContext, LockGuard, LockHolder, LockWaiter, NamedLocks};
+pub use member::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
 pub use membership::{Join, Membership};
 pub use redis;
 pub use state::{State, StateWatch};

@@ -127,6 +127,15 @@ number! {
     Revision
 }
 
+number! {
+    /// What a lock's holder shows to a resource: every grant of the group has a higher one, across release, expiry,
+    /// restarts and `FLUSHALL`.
+    ///
+    /// A resource that remembers the highest token it has seen and refuses lower ones cannot be written by a holder
+    /// that has lost its lock without knowing. It is a [`Revision`] of the group.
+    FencingToken
+}
+
 /// A connector's session in a group: who holds the lease.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionId(Arc<str>);

@@ -1,19 +1,26 @@
--- Give back all that a session owns, a bounded number of keys a call, and leave its last word in the lease.
+-- Give back all that a session owns, members, locks and values, a bounded number of keys a call, and leave its last
+-- word in the lease.
 --
 -- KEYS  1 lease  2 leases  3 members  4 owned  5 revision
 -- ARGV  1 prefix   2 session   3 most keys a call   4 how long the last word stays, ms
 -- Answer  how many keys the session still owns: call again until 0
 check_indexes(KEYS[3], KEYS[2])
 local members = {}
+redis.call('SREM', KEYS[4], '.')
 local owned = redis.call('SPOP', KEYS[4], ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[1], 'closed', 'PX', ARGV[4])
 for _, path in ipairs(owned) do
-  local head = head_of(ARGV[1] .. path)
-  if type(head) == 'string' and session_in(head) == ARGV[2] then
-    redis.call('DEL', ARGV[1] .. path)
-    redis.call('ZREM', KEYS[3], string.sub(path, #'members/' + 1))
-    members[#members + 1] = path
+  local id = string.match(path, '^members/(.*)$')
+  if id then
+    local head = head_of(ARGV[1] .. path)
+    if type(head) == 'string' and session_in(head) == ARGV[2] then
+      redis.call('DEL', ARGV[1] .. path)
+      redis.call('ZREM', KEYS[3], id)
+      members[#members + 1] = path
+    end
+  else
+    pcall(disown, ARGV[1], ARGV[2], path)
   end
 end
 if #members > 0 then

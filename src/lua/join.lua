@@ -50,7 +50,9 @@ if not lease then
   redis.call('ZADD', KEYS[4], number(now + ARGV[6]), session)
   redis.call('SET', KEYS[3], ARGV[5] .. number(now) .. '}', 'PX', ARGV[6])
 end
-redis.call('SADD', KEYS[5], 'members/' .. id)
+keep(KEYS[2], ARGV[7])
+keep(KEYS[4], ARGV[7])
+redis.call('SADD', KEYS[5], '.', 'members/' .. id)
 redis.call('PEXPIRE', KEYS[5], ARGV[7])
 if adopted then
   redis.call('ZREM', KEYS[4], '~' .. id)

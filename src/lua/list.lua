@@ -7,7 +7,7 @@
 -- Answer  {'same', ms to the earliest deadline or -1}
 --         {'part', that ms, revision, count, 1 if more follows or 0, then id, incarnation, revision for each}
 --         where an entry's revision is 0: no readable record; -1: another program's text
-local revision = revision_of(KEYS[3])
+local _, revision = revision_of(KEYS[3])
 local count = redis.call('ZCARD', KEYS[1])
 if revision ~= '0' and ARGV[2] == revision and tonumber(ARGV[3]) == count then
   return {'same', deadline_in(KEYS[2])}

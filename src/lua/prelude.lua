@@ -1,7 +1,9 @@
 -- Shared by every script: put before each of them.
 --
 -- next_revision(key)     the group's next revision, not yet written: max(previous + 1, TIME in microseconds)
--- revision_of(key)       the group's revision as text, '0' where there is none
+-- revision_of(key)       as text: the group's revision, '0' where there is none, and the roster's
+-- take_revision(key)     takes the next revision for what is no change of the roster; answers it and the time in ms
+-- keep(key, ms)          lets a shared key live on for that long, or for three quarters of it at the least
 -- check_indexes(a, b)    fails, before anything is written, if an index holds another type
 -- number(n)              a whole number as text; tostring would lose digits
 -- now_ms()               the server's time in milliseconds
@@ -18,17 +20,36 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The value is one number, or two where a lock or a value has taken a revision since the roster last changed.
 local function revision_of(key)
-  local revision = redis.call('GET', key) or '0'
-  if not string.match(revision, '^%d+$') then
+  local revision, roster = string.match(redis.call('GET', key) or '0', '^(%d+)/?(%d*)$')
+  if not revision then
     error('WRONGTYPE the revision is no number')
   end
-  return revision
+  return revision, roster == '' and revision or roster
+end
+
+local function after(revision, time)
+  return math.max(tonumber(revision) + 1, time[1] * 1000000 + time[2])
 end
 
 local function next_revision(key)
+  local revision = revision_of(key)
+  return after(revision, redis.call('TIME'))
+end
+
+local function take_revision(key)
   local time = redis.call('TIME')
-  return math.max(tonumber(revision_of(key)) + 1, time[1] * 1000000 + time[2])
+  local revision, roster = revision_of(key)
+  local taken = number(after(revision, time))
+  redis.call('SET', key, taken .. '/' .. roster)
+  return taken, time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function keep(key, ms)
+  if redis.call('PTTL', key) < ms * 0.75 then
+    redis.call('PEXPIRE', key, ms)
+  end
 end
 
 local function check_indexes(members, leases)

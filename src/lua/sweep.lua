@@ -1,10 +1,11 @@
--- Look at the leases that are due and take the members of dead sessions out of the group, a bounded number a call.
+-- Look at the leases that are due and take what dead sessions own from them, a bounded number a call: members leave
+-- the group, locks are handed on, values go.
 --
 -- A dead session's member keys are set to expire in 2 ms; the caller touches them 3 ms later, and Redis tells every
 -- watcher by `expired`. Writes that need memory come last, so that a server without any can still be swept.
 --
 -- KEYS  1 leases  2 members  3 revision
--- ARGV  1 prefix   2 most member keys a call   3 most leases a call
+-- ARGV  1 prefix   2 most things of dead sessions a call   3 most leases a call
 -- Answer  {ms to the earliest deadline or -1, 1 if more is due or 0, ids to touch, encoded ...}
 check_indexes(KEYS[2], KEYS[1])
 local prefix, room = ARGV[1], tonumber(ARGV[2])
@@ -26,6 +27,15 @@ for _, session in ipairs(due) do
       redis.call('ZREM', KEYS[2], id)
       changed = true
     end
+  elseif string.sub(session, 1, 1) == '=' then
+    -- To look at a value that has run out is what makes the server say so.
+    local left = redis.call('PTTL', prefix .. 'ephemerals/' .. string.sub(session, 2))
+    if left > 0 then
+      moved[#moved + 1] = {session, left}
+    else
+      redis.call('ZREM', KEYS[1], session)
+      redis.call('ZREM', prefix .. 'ephemerals', string.sub(session, 2))
+    end
   else
     local left = redis.call('PTTL', prefix .. 'leases/' .. session)
     if left == -1 then
@@ -39,13 +49,18 @@ for _, session in ipairs(due) do
       local paths = redis.call('SPOP', owned, room)
       room = room - #paths
       for _, path in ipairs(paths) do
-        local head = head_of(prefix .. path)
-        if type(head) == 'string' and session_in(head) == session then
-          local id = string.sub(path, #'members/' + 1)
-          redis.call('PEXPIRE', prefix .. path, 2)
-          redis.call('ZREM', KEYS[2], id)
-          dying[#dying + 1] = id
-          changed = true
+        local id = string.match(path, '^members/(.*)$')
+        if id then
+          local head = head_of(prefix .. path)
+          if type(head) == 'string' and session_in(head) == session then
+            redis.call('PEXPIRE', prefix .. path, 2)
+            redis.call('ZREM', KEYS[2], id)
+            dying[#dying + 1] = id
+            changed = true
+          end
+        else
+          -- What cannot be taken back, since its key is of another type, must not keep the rest.
+          pcall(disown, prefix, session, path)
         end
       end
       if redis.call('EXISTS', owned) == 0 then

@@ -8,7 +8,7 @@ use super::Moment;
 use crate::config::{OnConflict, OnLost};
 use crate::error::Error;
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Draft, Notice};
+use crate::wire::{Bid, Draft, Grip, Letter, Notice};
 
 /// What the core needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub(crate) enum Input {
     Request(Ticket, Request),
     /// This join was answered when nobody waited for it any more.
     Unclaimed(MemberId, Incarnation),
+    /// Nobody waits for this lock, or holds it, any more.
+    GiveBack(Bid),
     /// Only the time has changed.
     Tick,
 }
@@ -70,6 +72,8 @@ pub(crate) enum Pulse {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
+    /// There is to be a session.
+    Open,
     Join(MemberId, Draft),
     Rejoin(MemberId),
     Edit(MemberId, Edit),
@@ -98,6 +102,7 @@ impl Edit {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
+    Opened,
     Joined(MemberId, Incarnation),
     /// It was held already.
     Held(Incarnation),
@@ -122,8 +127,15 @@ pub(crate) enum Output {
     Standing(MemberId, Standing),
     /// The lease to keep alive from now on, acknowledged when sent at this moment.
     Keep(SessionId, Moment),
+    /// The lease cannot be vouched for any more, or can be again.
+    Doubt,
+    Trust,
     /// There is no lease any more.
     Release,
+    /// What came for the holders and waiters of locks.
+    Letter(Letter),
+    /// All the locks that the session held, asked for from this moment on.
+    Audited(Moment, Vec<Grip>),
     /// Notifications have been proven to arrive, or not to.
     Proven(bool),
     /// The link is of no use: make a new one.
@@ -177,15 +189,56 @@ pub(crate) struct Known {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Command {
-    Join { id: MemberId, session: SessionId, opening: bool, contest: Contest, nonce: u64, draft: Draft },
-    Update { id: MemberId, session: SessionId, incarnation: Incarnation, joined_at_ms: u64, nonce: u64, draft: Draft },
-    Leave { id: MemberId, session: SessionId, incarnation: Option<Incarnation> },
-    Close { session: SessionId },
-    Renew { session: SessionId, ids: Vec<MemberId> },
+    Open {
+        session: SessionId,
+    },
+    Join {
+        id: MemberId,
+        session: SessionId,
+        opening: bool,
+        contest: Contest,
+        nonce: u64,
+        draft: Draft,
+    },
+    Update {
+        id: MemberId,
+        session: SessionId,
+        incarnation: Incarnation,
+        joined_at_ms: u64,
+        nonce: u64,
+        draft: Draft,
+    },
+    Leave {
+        id: MemberId,
+        session: SessionId,
+        incarnation: Option<Incarnation>,
+    },
+    Close {
+        session: SessionId,
+    },
+    Renew {
+        session: SessionId,
+        ids: Vec<MemberId>,
+    },
+    /// Renewal of the locks and values, from this place on.
+    Extend {
+        session: SessionId,
+        cursor: u64,
+    },
+    Release {
+        bid: Bid,
+    },
     Sweep,
-    Touch { ids: Vec<MemberId> },
-    List { known: Option<Known>, after: Option<Incarnation> },
-    Read { wanted: Vec<(MemberId, Option<SessionId>)> },
+    Touch {
+        ids: Vec<MemberId>,
+    },
+    List {
+        known: Option<Known>,
+        after: Option<Incarnation>,
+    },
+    Read {
+        wanted: Vec<(MemberId, Option<SessionId>)>,
+    },
     PlantCanary,
     TouchCanary,
     EnableNotifications,
@@ -195,6 +248,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     Done,
+    Opened,
     Joined { incarnation: Incarnation, revision: Revision, joined_at_ms: u64 },
     Conflict { holder: String },
     Lost,
@@ -202,6 +256,8 @@ pub(crate) enum Reply {
     Left(bool),
     Closed { remaining: u64 },
     Renewed { strangers: Vec<MemberId> },
+    Extended { cursor: u64, held: Vec<Grip> },
+    Released(bool),
     Swept { due: Option<Duration>, more: bool, dying: Vec<MemberId> },
     Unchanged { due: Option<Duration> },
     Part { due: Option<Duration>, known: Known, more: bool, entries: Vec<Entry> },

@@ -3,6 +3,7 @@
 //! Whoever drives it calls [`Machine::handle_input`], takes everything out of [`Machine::poll_output`], and calls
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
+mod acquisition;
 mod io;
 mod moment;
 mod outbox;
@@ -14,6 +15,7 @@ mod simulation;
 mod transcripts;
 mod upkeep;
 
+pub(crate) use acquisition::{Acquired, Acquisition, Step};
 pub(crate) use io::*;
 pub(crate) use moment::Moment;
 
@@ -123,6 +125,7 @@ impl Machine {
                 self.session.request(now, ticket, request, &mut self.out);
             }
             Input::Unclaimed(id, incarnation) => self.session.unclaimed(now, &id, incarnation, &mut self.out),
+            Input::GiveBack(bid) => self.session.give_back(bid),
             Input::Tick => {}
         }
         self.tick(now);
@@ -164,6 +167,7 @@ impl Machine {
             _ if !self.is_attached() => {}
             Notice::Member(id, happened) => self.roster.hint(id, happened),
             Notice::Canary(happened) => self.upkeep.canary(happened, &mut self.out),
+            Notice::Letter(letter) => self.out.push(Output::Letter(letter)),
             Notice::Stray(key) => {
                 self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
             }

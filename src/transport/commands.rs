@@ -15,6 +15,7 @@ use crate::wire::{Keys, encode, record_head, record_tail};
 /// How many member keys one sweep or close may take, so that no call stops the server for long.
 const SWEEP_KEYS: usize = 500;
 const SWEEP_LEASES: usize = 64;
+const EXTEND_KEYS: usize = 500;
 const CLOSE_KEYS: usize = 1000;
 const LIST_ENTRIES: usize = 500;
 /// How many bytes of records one read may bring.
@@ -31,6 +32,7 @@ pub(super) struct Context {
     pub(super) config: Config,
     pub(super) keys: Keys,
     pub(super) canary: String,
+    pub(super) inbox: String,
     /// The start of a lease's value, which says who holds it.
     pub(super) holder: String,
 }
@@ -42,7 +44,7 @@ pub(crate) struct Commands {
     pub(super) context: Arc<Context>,
 }
 
-fn ms(duration: Duration) -> u64 {
+pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -51,16 +53,39 @@ impl Commands {
     pub(crate) async fn run(mut self, command: Command) -> Result<Reply, Error> {
         let name = name(&command);
         let limit = self.context.config.command_timeout;
-        match tokio::time::timeout(limit, self.call(name, command)).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}"))),
-        }
+        within(name, limit, self.call(name, command)).await
     }
 
     async fn call(&mut self, name: &'static str, command: Command) -> Result<Reply, Error> {
         let context = self.context.clone();
         let (keys, config) = (&context.keys, &context.config);
         match command {
+            Command::Open { session } => {
+                let mut script = scripts::OPEN.key(keys.lease(session.as_str()));
+                script
+                    .key(keys.leases())
+                    .key(keys.owned(session.as_str()))
+                    .arg(session.as_str())
+                    .arg(&context.holder)
+                    .arg(ms(config.ttl))
+                    .arg(ms(config.safety()));
+                replies::reply(name, self.invoke(name, &script).await?, replies::opened)
+            }
+            Command::Extend { session, cursor } => {
+                let mut script = scripts::EXTEND.key(keys.owned(session.as_str()));
+                script
+                    .key(keys.members())
+                    .key(keys.leases())
+                    .key(keys.ephemerals())
+                    .arg(keys.prefix())
+                    .arg(session.as_str())
+                    .arg(ms(config.safety()))
+                    .arg(cursor)
+                    .arg(EXTEND_KEYS);
+                let value = self.invoke(name, &script).await?;
+                replies::reply(name, value, |items| replies::extended(items, &session))
+            }
+            Command::Release { bid } => self.release_once(&bid).await.map(Reply::Released),
             Command::Join { id, session, opening, contest, nonce, draft } => {
                 let tail = record_tail(&draft).map_err(|error| {
                     Error::caused_by(ErrorKind::InvalidMetadata, format!("the record of {id:?} is no JSON"), error)
@@ -123,7 +148,7 @@ impl Commands {
                     .arg(keys.prefix())
                     .arg(session.as_str())
                     .arg(CLOSE_KEYS)
-                    .arg(ms(LAST_WORD));
+                    .arg(ms(LAST_WORD.min(config.safety())));
                 replies::reply(name, self.invoke(name, &script).await?, replies::closed)
             }
             Command::Renew { session, ids } => {
@@ -187,14 +212,29 @@ impl Commands {
         done.map(|_| Reply::Done).map_err(|error| Error::from_redis(name, error))
     }
 
-    async fn invoke(&mut self, name: &str, script: &ScriptInvocation<'_>) -> Result<Value, Error> {
+    pub(super) async fn invoke(&mut self, name: &str, script: &ScriptInvocation<'_>) -> Result<Value, Error> {
         script.invoke_async(&mut self.connection).await.map_err(|error| Error::from_redis(name, error))
+    }
+}
+
+/// What a call answers, if it does so in time.
+pub(super) async fn within<T>(
+    name: &str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}"))),
     }
 }
 
 /// What a command is called in errors.
 fn name(command: &Command) -> &'static str {
     match command {
+        Command::Open { .. } => "opening of the session",
+        Command::Extend { .. } => "renewal of what the session owns",
+        Command::Release { .. } => "release",
         Command::Join { .. } => "join",
         Command::Update { .. } => "update",
         Command::Leave { .. } => "leave",

@@ -77,6 +77,11 @@ impl Vouched {
         clock::now() < *self.0.borrow()
     }
 
+    /// For how long it is vouched for from now on.
+    pub(crate) fn rest(&self) -> Duration {
+        self.0.borrow().since(clock::now())
+    }
+
     /// Waits until it is vouched for longer than before. Whoever could do that is gone: `None`.
     pub(crate) async fn extended(&mut self) -> Option<()> {
         self.0.changed().await.ok()

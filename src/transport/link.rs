@@ -17,7 +17,7 @@ use super::commands::{Commands, Context};
 use super::flags;
 use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
-use crate::wire::{Notice, keyevent, keyspace};
+use crate::wire::{Letter, Notice, keyevent, keyspace};
 
 /// The events that a keyevent source listens to.
 const EVENTS: [&str; 11] = [
@@ -62,7 +62,7 @@ impl Dialer {
         let keys = config.keys();
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
         let holder = format!("{{\"host\":{host},\"pid\":{},\"since\":", std::process::id());
-        let context = Context { canary: keys.canary(connector), holder, keys, config };
+        let context = Context { canary: keys.canary(connector), inbox: keys.inbox(connector), holder, keys, config };
         Ok(Self { client, context: Arc::new(context), tracker })
     }
 
@@ -108,6 +108,7 @@ impl Dialer {
 
     async fn subscribe(&self, sink: &mut PubSubSink, limit: Duration) -> Result<(), Error> {
         let (context, db) = (&self.context, self.client.get_connection_info().redis_settings().db());
+        within(&format!("SUBSCRIBE {}", context.inbox), limit, sink.subscribe(&context.inbox)).await?;
         match self.config().source {
             EventSource::Keyspace => {
                 let pattern = format!("__keyspace@{db}__:{}", context.keys.member_pattern());
@@ -189,6 +190,12 @@ impl Link {
                 return Err(Error::new(ErrorKind::Connection, "the subscription's connection was closed"));
             };
             let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
+            if channel == context.inbox {
+                if let Some(letter) = Letter::parse(payload) {
+                    return Ok(Notice::Letter(letter));
+                }
+                continue;
+            }
             if let Some(notice) = parse(&context.keys, &context.canary, channel.as_bytes(), payload) {
                 return Ok(notice);
             }

@@ -1,12 +1,16 @@
 //! Everything that touches a socket. It decides nothing about membership.
 
 mod commands;
+mod fences;
 mod flags;
 mod heartbeat;
 mod link;
+mod locks;
 mod replies;
 mod scripts;
 
 pub(crate) use commands::Commands;
+pub(crate) use fences::FencedWrite;
 pub(crate) use heartbeat::{Beat, Keeper, Keeping, Vouched};
 pub(crate) use link::{Dialer, Link};
+pub(crate) use redis::FromRedisValue;

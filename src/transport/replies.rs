@@ -8,7 +8,7 @@ use redis::Value;
 use crate::error::{Error, ErrorKind};
 use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
 use crate::proto::{Entry, Finding, Known, Reply, Written};
-use crate::wire::{Draft, Record, decode, parse};
+use crate::wire::{Draft, Grip, Record, decode, parse};
 
 /// Turns an answer into a reply, or says that it is not what the script promises.
 pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Option<Reply>) -> Result<Reply, Error> {
@@ -19,7 +19,7 @@ pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Optio
     }
 }
 
-fn number(value: &Value) -> Option<u64> {
+pub(super) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
@@ -27,7 +27,7 @@ fn number(value: &Value) -> Option<u64> {
     }
 }
 
-fn text(value: &Value) -> Option<&[u8]> {
+pub(super) fn text(value: &Value) -> Option<&[u8]> {
     match value {
         Value::BulkString(text) => Some(text),
         Value::SimpleString(text) => Some(text.as_bytes()),
@@ -45,6 +45,16 @@ fn due(value: &Value) -> Option<Option<Duration>> {
         Value::Int(-1) => Some(None),
         other => number(other).map(|ms| Some(Duration::from_millis(ms))),
     }
+}
+
+pub(super) fn opened(items: &[Value]) -> Option<Reply> {
+    Some(if number(items.first()?)? == 1 { Reply::Opened } else { Reply::Lost })
+}
+
+pub(super) fn extended(items: &[Value], session: &SessionId) -> Option<Reply> {
+    let (cursor, held) = items.split_first()?;
+    let grip = |pair: &[Value]| Grip::of_path(session, text(&pair[0])?, number(&pair[1])?);
+    Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(2).map(grip).collect::<Option<_>>()? })
 }
 
 pub(super) fn joined(items: &[Value]) -> Option<Reply> {

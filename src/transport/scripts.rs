@@ -11,12 +11,37 @@ macro_rules! script {
     };
 }
 
+/// A script that gives something back, or takes what was given back.
+macro_rules! estate_script {
+    ($name:ident, $file:literal) => {
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!("../lua/prelude.lua"),
+                include_str!("../lua/estate.lua"),
+                include_str!($file)
+            ))
+        });
+    };
+}
+
+script!(OPEN, "../lua/open.lua");
 script!(JOIN, "../lua/join.lua");
 script!(UPDATE, "../lua/update.lua");
 script!(LEAVE, "../lua/leave.lua");
-script!(CLOSE, "../lua/close.lua");
+estate_script!(CLOSE, "../lua/close.lua");
 script!(HEARTBEAT, "../lua/heartbeat.lua");
 script!(RENEW, "../lua/renew.lua");
-script!(SWEEP, "../lua/sweep.lua");
+estate_script!(SWEEP, "../lua/sweep.lua");
 script!(LIST, "../lua/list.lua");
 script!(READ, "../lua/read.lua");
+estate_script!(EXTEND, "../lua/extend.lua");
+estate_script!(ACQUIRE, "../lua/acquire.lua");
+estate_script!(RELEASE, "../lua/release.lua");
+estate_script!(BREAK, "../lua/break.lua");
+estate_script!(FENCE, "../lua/fence.lua");
+
+/// What is put before a script of the user's.
+pub(super) const FENCED: &str =
+    concat!(include_str!("../lua/prelude.lua"), include_str!("../lua/estate.lua"), include_str!("../lua/fenced.lua"));
+
+estate_script!(INSPECT, "../lua/inspect.lua");

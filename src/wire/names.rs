@@ -41,8 +41,24 @@ pub(crate) fn encode(name: &str) -> String {
     encoded
 }
 
+/// The one encoding of a path: a name in which a slash stays one.
+pub(crate) fn encode_path(path: &str) -> String {
+    path.split('/').map(encode).collect::<Vec<_>>().join("/")
+}
+
+/// The path that has this encoding, or `None` where no valid path has.
+pub(crate) fn decode_path(encoded: &[u8]) -> Option<String> {
+    let part = |part| decode_part(part).filter(|part| !part.contains('/'));
+    let parts: Option<Vec<_>> = encoded.split(|byte| *byte == b'/').map(part).collect();
+    Some(parts?.join("/")).filter(|path| (1..=MAX_NAME).contains(&path.len()))
+}
+
 /// The name that has this encoding, or `None` where no valid name has.
 pub(crate) fn decode(encoded: &[u8]) -> Option<String> {
+    decode_part(encoded).filter(|name| (1..=MAX_NAME).contains(&name.len()))
+}
+
+fn decode_part(encoded: &[u8]) -> Option<String> {
     fn digit(byte: u8) -> Option<u8> {
         match byte {
             b'0'..=b'9' => Some(byte - b'0'),
@@ -65,7 +81,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Option<String> {
             return None;
         }
     }
-    String::from_utf8(name).ok().filter(|name| (1..=MAX_NAME).contains(&name.len()))
+    String::from_utf8(name).ok()
 }
 
 /// The names of one group's keys, all in one hash slot.
@@ -114,6 +130,24 @@ impl Keys {
         format!("{}revision", self.prefix)
     }
 
+    /// What stands under this path, which is encoded.
+    pub(crate) fn at(&self, folder: &str, path: &str) -> String {
+        format!("{}{folder}/{path}", self.prefix)
+    }
+
+    pub(crate) fn ephemerals(&self) -> String {
+        format!("{}ephemerals", self.prefix)
+    }
+
+    pub(crate) fn persistent(&self) -> String {
+        format!("{}persistent", self.prefix)
+    }
+
+    /// The channel of the letters to this connector.
+    pub(crate) fn inbox(&self, connector: &str) -> String {
+        format!("{}inbox/{connector}", self.prefix)
+    }
+
     pub(crate) fn canary(&self, connector: &str) -> String {
         format!("{}canaries/{connector}", self.prefix)
     }
@@ -145,6 +179,18 @@ mod tests {
             assert_eq!(decode(other.as_bytes()), None, "{other}");
         }
         assert_eq!(decode("a".repeat(MAX_NAME + 1).as_bytes()), None);
+    }
+
+    #[test]
+    fn a_path_keeps_its_slashes() {
+        for path in ["a", "a/b", "/", "//a/", "a b/%2F/*"] {
+            let encoded = encode_path(path);
+            assert_eq!(encoded.matches('/').count(), path.matches('/').count());
+            assert_eq!(decode_path(encoded.as_bytes()).as_deref(), Some(path));
+        }
+        for other in ["", "a%2Fb", "%", "a b", "%41/b"] {
+            assert_eq!(decode_path(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
 
+use super::lock::Letter;
 use super::names::{Keys, decode};
 use crate::member::MemberId;
 
@@ -35,6 +36,7 @@ impl Happened {
 pub(crate) enum Notice {
     Member(MemberId, Happened),
     Canary(Happened),
+    Letter(Letter),
     /// A key among the member keys that no name encodes to.
     Stray(String),
 }

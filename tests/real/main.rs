@@ -5,6 +5,7 @@
 mod bad_days;
 mod bad_input;
 mod bad_input_dropped;
+mod locks;
 mod membership;
 mod scale;
 mod scripts;

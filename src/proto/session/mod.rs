@@ -1,7 +1,7 @@
 //! This connector's session: its lease, the members that live by it, and the requests that wait to be done.
 //!
-//! The first join opens the session; while it is under way the others wait, so that no late opening can revive a
-//! lease that has been lost. A request keeps its nonce when it is sent again over a new link, so that a lost reply
+//! The first join, lock or value opens the session; while it is under way the others wait, so that no late opening can
+//! revive a lease that has been lost. A request keeps its nonce when it is sent again over a new link, so that a lost reply
 //! is not a second join.
 
 mod replies;
@@ -19,10 +19,13 @@ use super::outbox::Outbox;
 use crate::config::{OnConflict, OnLost};
 use crate::error::{Error, ErrorKind};
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId, check_tags};
-use crate::wire::Draft;
+use crate::wire::{Bid, Draft, Grip};
 
 /// How many own members one renewal of the safety ttl covers.
 const RENEW_CHUNK: usize = 500;
+
+/// How long after a renewal of the safety ttl the next one comes, in ttls.
+const RENEW_EVERY: u32 = 2;
 
 /// How many commands may be under way at once: each is timed from its sending, and must not wait for the others.
 const WINDOW: usize = 256;
@@ -73,6 +76,8 @@ enum Act {
     Edit(MemberId, Edit),
     Leave(MemberId, Option<Incarnation>),
     Close(SessionId),
+    Open,
+    GiveBack(Bid),
 }
 
 #[derive(Debug)]
@@ -86,6 +91,12 @@ enum Flight {
         draft: Draft,
     },
     Renew,
+    /// What the session holds, as far as it has been told, since this moment.
+    Extend {
+        session: SessionId,
+        sent: Moment,
+        held: Vec<Grip>,
+    },
 }
 
 /// A record of ours, and how many hints had been settled when it was sent: what was read since may be newer.
@@ -178,7 +189,7 @@ impl Session {
         while self.flying.len() < WINDOW
             && let Some(op) = self.waiting.pop_front()
         {
-            if matches!((&op.act, &self.lease), (Act::Join(..), Lease::Opening)) {
+            if matches!((&op.act, &self.lease), (Act::Join(..) | Act::Open, Lease::Opening)) {
                 self.waiting.push_front(op);
                 break;
             }
@@ -217,27 +228,29 @@ impl Session {
                     }
                 };
                 draft = own.draft.clone();
+                let (id, contest) = (id.clone(), *contest);
                 let (session, opening) = match lease {
                     Lease::Held { session, .. } => {
                         orphan = op.opens.take();
                         (session.clone(), false)
                     }
-                    Lease::Absent | Lease::Opening => {
-                        let session = op.opens.clone().unwrap_or_else(|| {
-                            self.sessions += 1;
-                            SessionId::new(format!("{}-{}", self.settings.connector, self.sessions))
-                        });
-                        op.opens = Some(session.clone());
-                        (session, true)
-                    }
+                    Lease::Absent | Lease::Opening => (self.opening(&mut op), true),
                 };
-                let command =
-                    Command::Join { id: id.clone(), session, opening, contest: *contest, nonce, draft: draft.clone() };
-                if opening {
-                    self.lease = Lease::Opening;
-                }
-                command
+                Command::Join { id, session, opening, contest, nonce, draft: draft.clone() }
             }
+            (Act::Open, Lease::Held { doubted, .. }) => {
+                let doubt = || Error::new(ErrorKind::Timeout, "the lease is in doubt: the server does not answer");
+                answer(out, op.ticket, if *doubted { Err(doubt()) } else { Ok(Answer::Opened) });
+                let orphan = op.opens.take().map(|session| self.op(None, None, Act::Close(session)));
+                self.waiting.extend(orphan);
+                return;
+            }
+            (Act::Open, Lease::Absent | Lease::Opening) => Command::Open { session: self.opening(&mut op) },
+            (Act::GiveBack(bid), Lease::Held { session, .. }) if *session == bid.grip.session => {
+                Command::Release { bid: bid.clone() }
+            }
+            // What belonged to a lost session has gone with it.
+            (Act::GiveBack(_), _) => return,
             (Act::Edit(id, edit), Lease::Held { session, .. }) => {
                 let Some((own, Hold::Held { incarnation, joined_at_ms })) =
                     self.own.get(id).map(|own| (own, &own.hold))
@@ -275,6 +288,8 @@ impl Session {
             (Act::Close(session), _) => Command::Close { session: session.clone() },
         };
         let (Command::Join { session, .. }
+        | Command::Open { session }
+        | Command::Release { bid: Bid { grip: Grip { session, .. }, .. } }
         | Command::Update { session, .. }
         | Command::Leave { session, .. }
         | Command::Close { session }) = &command
@@ -290,12 +305,24 @@ impl Session {
         }
     }
 
+    /// The session that this operation opens, the same one at every attempt.
+    fn opening(&mut self, op: &mut Op) -> SessionId {
+        self.lease = Lease::Opening;
+        let session = op.opens.clone().unwrap_or_else(|| {
+            self.sessions += 1;
+            SessionId::new(format!("{}-{}", self.settings.connector, self.sessions))
+        });
+        op.opens = Some(session.clone());
+        session
+    }
+
     fn renew(&mut self, now: Moment, out: &mut Outbox) {
         let Lease::Held { session, renew_at, .. } = &mut self.lease else { return };
         if now < *renew_at {
             return;
         }
-        *renew_at = now + 2 * self.settings.ttl;
+        *renew_at = now + RENEW_EVERY * self.settings.ttl;
+        let session = session.clone();
         let held: Vec<_> = self
             .own
             .iter()
@@ -306,6 +333,13 @@ impl Session {
             let tag = out.command(Command::Renew { session: session.clone(), ids: ids.to_vec() });
             self.flying.insert(tag, Flight::Renew);
         }
+        self.extend(session, now, 0, Vec::new(), out);
+    }
+
+    /// Renews what else the session owns, from this place on.
+    fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<Grip>, out: &mut Outbox) {
+        let tag = out.command(Command::Extend { session: session.clone(), cursor });
+        self.flying.insert(tag, Flight::Extend { session, sent, held });
     }
 
     /// Puts an operation that was not answered back where it came from.
@@ -356,6 +390,7 @@ impl Session {
             && now >= *acked + self.settings.lost_after
         {
             *doubted = true;
+            out.push(Output::Doubt);
             for (id, own) in &self.own {
                 if let Hold::Held { .. } = own.hold {
                     out.push(Output::Standing(id.clone(), Standing::Lost(LeaveCause::Expired)));
@@ -377,6 +412,8 @@ impl Act {
             Self::Edit(..) => "update",
             Self::Leave(..) => "leave",
             Self::Close(_) => "close",
+            Self::Open => "open a session",
+            Self::GiveBack(_) => "release",
         }
     }
 }

@@ -16,8 +16,22 @@ impl Session {
         match (flight, reply) {
             (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
             (Flight::Renew, Ok(_)) => {}
-            (Flight::Renew, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
-            (Flight::Renew, Err(error)) => out.push(Output::Warn(format!("the safety ttl was not renewed: {error}"))),
+            (Flight::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
+                held.extend(more);
+                let is_ours = matches!(&self.lease, Lease::Held { session: ours, .. } if *ours == session);
+                match cursor {
+                    _ if !is_ours => {}
+                    0 => out.push(Output::Audited(sent, held)),
+                    _ => self.extend(session, sent, cursor, held, out),
+                }
+            }
+            (Flight::Extend { .. }, Ok(_)) => {}
+            (Flight::Renew | Flight::Extend { .. }, Err(error)) if error.is_of_the_link() => {
+                effects.broken = Some(error);
+            }
+            (Flight::Renew | Flight::Extend { .. }, Err(error)) => {
+                out.push(Output::Warn(format!("the safety ttl was not renewed: {error}")))
+            }
             (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
             (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
             (Flight::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
@@ -35,9 +49,9 @@ impl Session {
     /// Whether what this did for a session does not count any more, since that session has been lost meanwhile.
     fn is_outlived(&self, op: &Op, session: &SessionId) -> bool {
         let counts = match (&op.act, &self.lease) {
-            (Act::Join(..) | Act::Edit(..), Lease::Held { session: ours, .. }) => ours == session,
-            (Act::Join(..) | Act::Edit(..), Lease::Absent | Lease::Opening) => op.opens.is_some(),
-            (Act::Leave(..) | Act::Close(_), _) => true,
+            (Act::Join(..) | Act::Edit(..) | Act::Open, Lease::Held { session: ours, .. }) => ours == session,
+            (Act::Join(..) | Act::Edit(..) | Act::Open, Lease::Absent | Lease::Opening) => op.opens.is_some(),
+            (Act::Leave(..) | Act::Close(_) | Act::GiveBack(_), _) => true,
         };
         !counts
     }
@@ -55,12 +69,7 @@ impl Session {
     ) {
         match (op.act.clone(), reply) {
             (Act::Join(id, _), Reply::Joined { incarnation, revision, joined_at_ms }) => {
-                if let Some(session) = &op.opens {
-                    let renew_at = now + 2 * self.settings.ttl;
-                    self.lease = Lease::Held { session: session.clone(), acked: sent, doubted: false, renew_at };
-                    (self.lost, self.missing_beats) = (false, false);
-                    out.push(Output::Keep(session.clone(), sent));
-                }
+                self.opened(now, sent, &op, out);
                 let Lease::Held { session, .. } = &self.lease else { return };
                 if let Some(Hold::Rejoining { last, cause }) = self.own.get(&id).map(|own| &own.hold) {
                     effects.departed.push((id.clone(), *last, *cause));
@@ -91,6 +100,13 @@ impl Session {
                 );
                 effects.answer(op.ticket, Err(Error::new(ErrorKind::Conflict, message)));
             }
+            (Act::Open, Reply::Opened) => {
+                self.opened(now, sent, &op, out);
+                // No view has to show it.
+                answer(out, op.ticket, Ok(Answer::Opened));
+            }
+            (Act::Open, Reply::Lost) => self.waiting.push_front(Op { opens: None, ..op }),
+            (Act::GiveBack(_), _) => {}
             (Act::Join(..), Reply::Lost) => {
                 if op.opens.is_none() {
                     self.lease_lost(effects, out);
@@ -133,6 +149,15 @@ impl Session {
         }
     }
 
+    /// The session that this operation was to open stands, its lease acknowledged when sent then.
+    fn opened(&mut self, now: Moment, sent: Moment, op: &Op, out: &mut Outbox) {
+        let Some(session) = &op.opens else { return };
+        let renew_at = now + RENEW_EVERY * self.settings.ttl;
+        self.lease = Lease::Held { session: session.clone(), acked: sent, doubted: false, renew_at };
+        (self.lost, self.missing_beats) = (false, false);
+        out.push(Output::Keep(session.clone(), sent));
+    }
+
     pub(super) fn edit_over(&mut self, id: &MemberId) {
         if let Some(own) = self.own.get_mut(id) {
             own.editing = false;
@@ -167,7 +192,10 @@ impl Session {
                 self.edit_over(&id.clone());
                 answer(out, op.ticket, Err(error));
             }
-            Act::Leave(..) | Act::Close(_) => answer(out, op.ticket, Err(error)),
+            Act::GiveBack(bid) => {
+                out.push(Output::Warn(format!("lock {:?} was not given back: {error}", bid.grip.name)))
+            }
+            Act::Leave(..) | Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
         }
     }
 
@@ -188,6 +216,7 @@ impl Session {
         match pulse {
             Pulse::Alive => {
                 if std::mem::take(doubted) {
+                    out.push(Output::Trust);
                     for (id, own) in &self.own {
                         if let Hold::Held { incarnation, .. } = own.hold {
                             out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));

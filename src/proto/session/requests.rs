@@ -23,8 +23,20 @@ impl Session {
                 }
             }
             Request::Leave(id) => self.leave(ticket, deadline, &id, out),
+            Request::Open => {
+                let op = self.op(Some(ticket), deadline, Act::Open);
+                self.waiting.push_back(op);
+            }
             Request::Sync => {}
             Request::Close => self.close(ticket, deadline, out),
+        }
+    }
+
+    /// Gives a lock back, or a place in its queue, for as long as its session lives.
+    pub(crate) fn give_back(&mut self, bid: Bid) {
+        if !self.closing {
+            let op = self.op(None, None, Act::GiveBack(bid));
+            self.waiting.push_back(op);
         }
     }
 
@@ -109,7 +121,7 @@ impl Session {
         out.push(Output::Release);
         let flying = self.flying.drain().filter_map(|(_, flight)| match flight {
             Flight::Op { op, .. } => Some(op),
-            Flight::Renew => None,
+            Flight::Renew | Flight::Extend { .. } => None,
         });
         let waiting = self.waiting.drain(..).chain(self.delayed.drain(..).map(|(_, op)| op));
         let mut sessions = BTreeSet::new();
@@ -162,7 +174,7 @@ impl Session {
         let edits = self.with_edits.iter().filter_map(|id| self.own.get(id)).flat_map(|own| &own.edits);
         let flying = self.flying.values().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
-            Flight::Renew => None,
+            Flight::Renew | Flight::Extend { .. } => None,
         });
         let rest = self.waiting.iter().chain(edits).chain(flying).filter_map(|op| op.deadline);
         self.expire_at = rest.min().map(|at| at.max(now + EXPIRE_PAUSE));
@@ -174,16 +186,17 @@ impl Session {
                 Error::new(ErrorKind::Timeout, message)
             };
             answer(out, op.ticket, Err(error));
-            if let Act::Join(id, _) = op.act {
-                self.forget(&id, out);
-                match op.opens {
-                    _ if !op.uncertain => {}
-                    Some(session) => {
-                        let close = self.op(None, None, Act::Close(session));
-                        self.waiting.push_back(close);
-                    }
-                    None => self.take_back(now, id, None),
+            if let Act::Join(id, _) = &op.act {
+                self.forget(id, out);
+            }
+            match (op.act, op.opens) {
+                _ if !op.uncertain => {}
+                (Act::Join(..) | Act::Open, Some(session)) => {
+                    let close = self.op(None, None, Act::Close(session));
+                    self.waiting.push_back(close);
                 }
+                (Act::Join(id, _), None) => self.take_back(now, id, None),
+                _ => {}
             }
         }
     }

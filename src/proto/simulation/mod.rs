@@ -102,6 +102,7 @@ impl Client {
             Output::Keep(session, acked) => self.keeping = Some((session, acked, acked + HEARTBEAT)),
             Output::Release => self.keeping = None,
             Output::DropLink(_) => self.dropped = true,
+            Output::Doubt | Output::Trust | Output::Letter(_) | Output::Audited(..) => {}
             Output::Confirmed(_) | Output::State(_) | Output::Proven(_) | Output::Warn(_) | Output::Closed => {}
         }
     }

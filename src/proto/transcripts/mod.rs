@@ -9,7 +9,7 @@ use super::*;
 use crate::config::{OnConflict, OnLost};
 use crate::error::ErrorKind;
 use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::Draft;
+use crate::wire::{Draft, Grip};
 
 const TTL: Duration = Duration::from_millis(1000);
 
@@ -82,6 +82,8 @@ impl Script {
             }
             ["leave", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Leave(id(name))),
             ["rejoin", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Rejoin(id(name))),
+            ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open),
+            ["give-back", bid] => Input::GiveBack(grip(bid).into()),
             ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
             ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
             ["unclaimed", name, incarnation] => Input::Unclaimed(id(name), Incarnation::new(number(incarnation))),
@@ -121,6 +123,7 @@ impl Script {
             }
             Output::Answer(ticket, Ok(answer)) => match answer {
                 Answer::Joined(name, incarnation) => format!("answer {} joined {name}@{incarnation}", ticket.0),
+                Answer::Opened => format!("answer {} opened", ticket.0),
                 Answer::Held(incarnation) => format!("answer {} held {incarnation}", ticket.0),
                 Answer::Left(left) => format!("answer {} left {left}", ticket.0),
                 other => format!("answer {} {other:?}", ticket.0),
@@ -150,6 +153,10 @@ impl Script {
             Output::Standing(name, Standing::Ended(cause)) => format!("{name} ended {cause}"),
             Output::Keep(session, _) => format!("keep {session}"),
             Output::Release => "release".into(),
+            Output::Doubt => "doubt".into(),
+            Output::Trust => "trust".into(),
+            Output::Letter(letter) => format!("letter {letter:?}"),
+            Output::Audited(_, held) => format!("audited {}", grips(&held)),
             Output::Proven(proven) => format!("proven {proven}"),
             Output::DropLink(error) => format!("drop link {:?}", error.kind()),
             Output::Warn(_) => "warn".into(),
@@ -157,6 +164,16 @@ impl Script {
             Output::Confirmed(_) => return None,
         })
     }
+}
+
+/// `name#nonce` of the session `c-1`.
+fn grip(text: &str) -> Grip {
+    let (name, nonce) = text.split_once('#').unwrap_or_else(|| panic!("{text:?} is no grip"));
+    Grip { session: SessionId::new("c-1"), nonce: number(nonce), name: name.into(), shared: false }
+}
+
+fn grips(grips: &[Grip]) -> String {
+    grips.iter().map(|grip| format!("{}#{}", grip.name, grip.nonce)).collect::<Vec<_>>().join(" ")
 }
 
 fn happened(event: &str) -> Happened {
@@ -186,6 +203,9 @@ fn command_line(command: &Command) -> (String, String) {
         }
         Command::Close { session } => format!("close {session}"),
         Command::Renew { session, ids } => format!("renew {session} {}", names(ids)),
+        Command::Open { session } => format!("open {session}"),
+        Command::Extend { session, cursor } => format!("extend {session} from {cursor}"),
+        Command::Release { bid } => format!("release {}", grips(std::slice::from_ref(&bid.grip))),
         Command::Sweep => "sweep".into(),
         Command::Touch { ids } => format!("touch {}", names(ids)),
         Command::List { known, after } => {
@@ -221,6 +241,12 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         ("update", [at]) => Reply::Updated { revision: Revision::new(number(at)) },
         ("leave", [left]) => Reply::Left(*left == "true"),
         ("close", [remaining]) => Reply::Closed { remaining: number(remaining) },
+        ("open", ["lost"]) => Reply::Lost,
+        ("open", _) => Reply::Opened,
+        ("extend", [cursor, held @ ..]) => {
+            Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| grip(held)).collect() }
+        }
+        ("release", [released]) => Reply::Released(*released == "true"),
         ("renew", strangers) => Reply::Renewed { strangers: strangers.iter().map(|name| id(name)).collect() },
         ("sweep", ["more", dying @ ..]) => {
             Reply::Swept { due: None, more: true, dying: dying.iter().map(|name| id(name)).collect() }
@@ -298,5 +324,6 @@ fn live(members: &str, rest: &str) -> String {
     format!("> up\nsweep\nplant\nlist all\n> answer sweep\n> answer plant\n{reading}{rest}")
 }
 
+mod locks;
 mod reading;
 mod requests;

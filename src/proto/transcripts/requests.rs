@@ -204,12 +204,14 @@ fn a_lease_not_heard_of_is_lost_before_others_can_have_it_and_found_again() {
          state suspended
          > wait 846
          > wait 131
+         doubt
          a lost expired
          sweep
          plant
          list since 9 0
          state lost
          > beat c-1 alive
+         trust
          a holds 10
          state connected
          > beat c-0 lost",
@@ -343,6 +345,7 @@ fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
          proven false
          enable
          renew c-1 a
+         extend c-1 from 0
          > answer renew a
          read a",
     ));

@@ -1,0 +1,113 @@
+//! Calls that go straight from the caller's task to the connection, not through the driver.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::driver::Caller;
+use crate::error::{Error, ErrorKind};
+use crate::proto::Request;
+use crate::tenure::{Tenure, TenureWatch};
+use crate::transport::Commands;
+
+/// The first pause before a call is made again, over this link or the next.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The link that stands at this moment, if one does.
+pub(crate) type LinkWatch = watch::Receiver<Option<Commands>>;
+
+/// The way to the server for who has no time to lose. A clone is the same way.
+#[derive(Clone)]
+pub(crate) struct Direct {
+    link: LinkWatch,
+    tenure: TenureWatch,
+    caller: Caller,
+    /// How long a call may wait for a link and its answer.
+    limit: Duration,
+}
+
+impl Direct {
+    pub(crate) fn new(link: LinkWatch, tenure: TenureWatch, caller: Caller, limit: Duration) -> Self {
+        Self { link, tenure, caller, limit }
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// The connection to ask over, as soon as there is one.
+    pub(crate) async fn commands(&self) -> Result<Commands, Error> {
+        if let Some(commands) = &*self.link.borrow() {
+            return Ok(commands.clone());
+        }
+        let mut link = self.link.clone();
+        let commands = link.wait_for(Option::is_some).await.map_err(|_| Error::closed())?;
+        commands.clone().ok_or_else(Error::closed)
+    }
+
+    /// The links from now on: marked as seen as far as there are any.
+    pub(crate) fn links(&self) -> LinkWatch {
+        let mut links = self.link.clone();
+        links.mark_unchanged();
+        links
+    }
+
+    /// The connector's session, opened if there is none: no I/O where there is one.
+    pub(crate) async fn tenure(&self) -> Result<Arc<Tenure>, Error> {
+        if let Some(tenure) = self.present() {
+            return Ok(tenure);
+        }
+        self.caller.call(Request::Open).await?;
+        self.present().ok_or_else(|| Error::new(ErrorKind::Timeout, "the lease was lost as soon as it was won"))
+    }
+
+    fn present(&self) -> Option<Arc<Tenure>> {
+        self.tenure.borrow().clone().filter(|tenure| tenure.is_held())
+    }
+
+    /// Makes a call that is not made twice: where its answer is lost, the caller is to decide.
+    pub(crate) async fn once<T, F>(&self, what: &str, call: impl FnOnce(Commands) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        match timeout(self.limit, self.commands()).await {
+            Ok(commands) => call(commands?).await,
+            Err(_) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("{what}: there was no link to the server within {:?}", self.limit),
+            )),
+        }
+    }
+
+    /// Makes a call that may be made twice, again where the link fails, for as long as a request may take.
+    pub(crate) async fn repeat<T, F>(&self, what: &str, mut call: impl FnMut(Commands) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut last = None;
+        let calling = async {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                match call(self.commands().await?).await {
+                    Err(error) if error.is_of_the_link() => last = Some(error),
+                    answer => return answer,
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(self.limit / 4);
+            }
+        };
+        match timeout(self.limit, calling).await {
+            Ok(answer) => answer,
+            Err(_) => Err(last.unwrap_or_else(|| {
+                let limit = self.limit;
+                Error::uncertain(ErrorKind::Timeout, format!("{what}: no link and no answer within {limit:?}"))
+            })),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How a lock is acquired: the attempt is decided in the core, and done here, in the caller's task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::Locks;
+use super::guard::Hold;
+use crate::clock;
+use crate::driver::LONGEST_SLEEP;
+use crate::error::{Error, ErrorKind};
+use crate::member::MemberId;
+use crate::proto::{Acquisition, Moment, Step};
+use crate::tenure::Tenure;
+use crate::wire::{Bid, Grant, Grip, encode_path};
+
+/// The pause before a session is sought again.
+const SESSION_PAUSE: Duration = Duration::from_millis(20);
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    /// The lock's name, encoded.
+    pub(super) name: Arc<str>,
+    pub(super) member: MemberId,
+    /// How many may hold it beside each other, where any may.
+    pub(super) share: Option<u32>,
+}
+
+/// One place in a queue, or on the way to it. Dropped before it has become a hold, it is given back.
+struct Attempt {
+    locks: Arc<Locks>,
+    tenure: Arc<Tenure>,
+    bid: Option<Bid>,
+    nonce: u64,
+    granted: oneshot::Receiver<Grant>,
+    asked: bool,
+}
+
+impl Attempt {
+    fn new(locks: Arc<Locks>, tenure: Arc<Tenure>, wish: &Wish) -> Self {
+        let (nonce, granted) = locks.holds.expect();
+        let (session, shared) = (tenure.session().clone(), wish.share.is_some());
+        let grip = Grip { session, nonce, name: wish.name.clone(), shared };
+        let member = encode_path(wish.member.as_str()).into();
+        let bid = Bid { grip, most: wish.share.unwrap_or(1), member };
+        Self { locks, tenure, bid: Some(bid), nonce, granted, asked: false }
+    }
+
+    fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
+        let (locks, tenure) = (self.locks.clone(), self.tenure.clone());
+        self.bid.take().map(|bid| Hold::new(locks, bid, grant, member.clone(), tenure))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let Some(bid) = self.bid.take() else { return };
+        if self.asked {
+            self.locks.direct.caller().give_back(bid);
+        }
+        self.locks.holds.forget(self.nonce);
+    }
+}
+
+/// Sleeps until then, also where the machine is suspended meanwhile.
+async fn sleep_until(then: Moment) {
+    while let Some(rest) = Some(then.since(clock::now())).filter(|rest| !rest.is_zero()) {
+        sleep(rest.min(LONGEST_SLEEP)).await;
+    }
+}
+
+/// Asks once, within the time of a request. `None`: somebody else holds it, or was first.
+pub(super) async fn once(locks: &Arc<Locks>, wish: &Wish) -> Result<Option<Hold>, Error> {
+    let limit = locks.direct.limit();
+    match timeout(limit, pursue(locks, wish, false, &mut false)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(unanswered(limit)),
+    }
+}
+
+/// Waits for as long as it takes.
+pub(super) async fn patiently(locks: &Arc<Locks>, wish: &Wish) -> Result<Hold, Error> {
+    pursue(locks, wish, true, &mut false).await?.ok_or_else(|| {
+        Error::uncertain(
+            ErrorKind::Server,
+            "who waits for a lock was told that it is busy; is another version at work?",
+        )
+    })
+}
+
+/// Waits for so long. `None`: somebody else was first, all the time.
+pub(super) async fn within(locks: &Arc<Locks>, wish: &Wish, limit: Duration) -> Result<Option<Hold>, Error> {
+    let mut contended = false;
+    match timeout(limit, pursue(locks, wish, true, &mut contended)).await {
+        Ok(outcome) => outcome,
+        Err(_) if contended => Ok(None),
+        Err(_) => Err(unanswered(limit)),
+    }
+}
+
+fn unanswered(limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the server did not answer within {limit:?} whether the lock is free"))
+}
+
+/// The way from the wish to the hold, through as many links and sessions as it takes.
+async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut bool) -> Result<Option<Hold>, Error> {
+    loop {
+        let tenure = match locks.direct.tenure().await {
+            Ok(tenure) => tenure,
+            Err(error) if error.is_retryable() => {
+                tracing::debug!(%error, "no session yet");
+                sleep(SESSION_PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut attempt = Attempt::new(locks.clone(), tenure, wish);
+        let mut acquisition = Acquisition::new(locks.reconcile);
+        loop {
+            match acquisition.step() {
+                Step::Ask => {
+                    let commands = locks.direct.commands().await?;
+                    let Some(bid) = &attempt.bid else { return Ok(None) };
+                    attempt.asked = true;
+                    acquisition.replied(clock::now(), commands.acquire(bid, queues).await);
+                    *contended |= acquisition.is_contended();
+                }
+                Step::Wait(until) => {
+                    let mut links = locks.direct.links();
+                    tokio::select! {
+                        Ok(grant) = &mut attempt.granted => acquisition.granted(grant),
+                        () = attempt.tenure.ended().cancelled() => acquisition.session_ended(),
+                        _ = links.changed() => acquisition.waited(),
+                        () = sleep_until(until) => acquisition.waited(),
+                    }
+                }
+                Step::Held(grant) if attempt.tenure.is_held() => return Ok(attempt.hold(grant, &wish.member)),
+                Step::Held(_) | Step::Ended => break,
+                Step::Restart => {
+                    locks.direct.caller().lease_lost(attempt.tenure.session().clone());
+                    break;
+                }
+                Step::Busy => return Ok(None),
+                Step::Failed(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Writes that only the holder of a lock can make: the server compares the token in the same script.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::guard::Facts;
+use crate::data::{check_path, json};
+use crate::error::{Error, ErrorKind};
+use crate::member::Revision;
+use crate::transport::{FencedWrite, FromRedisValue};
+use crate::wire::encode_path;
+
+/// Writes to the group's [persistent data](crate::Persistent) that the server makes only while this hold's token is
+/// the holder's, and its lease lives: checked and written in one script, in one round trip.
+///
+/// This is what fencing means, without anything to be done by the user. For another resource, compare the
+/// [`token`](crate::LockGuard::token) there.
+#[derive(Clone, Copy)]
+#[must_use = "nothing is written until one of the calls is awaited"]
+pub struct Fenced<'a> {
+    facts: &'a Arc<Facts>,
+}
+
+impl<'a> Fenced<'a> {
+    pub(super) fn new(facts: &'a Arc<Facts>) -> Self {
+        Self { facts }
+    }
+
+    /// Sets a value, as JSON. One round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lost`] if the lock is not held under this token any more: nothing was written.
+    /// [`ErrorKind::InvalidName`], [`ErrorKind::InvalidValue`] before any I/O. After [`ErrorKind::Timeout`] and
+    /// [`ErrorKind::Connection`] it may be written or not; to repeat it is safe as long as it is not refused.
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the value is written or not.
+    pub async fn set(&self, path: &str, value: &(impl Serialize + ?Sized)) -> Result<Revision, Error> {
+        self.set_bytes(path, json(value)?).await
+    }
+
+    /// Sets a value, as the bytes it is given. One round trip.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set).
+    ///
+    /// # Cancel safety
+    /// As for [`set`](Self::set).
+    pub async fn set_bytes(&self, path: &str, value: impl Into<Vec<u8>>) -> Result<Revision, Error> {
+        match self.write(path, Some(value.into())).await? {
+            FencedWrite::Set(revision) => Ok(revision),
+            other => Err(strange(&other)),
+        }
+    }
+
+    /// Deletes a value; whether there was one. One round trip.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the value is deleted or not.
+    pub async fn del(&self, path: &str) -> Result<bool, Error> {
+        match self.write(path, None).await? {
+            FencedWrite::Deleted(deleted) => Ok(deleted),
+            other => Err(strange(&other)),
+        }
+    }
+
+    async fn write(&self, path: &str, value: Option<Vec<u8>>) -> Result<FencedWrite, Error> {
+        check_path(path)?;
+        let path = encode_path(path);
+        let written = self.facts.locks.direct.once("a fenced write", |commands| {
+            let grip = self.facts.bid.grip.clone();
+            async move { commands.fence(&grip, &path, value.as_deref()).await }
+        });
+        self.unless_lost(written.await?)
+    }
+
+    /// Runs a Lua script on values of the group. In it `KEYS` are the keys of these paths of the persistent data, and
+    /// `ARGV` are these arguments. One round trip, two where the server does not know the script yet.
+    ///
+    /// A value that a script has made is not listed by [`Persistent::list`](crate::Persistent::list), and has no
+    /// revision: set it once before.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set); [`ErrorKind::Server`] if the script fails, or answers what is no `T`.
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the script is run or not.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(guard: group_redis::LockGuard) -> Result<(), group_redis::Error> {
+    /// let count: u64 = guard.fenced().eval("return redis.call('INCRBY', KEYS[1], ARGV[1])", &["runs"], &["2"]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn eval<T: FromRedisValue>(&self, script: &str, paths: &[&str], args: &[&str]) -> Result<T, Error> {
+        paths.iter().try_for_each(|path| check_path(path))?;
+        let paths: Vec<_> = paths.iter().map(|path| encode_path(path)).collect();
+        let answered = self.facts.locks.direct.once("a fenced script", |commands| {
+            let grip = self.facts.bid.grip.clone();
+            async move { commands.fenced(&grip, script, &paths, args).await }
+        });
+        self.unless_lost(answered.await?)
+    }
+
+    fn unless_lost<T>(&self, answer: Option<T>) -> Result<T, Error> {
+        answer.ok_or_else(|| self.facts.lost_error())
+    }
+}
+
+fn strange(answer: &FencedWrite) -> Error {
+    Error::uncertain(ErrorKind::Server, format!("a fenced write was answered by {answer:?}"))
+}
+
+impl fmt::Debug for Fenced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fenced").field("token", &self.facts.grant.token).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! A lock that is held.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Locks;
+use super::fenced::Fenced;
+use crate::error::{Error, ErrorKind};
+use crate::member::{FencingToken, MemberId};
+use crate::tenure::Tenure;
+use crate::wire::{Bid, Grant};
+
+/// What is known of one hold, for as long as anybody wants to know.
+pub(crate) struct Facts {
+    pub(super) locks: Arc<Locks>,
+    pub(super) bid: Bid,
+    pub(super) grant: Grant,
+    member: MemberId,
+    tenure: Arc<Tenure>,
+    pub(super) lost: CancellationToken,
+}
+
+impl Facts {
+    pub(super) fn is_held(&self) -> bool {
+        !self.lost.is_cancelled() && self.tenure.is_held()
+    }
+
+    pub(super) fn lost_error(&self) -> Error {
+        let name = &self.bid.grip.name;
+        Error::new(ErrorKind::Lost, format!("lock {name:?} is not held any more under token {}", self.grant.token))
+    }
+}
+
+/// One hold of a lock, shared by the guards of a reentrant one. The last to go gives it back.
+pub(crate) struct Hold {
+    facts: Arc<Facts>,
+    answered: AtomicBool,
+}
+
+impl Hold {
+    pub(super) fn new(locks: Arc<Locks>, bid: Bid, grant: Grant, member: MemberId, tenure: Arc<Tenure>) -> Self {
+        let lost = tenure.ended().child_token();
+        locks.holds.hold(bid.clone(), lost.clone());
+        let facts = Facts { locks, bid, grant, member, tenure, lost };
+        Self { facts: Arc::new(facts), answered: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.facts.is_held()
+    }
+
+    /// Gives it back, and says whether it was held until then.
+    async fn release(self) -> bool {
+        let was_held = self.is_held();
+        let uncertain = Arc::new(AtomicBool::new(false));
+        let released = self.facts.locks.direct.repeat("release", |commands| {
+            let (facts, uncertain) = (self.facts.clone(), uncertain.clone());
+            async move {
+                let answer = commands.release(&facts.bid).await;
+                if answer.as_ref().is_err_and(|error| !error.is_unapplied()) {
+                    uncertain.store(true, Ordering::Relaxed);
+                }
+                answer
+            }
+        });
+        match released.await {
+            Ok(released) => {
+                self.answered.store(true, Ordering::Relaxed);
+                was_held && (released || uncertain.load(Ordering::Relaxed))
+            }
+            // Dropped unanswered, it is given back in the background.
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Facts { locks, bid, member, .. } = &*self.facts;
+        locks.holds.let_go(bid.grip.nonce);
+        locks.gates.prune(&bid.grip.name, member);
+        if !self.answered.load(Ordering::Relaxed) {
+            locks.direct.caller().give_back(bid.clone());
+        }
+    }
+}
+
+/// A lock that is held, until it is released, dropped or lost.
+///
+/// Dropped, it is released in the background. It keeps nothing alive: when the last clone of its
+/// [`GroupConnector`](crate::GroupConnector) is dropped, or the connector is closed, the lock is given back.
+///
+/// # When a guard is enough
+/// Being held is what this process knows; the world may know better: a process that is frozen between the question
+/// [`is_held`](Self::is_held) and its write, writes late. To save work, that is good enough. Where two writers would
+/// do harm, let the resource check the [`token`](Self::token), or write through [`fenced`](Self::fenced).
+#[must_use = "a lock is released when its guard is dropped"]
+pub struct LockGuard {
+    hold: Arc<Hold>,
+}
+
+impl LockGuard {
+    pub(super) fn new(hold: Arc<Hold>) -> Self {
+        Self { hold }
+    }
+
+    pub(super) fn facts(&self) -> &Arc<Facts> {
+        &self.hold.facts
+    }
+
+    /// The fencing token: higher than that of every grant before, of this lock and of every other of the group.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        self.facts().grant.token
+    }
+
+    /// Who holds it.
+    #[must_use]
+    pub fn member(&self) -> &MemberId {
+        &self.facts().member
+    }
+
+    /// Since when it is held, by the server's clock.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.facts().grant.since_ms)
+    }
+
+    /// Whether the connector vouches for the lock at this moment, by its own clock. No I/O.
+    ///
+    /// Once it has said no, it never says yes again.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.hold.is_held()
+    }
+
+    /// For how long it is vouched for if the server is not heard of again: nothing once it is lost. No I/O.
+    #[must_use]
+    pub fn valid_for(&self) -> Duration {
+        if self.facts().lost.is_cancelled() { Duration::ZERO } else { self.facts().tenure.valid_for() }
+    }
+
+    /// Waits until the lock is lost: because the lease cannot be vouched for any more, which comes before anybody else
+    /// may have the lock; because an operator broke it; or because the connector was closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn lost(&self) {
+        self.facts().lost.cancelled().await;
+    }
+
+    /// The same as a token, to give to the work that the lock protects. It is not cancelled by a release.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.facts().lost.child_token()
+    }
+
+    /// Writes that the server makes only while this guard's token is the holder's.
+    #[must_use]
+    pub fn fenced(&self) -> Fenced<'_> {
+        Fenced::new(self.facts())
+    }
+
+    /// Gives the lock back, and hands it on to who waits. Whether it was held until now.
+    ///
+    /// One round trip; none for a guard of a reentrant lock that others still hold. Where the server cannot be reached
+    /// in time the answer is `false`, and the lock is given back in the background or ends with the lease.
+    ///
+    /// # Cancel safety
+    /// Once called, the lock is given back even if the future is dropped.
+    pub async fn release(self) -> bool {
+        let held = self.hold.is_held();
+        match Arc::into_inner(self.hold) {
+            Some(hold) => hold.release().await,
+            None => held,
+        }
+    }
+
+    /// Leaves the lock held without a guard, for as long as the connector's session lives. Answers the token.
+    ///
+    /// Only [`break_lock`](crate::Lock::break_lock) or the end of the session frees it.
+    pub fn detach(self) -> FencingToken {
+        let token = self.token();
+        self.facts().locks.holds.detach(self.hold.clone());
+        token
+    }
+}
+
+impl fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("name", &self.facts().bid.grip.name)
+            .field("member", &self.facts().member)
+            .field("token", &self.token())
+            .field("held", &self.is_held())
+            .finish()
+    }
+}

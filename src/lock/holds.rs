@@ -1,0 +1,117 @@
+//! Which locks this connector holds or waits for: where letters find whom they are for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::guard::Hold;
+use crate::clock;
+use crate::proto::Moment;
+use crate::wire::{Bid, Grant, Grip, Letter};
+
+/// The acquisitions of one connector, by their nonces.
+#[derive(Default)]
+pub(crate) struct Holds(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    nonces: u64,
+    /// Known until it is held or forgotten, with the way to who waits as long as nothing has come by it.
+    waiting: HashMap<u64, Option<oneshot::Sender<Grant>>>,
+    held: HashMap<u64, Held>,
+    /// Held by nobody but their session.
+    detached: Vec<Arc<Hold>>,
+}
+
+struct Held {
+    bid: Bid,
+    since: Moment,
+    lost: CancellationToken,
+}
+
+impl Holds {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A nonce for one more acquisition, and where its grant will come.
+    pub(super) fn expect(&self) -> (u64, oneshot::Receiver<Grant>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut table = self.table();
+        table.nonces += 1;
+        let nonce = table.nonces;
+        table.waiting.insert(nonce, Some(sender));
+        (nonce, receiver)
+    }
+
+    /// It is not waited for any more.
+    pub(super) fn forget(&self, nonce: u64) {
+        self.table().waiting.remove(&nonce);
+    }
+
+    /// What was waited for is held; `lost` is cancelled when it no longer is.
+    pub(super) fn hold(&self, bid: Bid, lost: CancellationToken) {
+        let held = Held { since: clock::now(), lost, bid };
+        let mut table = self.table();
+        table.waiting.remove(&held.bid.grip.nonce);
+        table.held.insert(held.bid.grip.nonce, held);
+    }
+
+    pub(super) fn let_go(&self, nonce: u64) {
+        self.table().held.remove(&nonce);
+    }
+
+    pub(super) fn detach(&self, hold: Arc<Hold>) {
+        self.table().detached.push(hold);
+    }
+
+    /// Takes a letter to whom it is for. One that nobody waits for is about what has been given back already.
+    pub(crate) fn deliver(&self, letter: Letter) {
+        match letter {
+            Letter::Grant { nonce, grant } => {
+                let waiting = self.table().waiting.get_mut(&nonce).and_then(Option::take);
+                // Who stopped waiting in this moment gives it back.
+                waiting.map(|sender| sender.send(grant).ok());
+            }
+            Letter::Broken { nonce } => {
+                if let Some(held) = self.table().held.remove(&nonce) {
+                    held.lost.cancel();
+                }
+            }
+        }
+    }
+
+    /// The session cannot be relied on any more: nothing is held. What is to be given back, in case it lives on.
+    pub(crate) fn lose_all(&self) -> Vec<Bid> {
+        let mut table = self.table();
+        let held: Vec<_> = table.held.drain().map(|(_, held)| held).collect();
+        let detached = std::mem::take(&mut table.detached);
+        drop(table);
+        // Outside the lock: the last of a hold looks into the table.
+        drop(detached);
+        held.into_iter()
+            .map(|held| {
+                held.lost.cancel();
+                held.bid
+            })
+            .collect()
+    }
+
+    /// Compares what the server says is held with what is known here. What it does not list is lost; what nobody here
+    /// knows, since its acquirer was gone before the answer, is to be given back.
+    pub(crate) fn audit(&self, asked: Moment, listed: Vec<Grip>) -> Vec<Bid> {
+        let mut table = self.table();
+        let nonces: HashSet<u64> = listed.iter().map(|grip| grip.nonce).collect();
+        table.held.retain(|nonce, held| {
+            let missing = held.since < asked && !nonces.contains(nonce);
+            if missing {
+                held.lost.cancel();
+            }
+            !missing
+        });
+        let unknown = |grip: &Grip| !table.held.contains_key(&grip.nonce) && !table.waiting.contains_key(&grip.nonce);
+        listed.into_iter().filter(unknown).map(Bid::from).collect()
+    }
+}

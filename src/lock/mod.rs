@@ -1,0 +1,322 @@
+//! Locks: held by one, or by several that share; handed on in the order of asking; gone with their holder's lease.
+//!
+//! Prior art: the fair queue and the hand-over in one script follow the recipe of ZooKeeper's lock, in which each
+//! waiter is woken by its predecessor alone
+//! (<https://zookeeper.apache.org/doc/current/recipes.html#sc_recipes_Locks>); fencing tokens are those of M. Kleppmann
+//! (<https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html>).
+
+mod acquire;
+mod fenced;
+mod gates;
+mod guard;
+mod holds;
+mod named;
+mod run;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use acquire::Wish;
+pub use fenced::Fenced;
+use gates::Gates;
+use guard::Hold;
+pub use guard::LockGuard;
+pub(crate) use holds::Holds;
+use named::Named;
+pub use named::NamedLocks;
+pub use run::LockContext;
+
+use crate::direct::Direct;
+use crate::error::{Error, ErrorKind};
+use crate::member::{FencingToken, MemberId};
+use crate::wire::{check_name, encode_path};
+
+/// How many may read at once.
+const READERS: u32 = u32::MAX;
+
+/// What all locks of a connector share.
+pub(crate) struct Locks {
+    direct: Direct,
+    holds: Arc<Holds>,
+    gates: Gates,
+    named: Named,
+    /// After how long a lost grant is found.
+    reconcile: Duration,
+    host: MemberId,
+}
+
+impl Locks {
+    pub(crate) fn new(direct: Direct, holds: Arc<Holds>, reconcile: Duration) -> Arc<Self> {
+        let host = gethostname::gethostname().to_string_lossy().into_owned();
+        let host = MemberId::new(&host).unwrap_or_else(|_| MemberId::known("localhost"));
+        Arc::new(Self { direct, holds, gates: Gates::default(), named: Named::default(), reconcile, host })
+    }
+
+    /// Nobody can name the locks any more that are held by name.
+    pub(crate) fn let_go(&self) {
+        drop(self.named.clear());
+    }
+}
+
+/// A lock of the group, by its name. Making one is no I/O; a clone is the same lock.
+///
+/// Made by [`GroupConnector::lock`](crate::GroupConnector::lock) and
+/// [`GroupConnector::semaphore`](crate::GroupConnector::semaphore).
+///
+/// - It is held by one at a time; in [`read`](Self::read) mode by any number of readers, as a semaphore by as many as
+///   it has permits. All three are one thing by one name: an exclusive hold keeps readers and permits out.
+/// - Who waits stands in a queue, first come, first served, and is woken by the one before, not by asking. A waiting
+///   writer keeps later readers out.
+/// - A holder that dies loses it with its lease, and the next in the queue has it a few milliseconds later.
+/// - It is not [reentrant](Self::reentrant) unless asked for: who holds it and asks again is refused, or waits.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+/// let guard = group.lock("nightly-report").acquire().await?;
+/// assert!(guard.is_held());
+/// guard.release().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a lock does nothing until it is acquired"]
+pub struct Lock {
+    locks: Arc<Locks>,
+    wish: Result<Wish, Error>,
+    reentrant: bool,
+}
+
+impl Lock {
+    pub(crate) fn new(locks: Arc<Locks>, name: &str) -> Self {
+        let wish = check_name("the lock's name", name).map(|()| Wish {
+            name: encode_path(name).into(),
+            member: locks.host.clone(),
+            share: None,
+        });
+        Self { locks, wish, reentrant: false }
+    }
+
+    pub(crate) fn semaphore(locks: Arc<Locks>, name: &str, permits: u32) -> Self {
+        let mut lock = Self::new(locks, name);
+        lock.wish = lock.wish.and_then(|wish| {
+            if permits == 0 {
+                let message = format!("semaphore {name:?} has no permits; it must have one at the least");
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            Ok(Wish { share: Some(permits), ..wish })
+        });
+        lock
+    }
+
+    /// Holds it as this member: to tell the holders of one connector apart. Default: the name of this host.
+    pub fn as_member(mut self, member: impl AsRef<str>) -> Self {
+        self.wish = self.wish.and_then(|wish| Ok(Wish { member: MemberId::new(member)?, ..wish }));
+        self
+    }
+
+    /// Lets the same member of the same connector hold it several times: its guards share one hold and one token, and
+    /// the lock is given back with the last of them.
+    ///
+    /// It is exclusive: a [`read`](Self::read) mode asked for as well is not in effect.
+    pub fn reentrant(mut self) -> Self {
+        self.reentrant = true;
+        self.wish = self.wish.map(|wish| Wish { share: None, ..wish });
+        self
+    }
+
+    /// Holds it beside other readers, and not beside a writer.
+    pub fn read(mut self) -> Self {
+        self.reentrant = false;
+        self.wish = self.wish.map(|wish| Wish { share: Some(READERS), ..wish });
+        self
+    }
+
+    /// Holds it alone. This is the default.
+    pub fn write(mut self) -> Self {
+        self.wish = self.wish.map(|wish| Wish { share: None, ..wish });
+        self
+    }
+
+    /// Holds it if it is free and nobody waits for it; `None` otherwise. One round trip.
+    ///
+    /// # Errors
+    /// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::Config`]. [`ErrorKind::Timeout`] if the server did not
+    /// answer in time; [`ErrorKind::OutOfMemory`], [`ErrorKind::ForeignValue`], [`ErrorKind::Denied`];
+    /// [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, what it may have got is given back in the background.
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>, Error> {
+        let wish = self.wish.as_ref().map_err(Clone::clone)?;
+        if self.reentrant {
+            return self.enter(wish, async |locks, wish| acquire::once(locks, wish).await).await;
+        }
+        Ok(acquire::once(&self.locks, wish).await?.map(guard))
+    }
+
+    /// Waits until it is held, for as long as it takes, outages of the server included. One round trip where it is
+    /// free; a grant where it is not.
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire), without [`ErrorKind::Timeout`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, it leaves the queue, or gives back what it may have got, in the background.
+    pub async fn acquire(&self) -> Result<LockGuard, Error> {
+        let wish = self.wish.as_ref().map_err(Clone::clone)?;
+        if !self.reentrant {
+            return acquire::patiently(&self.locks, wish).await.map(guard);
+        }
+        let entered = self.enter(wish, async |locks, wish| acquire::patiently(locks, wish).await.map(Some)).await?;
+        entered.ok_or_else(Error::closed)
+    }
+
+    /// Waits until it is held, but no longer than `limit`; `None` if others held it all the time.
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    /// As for [`acquire`](Self::acquire).
+    pub async fn acquire_timeout(&self, limit: Duration) -> Result<Option<LockGuard>, Error> {
+        let wish = self.wish.as_ref().map_err(Clone::clone)?;
+        if !self.reentrant {
+            return Ok(acquire::within(&self.locks, wish, limit).await?.map(guard));
+        }
+        let entering = self.enter(wish, async |locks, wish| acquire::within(locks, wish, limit).await);
+        // Others of this process may be at the gate.
+        tokio::time::timeout(limit, entering).await.unwrap_or(Ok(None))
+    }
+
+    /// Shares the hold that this member has, or acquires one.
+    async fn enter(
+        &self,
+        wish: &Wish,
+        acquire: impl AsyncFnOnce(&Arc<Locks>, &Wish) -> Result<Option<Hold>, Error>,
+    ) -> Result<Option<LockGuard>, Error> {
+        let gate = self.locks.gates.of(&wish.name, &wish.member);
+        let mut last = gate.lock_owned().await;
+        if let Some(hold) = last.upgrade().filter(|hold| hold.is_held()) {
+            return Ok(Some(LockGuard::new(hold)));
+        }
+        let Some(hold) = acquire(&self.locks, wish).await? else { return Ok(None) };
+        let hold = Arc::new(hold);
+        *last = Arc::downgrade(&hold);
+        Ok(Some(LockGuard::new(hold)))
+    }
+
+    /// Who holds it; nobody where it is free. Several hold it in read mode and as a semaphore. One round trip.
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn holders(&self) -> Result<Vec<LockHolder>, Error> {
+        let mut holders: Vec<_> = self.inspect().await?.0;
+        holders.sort_unstable_by_key(|holder| holder.token);
+        Ok(holders)
+    }
+
+    /// Who has held it longest, and mostly the only one; `None` where it is free. One round trip.
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn holder(&self) -> Result<Option<LockHolder>, Error> {
+        Ok(self.holders().await?.into_iter().next())
+    }
+
+    /// Who waits for it, in the order of the queue. One round trip.
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn waiters(&self) -> Result<Vec<LockWaiter>, Error> {
+        Ok(self.inspect().await?.1)
+    }
+
+    async fn inspect(&self) -> Result<(Vec<LockHolder>, Vec<LockWaiter>), Error> {
+        let name = self.wish.as_ref().map_err(Clone::clone)?.name.clone();
+        let inspection = self.locks.direct.repeat("inspection", |commands| {
+            let name = name.clone();
+            async move { commands.inspect(&name).await }
+        });
+        let inspection = inspection.await?;
+        let at = |since: Duration| SystemTime::UNIX_EPOCH + since;
+        let holders = inspection.holders.into_iter().map(|holding| LockHolder {
+            since: at(Duration::from_millis(holding.since_ms)),
+            member: holding.member,
+            token: holding.token,
+            session: holding.session.to_string(),
+        });
+        let waiters = inspection.waiters.into_iter().map(|(shares, member, since_us)| LockWaiter {
+            since: at(Duration::from_micros(since_us)),
+            member,
+            shares,
+        });
+        Ok((holders.collect(), waiters.collect()))
+    }
+
+    /// Takes it from whoever holds it, for operators: the holders are told that it is lost, and the next in the queue
+    /// has it. Answers from how many it was taken. One round trip.
+    ///
+    /// The one it was taken from may be at work still: see [`LockGuard`].
+    ///
+    /// # Errors
+    /// As for [`try_acquire`](Self::try_acquire). After [`ErrorKind::Timeout`] it may be broken or not.
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, it is broken or not.
+    pub async fn break_lock(&self) -> Result<u64, Error> {
+        let name = self.wish.as_ref().map_err(Clone::clone)?.name.clone();
+        // Not repeated: what is held after a lost answer may be another's.
+        let limit = self.locks.direct.limit();
+        let breaking = async { self.locks.direct.commands().await?.break_lock(&name).await };
+        tokio::time::timeout(limit, breaking).await.unwrap_or_else(|_| {
+            Err(Error::uncertain(ErrorKind::Timeout, format!("break: no link and no answer within {limit:?}")))
+        })
+    }
+}
+
+fn guard(hold: Hold) -> LockGuard {
+    LockGuard::new(Arc::new(hold))
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").field("wish", &self.wish).field("reentrant", &self.reentrant).finish_non_exhaustive()
+    }
+}
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// The member that it is held as.
+    pub member: MemberId,
+    /// The token of this hold.
+    pub token: FencingToken,
+    /// Since when, by the server's clock.
+    pub since: SystemTime,
+    /// The connector's session: the lease `leases/<session>` says the host and the process.
+    pub session: String,
+}
+
+/// Who waits for a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockWaiter {
+    /// The member that wants it.
+    pub member: MemberId,
+    /// Since when, by the server's clock.
+    pub since: SystemTime,
+    /// Whether it would hold it beside others: as a reader, or as one of a semaphore's permits.
+    pub shares: bool,
+}

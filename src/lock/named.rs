@@ -1,0 +1,157 @@
+//! Locks by name, without guards, as the Clojure library group-redis has them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Lock, LockGuard, Locks};
+use crate::error::Error;
+use crate::member::MemberId;
+
+/// The guards of the locks that are held by name.
+#[derive(Default)]
+pub(crate) struct Named(Mutex<HashMap<String, LockGuard>>);
+
+impl Named {
+    fn table(&self) -> MutexGuard<'_, HashMap<String, LockGuard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this member holds the lock of that name.
+    fn is_held(&self, name: &str, member: &MemberId) -> bool {
+        self.table().get(name).is_some_and(|guard| guard.member() == member && guard.is_held())
+    }
+
+    fn put(&self, name: &str, guard: LockGuard) {
+        let lost = self.table().insert(name.to_owned(), guard);
+        drop(lost);
+    }
+
+    /// Takes the guard out, if this member holds the lock.
+    fn take(&self, name: &str, member: &MemberId) -> Option<LockGuard> {
+        let mut table = self.table();
+        if table.get(name)?.member() != member {
+            return None;
+        }
+        table.remove(name)
+    }
+
+    pub(super) fn clear(&self) -> Vec<LockGuard> {
+        self.table().drain().map(|(_, guard)| guard).collect()
+    }
+}
+
+/// Locks by name, without guards: whoever has the connector can release what the connector holds.
+///
+/// Made by [`GroupConnector::locks`](crate::GroupConnector::locks). Every call answers at once and says by a `bool`
+/// whether it did what its name says. A hold is this connector's: it ends with its lease, and another process that calls
+/// itself the same cannot release it.
+///
+/// Where the calls do not say as whom, it is the member named like this host.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+/// let locks = group.locks();
+/// assert!(locks.lock("lock1").await?);
+/// assert!(!locks.lock("lock1").await?, "not even by who holds it");
+/// assert!(!locks.release_as("another-member", "lock1").await?);
+/// assert!(locks.release("lock1").await?);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing is locked until one of the calls is awaited"]
+pub struct NamedLocks {
+    locks: Arc<Locks>,
+}
+
+impl NamedLocks {
+    pub(crate) fn new(locks: Arc<Locks>) -> Self {
+        Self { locks }
+    }
+
+    /// Locks it, if nobody holds it. One round trip.
+    ///
+    /// # Errors
+    /// As for [`Lock::try_acquire`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, what it may have got is given back in the background.
+    pub async fn lock(&self, name: &str) -> Result<bool, Error> {
+        self.lock_as(self.locks.host.as_str(), name).await
+    }
+
+    /// Locks it as this member, if nobody holds it. One round trip.
+    ///
+    /// # Errors
+    /// As for [`Lock::try_acquire`].
+    ///
+    /// # Cancel safety
+    /// As for [`lock`](Self::lock).
+    pub async fn lock_as(&self, member: &str, name: &str) -> Result<bool, Error> {
+        let Some(guard) = Lock::new(self.locks.clone(), name).as_member(member).try_acquire().await? else {
+            return Ok(false);
+        };
+        self.locks.named.put(name, guard);
+        Ok(true)
+    }
+
+    /// Locks it, if nobody else holds it. No round trip where it is held already, else one.
+    ///
+    /// It is not counted: one release frees it.
+    ///
+    /// # Errors
+    /// As for [`Lock::try_acquire`].
+    ///
+    /// # Cancel safety
+    /// As for [`lock`](Self::lock).
+    pub async fn reentrant_lock(&self, name: &str) -> Result<bool, Error> {
+        self.reentrant_lock_as(self.locks.host.as_str(), name).await
+    }
+
+    /// Locks it as this member, if nobody else holds it. No round trip where it is held already, else one.
+    ///
+    /// # Errors
+    /// As for [`Lock::try_acquire`].
+    ///
+    /// # Cancel safety
+    /// As for [`lock`](Self::lock).
+    pub async fn reentrant_lock_as(&self, member: &str, name: &str) -> Result<bool, Error> {
+        let member = MemberId::new(member)?;
+        Ok(self.locks.named.is_held(name, &member) || self.lock_as(member.as_str(), name).await?)
+    }
+
+    /// Releases it, if this host's member holds it through this connector. One round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName).
+    ///
+    /// # Cancel safety
+    /// Once polled, it is given back even if the future is dropped.
+    pub async fn release(&self, name: &str) -> Result<bool, Error> {
+        self.release_as(self.locks.host.as_str(), name).await
+    }
+
+    /// Releases it, if this member holds it through this connector. One round trip.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName).
+    ///
+    /// # Cancel safety
+    /// Once polled, it is given back even if the future is dropped.
+    pub async fn release_as(&self, member: &str, name: &str) -> Result<bool, Error> {
+        let guard = self.locks.named.take(name, &MemberId::new(member)?);
+        Ok(match guard {
+            Some(guard) => guard.release().await,
+            None => false,
+        })
+    }
+}
+
+impl fmt::Debug for NamedLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held: Vec<_> = self.locks.named.table().keys().cloned().collect();
+        f.debug_struct("NamedLocks").field("held", &held).finish()
+    }
+}

@@ -1,0 +1,28 @@
+-- Take a lock from whoever holds it, tell the holders, and hand it on.
+--
+-- KEYS  1 lock  2 shared
+-- ARGV  1 prefix   2 name, encoded
+-- Answer  from how many it was taken
+local prefix, name = ARGV[1], ARGV[2]
+local broken = 0
+
+local function tell(record, path)
+  local session, nonce = holder_in(record)
+  broken = broken + 1
+  if session then
+    redis.call('SREM', prefix .. 'owned/' .. session, path .. (path == 'shared/' .. name and ' ' .. nonce or ''))
+    redis.call('PUBLISH', inbox_of(prefix, session), 'broken ' .. nonce)
+  end
+end
+
+local record = redis.call('GET', KEYS[1])
+local shared = redis.call('HVALS', KEYS[2])
+redis.call('DEL', KEYS[1], KEYS[2])
+if record then
+  tell(record, 'locks/' .. name)
+end
+for _, holder in ipairs(shared) do
+  tell(holder, 'shared/' .. name)
+end
+hand_on(prefix, name)
+return broken

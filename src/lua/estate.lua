@@ -1,0 +1,92 @@
+-- What a session leaves behind, and who is next. Put between the prelude and the scripts that give something back.
+--
+-- hand_on(prefix, name)             gives a lock to whoever is first in its queue and lives, as far as it can be given
+-- disown(prefix, session, path)     takes one thing of a session back, if it is still that session's
+-- hold(prefix, name, waiter)        makes somebody a holder; answers the token and the time in ms
+-- holder_in(record)                 the session and the nonce of a lock's record, or nil
+-- inbox_of(prefix, session)         the channel that the session's connector listens to
+-- is_alive(prefix, session)         whether its lease lives and it has not closed
+--
+-- A queue's entry is "<session> <nonce> <w or r> <most holders> <safety ttl, ms> <member, encoded>".
+
+local function is_alive(prefix, session)
+  local lease = redis.call('GET', prefix .. 'leases/' .. session)
+  return lease and lease ~= 'closed'
+end
+
+local function inbox_of(prefix, session)
+  return prefix .. 'inbox/' .. (string.gsub(session, '%-%d+$', ''))
+end
+
+local function holder_in(record)
+  return string.match(record, '^{"v":1,"token":%d+,"session":"([^"]*)","nonce":(%d+),')
+end
+
+local function hold(prefix, name, waiter)
+  local session, nonce, mode, safety, member = waiter[1], waiter[2], waiter[3], waiter[5], waiter[6]
+  local token, now = take_revision(prefix .. 'revision')
+  local record = '{"v":1,"token":' .. token .. ',"session":"' .. session .. '","nonce":' .. nonce
+    .. ',"since":' .. number(now) .. ',"member":"' .. member .. '"}'
+  if mode == 'w' then
+    redis.call('SET', prefix .. 'locks/' .. name, record, 'PX', safety)
+    redis.call('SADD', prefix .. 'owned/' .. session, 'locks/' .. name)
+  else
+    redis.call('HSET', prefix .. 'shared/' .. name, session .. ' ' .. nonce, record)
+    keep(prefix .. 'shared/' .. name, safety)
+    redis.call('SADD', prefix .. 'owned/' .. session, 'shared/' .. name .. ' ' .. nonce)
+  end
+  return token, now
+end
+
+local function hand_on(prefix, name)
+  local queue, lock, shared = prefix .. 'queues/' .. name, prefix .. 'locks/' .. name, prefix .. 'shared/' .. name
+  while redis.call('EXISTS', lock) == 0 do
+    local entry = redis.call('ZRANGE', queue, 0, 0)[1]
+    if not entry then
+      return
+    end
+    local waiter = {string.match(entry, '^(%S+) (%d+) (%a) (%d+) (%d+) (%S+)$')}
+    local session = waiter[1]
+    if not session or not is_alive(prefix, session) then
+      redis.call('ZREM', queue, entry)
+    else
+      local holders = redis.call('HLEN', shared)
+      if holders > 0 and (waiter[3] == 'w' or holders >= tonumber(waiter[4])) then
+        return
+      end
+      redis.call('ZREM', queue, entry)
+      redis.call('SREM', prefix .. 'owned/' .. session, 'queues/' .. name .. ' ' .. entry)
+      local token, now = hold(prefix, name, waiter)
+      redis.call('PUBLISH', inbox_of(prefix, session), 'grant ' .. waiter[2] .. ' ' .. token .. ' ' .. number(now))
+    end
+  end
+end
+
+local function disown(prefix, session, path)
+  local kind, rest = string.match(path, '^(%l+)/(.*)$')
+  if kind == 'locks' then
+    local head = head_of(prefix .. path)
+    if type(head) == 'string' and holder_in(head) == session then
+      redis.call('DEL', prefix .. path)
+      hand_on(prefix, rest)
+    end
+  elseif kind == 'shared' then
+    local name, nonce = string.match(rest, '^(%S+) (%d+)$')
+    if redis.call('HDEL', prefix .. 'shared/' .. name, session .. ' ' .. nonce) == 1 then
+      hand_on(prefix, name)
+    end
+  elseif kind == 'queues' then
+    local name, entry = string.match(rest, '^(%S+) (.*)$')
+    if redis.call('ZREM', prefix .. 'queues/' .. name, entry) == 1 then
+      hand_on(prefix, name)
+    end
+  elseif kind == 'ephemerals' then
+    local head = head_of(prefix .. path)
+    if type(head) == 'string' and string.match(head, '^{"v":1,"session":"([^"]*)",') == session then
+      redis.call('DEL', prefix .. path)
+      redis.call('ZREM', prefix .. 'ephemerals', rest)
+      redis.call('ZREM', prefix .. 'leases', '=' .. rest)
+    end
+  end
+end
+

@@ -1,0 +1,48 @@
+-- Push out the safety ttl of the locks and values of a session, a part of what it owns a call, and say what it holds.
+--
+-- KEYS  1 owned  2 members  3 leases  4 ephemerals
+-- ARGV  1 prefix   2 session   3 safety ttl, ms   4 where to go on: 0 to begin   5 about how many a call
+-- Answer  {where to go on or 0, then path and nonce of each lock held ...}
+local prefix, session, safety = ARGV[1], ARGV[2], ARGV[3]
+redis.call('PEXPIRE', KEYS[1], safety)
+keep(KEYS[2], safety)
+keep(KEYS[3], safety)
+keep(KEYS[4], safety)
+local scan = redis.call('SSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
+local answer = {scan[1]}
+
+local function look(path)
+  local kind, rest = string.match(path, '^(%l+)/(.*)$')
+  if kind == 'locks' then
+    local holder, nonce = holder_in(head_of(prefix .. path))
+    if holder == session then
+      redis.call('PEXPIRE', prefix .. path, safety)
+      keep(prefix .. 'queues/' .. rest, safety)
+      return nonce
+    end
+  elseif kind == 'shared' then
+    local name, nonce = string.match(rest, '^(%S+) (%d+)$')
+    if redis.call('HEXISTS', prefix .. 'shared/' .. name, session .. ' ' .. nonce) == 1 then
+      keep(prefix .. 'shared/' .. name, safety)
+      keep(prefix .. 'queues/' .. name, safety)
+      return nonce
+    end
+  elseif kind == 'ephemerals' then
+    local head = head_of(prefix .. path)
+    local owner, until_ms = string.match(head, '^{"v":1,"session":"([^"]*)",.-"until":(%d+)')
+    if owner == session then
+      local left = tonumber(until_ms) - now_ms()
+      redis.call('PEXPIRE', prefix .. path, tonumber(until_ms) == 0 and safety or number(math.min(left, safety)))
+    end
+  end
+end
+
+for _, path in ipairs(scan[2]) do
+  -- A key of another type is one thing less that is ours, not the end of the others.
+  local ok, nonce = pcall(look, path)
+  if ok and nonce then
+    answer[#answer + 1] = path
+    answer[#answer + 1] = nonce
+  end
+end
+return answer

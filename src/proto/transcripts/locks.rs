@@ -1,0 +1,124 @@
+//! What the session does for locks: it is opened, its holds are audited, and what nobody wants is given back.
+
+use super::*;
+
+#[test]
+fn whoever_comes_first_opens_the_session_and_the_others_wait_for_it() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > open 2
+         > join 3 a
+         > answer open yes
+         keep c-1
+         answer 1 opened
+         answer 2 opened
+         join a in c-1 take nonce 3
+         > open 4
+         answer 4 opened",
+    ));
+}
+
+#[test]
+fn an_opening_whose_reply_is_lost_opens_the_same_session_again() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > down
+         state suspended
+         > up
+         sweep
+         plant
+         open c-1
+         list all
+         > answer open lost
+         open c-2
+         > answer open yes
+         keep c-2
+         answer 1 opened",
+    ));
+}
+
+#[test]
+fn a_lease_in_doubt_is_given_to_nobody() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > answer open yes
+         keep c-1
+         answer 1 opened
+         > down
+         state suspended
+         > wait 985
+         doubt
+         state lost
+         > up
+         sweep
+         plant
+         list all
+         > open 2
+         answer 2 Timeout
+         > beat c-1 alive
+         trust
+         state suspended
+         > open 3
+         answer 3 opened",
+    ));
+}
+
+#[test]
+fn what_is_given_back_is_given_back_over_the_next_link_and_not_for_a_lost_session() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > answer open yes
+         keep c-1
+         answer 1 opened
+         > give-back x#7
+         release x#7
+         > down
+         state suspended
+         > up
+         sweep
+         plant
+         release x#7
+         list all
+         > answer release true
+         > beat c-1 lost
+         release
+         > give-back x#8",
+    ));
+}
+
+#[test]
+fn the_holds_are_asked_for_part_by_part() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > answer open yes
+         keep c-1
+         answer 1 opened
+         > down
+         state suspended
+         > wait 700
+         > beat c-1 alive
+         > wait 700
+         > beat c-1 alive
+         > wait 700
+         > beat c-1 alive
+         > up
+         sweep
+         plant
+         extend c-1 from 0
+         list all
+         > answer extend 5 x#1 y#2
+         extend c-1 from 5
+         > answer extend 0 z#3
+         audited x#1 y#2 z#3",
+    ));
+}

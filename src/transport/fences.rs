@@ -1,0 +1,98 @@
+//! Writes under a lock, checked by the server in the same script.
+
+use redis::{FromRedisValue, Script, Value};
+
+use super::commands::Commands;
+use super::replies::{number, text};
+use super::scripts;
+use crate::error::{Error, ErrorKind};
+use crate::member::Revision;
+use crate::wire::Grip;
+
+/// What a fenced write has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FencedWrite {
+    Set(Revision),
+    Deleted(bool),
+}
+
+impl Commands {
+    /// Sets or deletes a persistent value; `None` if the lock is not this grip's any more.
+    pub(crate) async fn fence(
+        mut self,
+        grip: &Grip,
+        path: &str,
+        value: Option<&[u8]>,
+    ) -> Result<Option<FencedWrite>, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::FENCE.key(keys.at("locks", &grip.name));
+        script
+            .key(keys.at("shared", &grip.name))
+            .key(keys.lease(grip.session.as_str()))
+            .key(keys.at("persistent", path))
+            .key(keys.persistent())
+            .key(keys.revision())
+            .arg(grip.session.as_str())
+            .arg(grip.nonce)
+            .arg(grip.mode())
+            .arg(path)
+            .arg(if value.is_some() { "set" } else { "del" })
+            .arg(value.unwrap_or_default());
+        self.ask("a fenced write", &script, fenced).await
+    }
+
+    /// Runs a script of the user's; `None` if the lock is not this grip's any more.
+    pub(crate) async fn fenced<T: FromRedisValue>(
+        mut self,
+        grip: &Grip,
+        script: &str,
+        paths: &[String],
+        args: &[&str],
+    ) -> Result<Option<T>, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let script = Script::new(&format!("{}return {{'done', (function()\n{script}\nend)()}}", scripts::FENCED));
+        let mut invocation = script.key(keys.at("locks", &grip.name));
+        invocation
+            .key(keys.at("shared", &grip.name))
+            .key(keys.lease(grip.session.as_str()))
+            .arg(grip.session.as_str())
+            .arg(grip.nonce)
+            .arg(grip.mode());
+        for path in paths {
+            invocation.key(keys.at("persistent", path));
+        }
+        for arg in args {
+            invocation.arg(*arg);
+        }
+        let answer = self.ask("a fenced script", &invocation, |value| Some(value.clone())).await?;
+        let Value::Array(mut items) = answer else { return Err(unknown()) };
+        match items.first().and_then(text) {
+            Some(b"lost") => Ok(None),
+            Some(b"done") => {
+                let value = if items.len() > 1 { items.swap_remove(1) } else { Value::Nil };
+                let read = redis::from_redis_value(value);
+                read.map(Some).map_err(|error| {
+                    let wanted = std::any::type_name::<T>();
+                    Error::caused_by(ErrorKind::Server, format!("the script was run, its answer is no {wanted}"), error)
+                })
+            }
+            _ => Err(unknown()),
+        }
+    }
+}
+
+fn unknown() -> Error {
+    Error::uncertain(ErrorKind::Server, "a fenced script was answered in a form that is not known here")
+}
+
+fn fenced(value: &Value) -> Option<Option<FencedWrite>> {
+    let Value::Array(items) = value else { return None };
+    Some(match (text(items.first()?)?, &items[1..]) {
+        (b"lost", []) => None,
+        (b"set", [revision]) => Some(FencedWrite::Set(Revision::new(number(revision)?))),
+        (b"deleted", [deleted]) => Some(FencedWrite::Deleted(number(deleted)? == 1)),
+        _ => return None,
+    })
+}

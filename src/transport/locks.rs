@@ -1,0 +1,136 @@
+//! The calls about locks, each one round trip.
+
+use std::time::Duration;
+
+use redis::{ScriptInvocation, Value};
+
+use super::commands::{Commands, ms, within};
+use super::replies::{number, text};
+use super::scripts;
+use crate::error::{Error, ErrorKind};
+use crate::member::{FencingToken, MemberId};
+use crate::proto::Acquired;
+use crate::wire::{Bid, Grant, Holding, waiting};
+
+/// Who holds a lock and who waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Inspection {
+    pub(crate) holders: Vec<Holding>,
+    /// Whether each wants to share it, who it is, and since when, in the server's microseconds.
+    pub(crate) waiters: Vec<(bool, MemberId, u64)>,
+}
+
+impl Commands {
+    /// Tries to hold the lock; where `queues`, stands in its queue otherwise.
+    pub(crate) async fn acquire(mut self, bid: &Bid, queues: bool) -> Result<Acquired, Error> {
+        let context = self.context.clone();
+        let (keys, config, grip) = (&context.keys, &context.config, &bid.grip);
+        let mut script = scripts::ACQUIRE.key(keys.at("locks", &grip.name));
+        script
+            .key(keys.at("shared", &grip.name))
+            .key(keys.at("queues", &grip.name))
+            .key(keys.lease(grip.session.as_str()))
+            .key(keys.owned(grip.session.as_str()))
+            .key(keys.revision())
+            .arg(keys.prefix())
+            .arg(&*grip.name)
+            .arg(grip.session.as_str())
+            .arg(grip.nonce)
+            .arg(grip.mode())
+            .arg(bid.most)
+            .arg(ms(config.safety()))
+            .arg(&*bid.member)
+            .arg(if queues { "wait" } else { "try" });
+        self.ask("acquire", &script, acquired).await
+    }
+
+    /// Gives the lock back, or the place in its queue; whether it was held.
+    pub(crate) async fn release(mut self, bid: &Bid) -> Result<bool, Error> {
+        let limit = self.context.config.command_timeout;
+        within("release", limit, self.release_once(bid)).await
+    }
+
+    pub(super) async fn release_once(&mut self, bid: &Bid) -> Result<bool, Error> {
+        let context = self.context.clone();
+        let (keys, config) = (&context.keys, &context.config);
+        let Bid { grip, .. } = bid;
+        let mut script = scripts::RELEASE.key(keys.at("locks", &grip.name));
+        script
+            .key(keys.at("shared", &grip.name))
+            .key(keys.at("queues", &grip.name))
+            .key(keys.owned(grip.session.as_str()))
+            .arg(keys.prefix())
+            .arg(&*grip.name)
+            .arg(grip.session.as_str())
+            .arg(grip.nonce)
+            .arg(grip.mode())
+            .arg(bid.entry(config.safety()));
+        let value = self.invoke("release", &script).await?;
+        is_one(&value).ok_or_else(|| strange("release"))
+    }
+
+    /// Takes the lock from whoever holds it; from how many.
+    pub(crate) async fn break_lock(mut self, name: &str) -> Result<u64, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::BREAK.key(keys.at("locks", name));
+        script.key(keys.at("shared", name)).arg(keys.prefix()).arg(name);
+        self.ask("break", &script, number).await
+    }
+
+    /// Who holds the lock and who waits for it.
+    pub(crate) async fn inspect(mut self, name: &str) -> Result<Inspection, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::INSPECT.key(keys.at("locks", name));
+        script.key(keys.at("shared", name)).key(keys.at("queues", name)).arg(keys.prefix());
+        self.ask("inspection of the lock", &script, inspection).await
+    }
+
+    /// Invokes a script in bounded time, and reads its answer.
+    pub(super) async fn ask<T>(
+        &mut self,
+        name: &str,
+        script: &ScriptInvocation<'_>,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T, Error> {
+        let limit = self.context.config.command_timeout;
+        let value = within(name, limit, self.invoke(name, script)).await?;
+        read(&value).ok_or_else(|| strange(name))
+    }
+}
+
+fn strange(name: &str) -> Error {
+    Error::uncertain(ErrorKind::Server, format!("{name} was answered in a form that is not known here"))
+}
+
+pub(super) fn is_one(value: &Value) -> Option<bool> {
+    number(value).map(|number| number == 1)
+}
+
+fn acquired(value: &Value) -> Option<Acquired> {
+    let Value::Array(items) = value else { return None };
+    Some(match (text(items.first()?)?, &items[1..]) {
+        (b"held", [token, since]) => {
+            Acquired::Held(Grant { token: FencingToken::new(number(token)?), since_ms: number(since)? })
+        }
+        (b"busy", []) => Acquired::Busy,
+        (b"queued", [before, again]) => {
+            Acquired::Queued { before: number(before)?, again: number(again).map(Duration::from_millis) }
+        }
+        (b"lost", []) => Acquired::Lost,
+        _ => return None,
+    })
+}
+
+fn inspection(value: &Value) -> Option<Inspection> {
+    let Value::Array(parts) = value else { return None };
+    let [Value::Array(holders), Value::Array(waiters)] = &parts[..] else { return None };
+    // What is no record of a lock holds nothing; what is no entry waits for nothing.
+    let holders = holders.iter().filter_map(|holder| Holding::parse(text(holder)?)).collect();
+    let waiter = |pair: &[Value]| {
+        let (shared, member) = waiting(text(&pair[0])?)?;
+        Some((shared, member, number(&pair[1])?))
+    };
+    Some(Inspection { holders, waiters: waiters.chunks_exact(2).filter_map(waiter).collect() })
+}

@@ -1,0 +1,176 @@
+//! A lock in words: its record, its queue's entries, and the letters about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::names::decode_path;
+use crate::member::{FencingToken, MemberId, SessionId};
+
+/// What one acquisition is known by, from the first attempt until the lock has been given back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Grip {
+    pub(crate) session: SessionId,
+    pub(crate) nonce: u64,
+    /// The lock's name, encoded.
+    pub(crate) name: Arc<str>,
+    /// Whether others may hold it beside this one.
+    pub(crate) shared: bool,
+}
+
+/// One attempt to hold a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bid {
+    pub(crate) grip: Grip,
+    /// How many may hold it.
+    pub(crate) most: u32,
+    /// Who wants it, encoded. Empty where that is not known any more.
+    pub(crate) member: Arc<str>,
+}
+
+impl Grip {
+    pub(crate) fn mode(&self) -> &'static str {
+        if self.shared { "r" } else { "w" }
+    }
+
+    /// The grip that stands in a session's owned set as this path, with the nonce found in its record.
+    pub(crate) fn of_path(session: &SessionId, path: &[u8], nonce: u64) -> Option<Self> {
+        let path = std::str::from_utf8(path).ok()?;
+        let (name, shared) = match path.strip_prefix("locks/") {
+            Some(name) => (name, false),
+            None => (path.strip_prefix("shared/")?.split(' ').next()?, true),
+        };
+        Some(Self { session: session.clone(), nonce, name: name.into(), shared })
+    }
+}
+
+impl Bid {
+    /// Its place in the queue, as it stands there; nothing where it cannot be in one.
+    pub(crate) fn entry(&self, safety: Duration) -> String {
+        let Self { grip: Grip { session, nonce, .. }, most, member } = self;
+        if member.is_empty() {
+            return String::new();
+        }
+        format!("{session} {nonce} {} {most} {} {member}", self.grip.mode(), safety.as_millis())
+    }
+}
+
+impl From<Grip> for Bid {
+    fn from(grip: Grip) -> Self {
+        Self { grip, most: 0, member: "".into() }
+    }
+}
+
+/// What an inbox brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Letter {
+    /// The lock has been handed on to this acquisition.
+    Grant { nonce: u64, grant: Grant },
+    /// The lock was taken away by an operator.
+    Broken { nonce: u64 },
+}
+
+/// A lock's token, and since when it is held by the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) token: FencingToken,
+    pub(crate) since_ms: u64,
+}
+
+impl Letter {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(payload).ok()?.split(' ');
+        let kind = words.next()?;
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let nonce = number()?;
+        Some(match kind {
+            "grant" => Self::Grant { nonce, grant: Grant { token: FencingToken::new(number()?), since_ms: number()? } },
+            "broken" => Self::Broken { nonce },
+            _ => return None,
+        })
+    }
+}
+
+/// Who holds a lock, as its record says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub(crate) token: FencingToken,
+    pub(crate) session: SessionId,
+    pub(crate) since_ms: u64,
+    pub(crate) member: MemberId,
+}
+
+impl Holding {
+    pub(crate) fn parse(record: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Parsed {
+            v: u64,
+            token: u64,
+            session: String,
+            since: u64,
+            member: String,
+        }
+        let parsed: Parsed = serde_json::from_slice(record).ok()?;
+        (parsed.v == 1).then_some(())?;
+        Some(Self {
+            token: FencingToken::new(parsed.token),
+            session: SessionId::new(parsed.session),
+            since_ms: parsed.since,
+            member: MemberId::known(&decode_path(parsed.member.as_bytes())?),
+        })
+    }
+}
+
+/// Who waits, and with which mode: the session and the member of a queue's entry.
+pub(crate) fn waiting(entry: &[u8]) -> Option<(bool, MemberId)> {
+    let words: Vec<_> = std::str::from_utf8(entry).ok()?.split(' ').collect();
+    let [_, _, mode, _, _, member] = words[..] else { return None };
+    Some((mode == "r", MemberId::known(&decode_path(member.as_bytes())?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grip(shared: bool) -> Grip {
+        Grip { session: SessionId::new("c-1"), nonce: 7, name: "a/b%20c".into(), shared }
+    }
+
+    #[test]
+    fn an_entry_says_who_waits() {
+        let bid = Bid { grip: grip(true), most: 3, member: "m%20x".into() };
+        let entry = bid.entry(Duration::from_secs(4));
+        assert_eq!(entry, "c-1 7 r 3 4000 m%20x");
+        assert_eq!(waiting(entry.as_bytes()), Some((true, MemberId::known("m x"))));
+        assert_eq!(waiting(b"c-1 7 r 3"), None);
+        assert_eq!(Bid::from(grip(false)).entry(Duration::from_secs(4)), "");
+    }
+
+    #[test]
+    fn a_path_of_the_owned_set_is_a_grip() {
+        let session = SessionId::new("c-1");
+        assert_eq!(Grip::of_path(&session, b"locks/a/b%20c", 7), Some(grip(false)));
+        assert_eq!(Grip::of_path(&session, b"shared/a/b%20c 7", 7), Some(grip(true)));
+        assert_eq!(Grip::of_path(&session, b"members/a", 7), None);
+    }
+
+    #[test]
+    fn letters_are_read_and_strange_ones_are_none() {
+        let grant = Grant { token: FencingToken::new(9), since_ms: 5 };
+        assert_eq!(Letter::parse(b"grant 7 9 5"), Some(Letter::Grant { nonce: 7, grant }));
+        assert_eq!(Letter::parse(b"broken 7"), Some(Letter::Broken { nonce: 7 }));
+        for strange in [&b""[..], b"grant", b"grant 7", b"grant 7 9", b"grant x 9 5", b"hello 7", b"\xff"] {
+            assert_eq!(Letter::parse(strange), None);
+        }
+    }
+
+    #[test]
+    fn a_record_says_who_holds() {
+        let record = br#"{"v":1,"token":9,"session":"c-1","nonce":7,"since":5,"member":"m%20x"}"#;
+        let holding = Holding::parse(record).unwrap();
+        assert_eq!((holding.token.get(), holding.since_ms, holding.member.as_str()), (9, 5, "m x"));
+        assert_eq!(Holding::parse(b"text"), None);
+        assert_eq!(Holding::parse(br#"{"v":2,"token":9,"session":"c","since":5,"member":"m"}"#), None);
+    }
+}
