@@ -90,15 +90,23 @@ impl Direct {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let present = self.link.borrow().clone();
         let mut last = None;
+        // Where all is well, one call needs no other time limit than its own.
+        if let Some(commands) = present {
+            match call(commands).await {
+                Err(error) if error.is_of_the_link() => last = Some(error),
+                answer => return answer,
+            }
+        }
         let calling = async {
             let mut pause = FIRST_PAUSE;
             loop {
+                sleep(pause).await;
                 match call(self.commands().await?).await {
                     Err(error) if error.is_of_the_link() => last = Some(error),
                     answer => return answer,
                 }
-                sleep(pause).await;
                 pause = (pause * 2).min(self.limit / 4);
             }
         };

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::member::MemberId;
 use crate::proto::{Acquisition, Moment, Step};
 use crate::tenure::Tenure;
-use crate::wire::{Bid, Grant, Grip, encode_path};
+use crate::wire::{Bid, Grant, Grip};
 
 /// The pause before a session is sought again.
 const SESSION_PAUSE: Duration = Duration::from_millis(20);
@@ -25,6 +25,8 @@ pub(super) struct Wish {
     /// The lock's name, encoded.
     pub(super) name: Arc<str>,
     pub(super) member: MemberId,
+    /// The member, encoded.
+    pub(super) encoded: Arc<str>,
     /// How many may hold it beside each other, where any may.
     pub(super) share: Option<u32>,
 }
@@ -44,14 +46,14 @@ impl Attempt {
         let (nonce, granted) = locks.holds.expect();
         let (session, shared) = (tenure.session().clone(), wish.share.is_some());
         let grip = Grip { session, nonce, name: wish.name.clone(), shared };
-        let member = encode_path(wish.member.as_str()).into();
-        let bid = Bid { grip, most: wish.share.unwrap_or(1), member };
+        let bid = Bid { grip, most: wish.share.unwrap_or(1), member: wish.encoded.clone() };
         Self { locks, tenure, bid: Some(bid), nonce, granted, asked: false }
     }
 
     fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
         let (locks, tenure) = (self.locks.clone(), self.tenure.clone());
-        self.bid.take().map(|bid| Hold::new(locks, bid, grant, member.clone(), tenure))
+        // Who holds it stands in no queue.
+        self.bid.take().map(|bid| Hold::new(locks, Bid::from(bid.grip), grant, member.clone(), tenure))
     }
 }
 

@@ -93,6 +93,7 @@ impl Lock {
         let wish = check_name("the lock's name", name).map(|()| Wish {
             name: encode_path(name).into(),
             member: locks.host.clone(),
+            encoded: encode_path(locks.host.as_str()).into(),
             share: None,
         });
         Self { locks, wish, reentrant: false }
@@ -112,7 +113,10 @@ impl Lock {
 
     /// Holds it as this member: to tell the holders of one connector apart. Default: the name of this host.
     pub fn as_member(mut self, member: impl AsRef<str>) -> Self {
-        self.wish = self.wish.and_then(|wish| Ok(Wish { member: MemberId::new(member)?, ..wish }));
+        self.wish = self.wish.and_then(|wish| {
+            let member = MemberId::new(member)?;
+            Ok(Wish { encoded: encode_path(member.as_str()).into(), member, ..wish })
+        });
         self
     }
 

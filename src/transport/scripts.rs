@@ -24,6 +24,20 @@ macro_rules! estate_script {
     };
 }
 
+/// A script whose first part does without the shared functions, since making them costs as much as its own work.
+macro_rules! split_script {
+    ($name:ident, $first:literal, $rest:literal) => {
+        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!($first),
+                include_str!("../lua/prelude.lua"),
+                include_str!("../lua/estate.lua"),
+                include_str!($rest)
+            ))
+        });
+    };
+}
+
 script!(OPEN, "../lua/open.lua");
 script!(JOIN, "../lua/join.lua");
 script!(UPDATE, "../lua/update.lua");
@@ -35,8 +49,8 @@ estate_script!(SWEEP, "../lua/sweep.lua");
 script!(LIST, "../lua/list.lua");
 script!(READ, "../lua/read.lua");
 estate_script!(EXTEND, "../lua/extend.lua");
-estate_script!(ACQUIRE, "../lua/acquire.lua");
-estate_script!(RELEASE, "../lua/release.lua");
+split_script!(ACQUIRE, "../lua/acquire.lua", "../lua/enqueue.lua");
+split_script!(RELEASE, "../lua/release.lua", "../lua/handover.lua");
 estate_script!(BREAK, "../lua/break.lua");
 estate_script!(FENCE, "../lua/fence.lua");
 

@@ -32,7 +32,13 @@ impl Caller {
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
         };
         let mut command = redis::cmd("EVAL");
-        command.arg(read("prelude") + &read("estate") + &read(script)).arg(paths.len());
+        let shared = read("prelude") + &read("estate");
+        let text = match script {
+            "acquire" => read("acquire") + &shared + &read("enqueue"),
+            "release" => read("release") + &shared + &read("handover"),
+            script => shared + &read(script),
+        };
+        command.arg(text).arg(paths.len());
         for path in paths {
             command.arg(self.key(path));
         }
