@@ -1,10 +1,11 @@
 //! The main job for real: member processes on a private Redis, and what a watcher sees when one leaves, one is
-//! killed, one is frozen and the server loses its data.
+//! killed, one is frozen and the server loses its data; and five processes that want one lock.
 //!
 //! Run it by `scripts/demo`. `--json` prints NDJSON, whose last line is the summary.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+mod locks;
 mod members;
 mod stage;
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use group_redis::LeaveCause;
 use serde_json::{Value, json};
 
-use members::MemberProcess;
+use members::Process;
 use stage::Stage;
 
 /// The leases of the demo: a crash is seen this long after the last heartbeat.
@@ -32,8 +33,10 @@ fn main() -> std::process::ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let Ok(runtime) = runtime else { return std::process::ExitCode::FAILURE };
     let first = args.next();
-    if first.as_deref() == Some("member") {
-        return runtime.block_on(members::run(args.collect()));
+    match first.as_deref() {
+        Some("member") => return runtime.block_on(members::run(args.collect())),
+        Some("locker") => return runtime.block_on(locks::run(args.collect())),
+        _ => {}
     }
     let json = first.as_deref() == Some("--json");
     // On Ctrl-C the stage is dropped like at the end: no process, no server and no folder stays.
@@ -61,7 +64,7 @@ async fn play(json: bool) -> Outcome<bool> {
     let mut members = Vec::new();
     let mut joins = Vec::new();
     for name in ["ada", "bob", "cyd", "dan"] {
-        let mut member = MemberProcess::start(stage.url(), stage.group(), name, TTL)?;
+        let mut member = Process::start("member", stage.url(), stage.group(), name, TTL)?;
         let seen = stage.joined(name).await?;
         member.line("joined").await?;
         // From the server's time of the join, so that starting a process does not count.
@@ -104,11 +107,16 @@ async fn play(json: bool) -> Outcome<bool> {
         json!({"act": "freeze", "member": "cyd", "rejoined": true, "told": told, "ms_after_resume": ms(back.at - resumed)}),
     );
 
+    let locks = locks::play(&stage).await?;
+
     let restart = stage.restart(&["cyd", "dan"]).await?;
 
     let false_events = stage.false_events();
-    let quick = crash <= Duration::from_millis(50) && freeze <= Duration::from_millis(50);
-    let ok = false_events == 0 && quick && leave <= Duration::from_millis(10);
+    let (handover, takeover) = (locks.handover, locks.takeover_past_deadline);
+    let right = false_events == 0 && locks.fifo && locks.tokens_rising;
+    let quick = takeover <= Duration::from_millis(50) && handover <= Duration::from_millis(10);
+    let quick = quick && crash <= Duration::from_millis(50) && freeze <= Duration::from_millis(50);
+    let ok = right && quick && leave <= Duration::from_millis(10);
     stage.end(&json!({
         "summary": true,
         "ok": ok,
@@ -116,6 +124,12 @@ async fn play(json: bool) -> Outcome<bool> {
         "backend": stage.backend(),
         "ttl_ms": u64::try_from(TTL.as_millis())?,
         "false_events": false_events,
+        "locks": {
+            "handover_ms": ms(handover),
+            "takeover_ms_past_deadline": ms(takeover),
+            "fifo": locks.fifo,
+            "tokens_rising": locks.tokens_rising,
+        },
         "acts": {
             "join": {"ms": ms(join)},
             "leave": {"ms": ms(leave)},
@@ -125,5 +139,5 @@ async fn play(json: bool) -> Outcome<bool> {
         },
     }));
     // Whether it was quick enough is for who reads it: a busy machine is no fault.
-    Ok(false_events == 0)
+    Ok(right)
 }

@@ -1,4 +1,4 @@
-//! A member in a process of its own.
+//! A member, or a holder of locks, in a process of its own.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -49,16 +49,16 @@ async fn live(args: &[String]) -> Result<(), Error> {
     }
 }
 
-/// A member process, seen from the one who started it.
-pub(crate) struct MemberProcess {
+/// Such a process, seen from the one who started it.
+pub(crate) struct Process {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
 }
 
-impl MemberProcess {
-    pub(crate) fn start(url: &str, group: &str, name: &str, ttl: Duration) -> Outcome<Self> {
+impl Process {
+    pub(crate) fn start(role: &str, url: &str, group: &str, name: &str, ttl: Duration) -> Outcome<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["member", url, group, name, &ttl.as_millis().to_string()])
+            .args([role, url, group, name, &ttl.as_millis().to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -79,13 +79,13 @@ impl MemberProcess {
                     return Ok(line);
                 }
             }
-            Err(format!("a member ended before it said {start:?}").into())
+            Err(format!("a process ended before it said {start:?}").into())
         };
         tokio::time::timeout(PATIENCE, waiting).await?
     }
 
     pub(crate) fn tell(&mut self, word: &str) -> Outcome<()> {
-        let stdin = self.child.stdin.as_mut().ok_or("the member's input is closed")?;
+        let stdin = self.child.stdin.as_mut().ok_or("its input is closed")?;
         Ok(writeln!(stdin, "{word}")?)
     }
 
@@ -95,7 +95,7 @@ impl MemberProcess {
     }
 }
 
-impl Drop for MemberProcess {
+impl Drop for Process {
     fn drop(&mut self) {
         // Killed also where it is frozen; whoever is gone already is as good.
         let _ = self.child.kill();

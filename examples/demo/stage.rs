@@ -74,6 +74,10 @@ impl Stage {
         self.redis.url()
     }
 
+    pub(crate) fn watcher(&self) -> &GroupConnector {
+        &self.watcher
+    }
+
     pub(crate) fn group(&self) -> &str {
         &self.group
     }
@@ -127,8 +131,12 @@ impl Stage {
         let record: String =
             redis::cmd("GET").arg(key(&format!("members/{name}"))).query_async(&mut connection).await?;
         let record: Value = serde_json::from_str(&record)?;
-        let session = record["session"].as_str().ok_or("a record without a session")?;
-        let lease = key(&format!("leases/{session}"));
+        self.deadline_of_session(record["session"].as_str().ok_or("a record without a session")?).await
+    }
+
+    pub(crate) async fn deadline_of_session(&self, session: &str) -> Outcome<Instant> {
+        let mut connection = self.redis.connection().await?;
+        let lease = format!("{{{}}}/leases/{session}", self.group);
         let left: u64 = redis::cmd("PTTL").arg(lease).query_async(&mut connection).await?;
         Ok(Instant::now() + Duration::from_millis(left))
     }
@@ -181,10 +189,12 @@ impl Stage {
             println!("{fields}");
             return;
         }
-        let figure = ["ms", "ms_past_deadline", "ms_after_resume", "converged_ms"]
+        let figure = ["ms", "handover_ms", "ms_past_deadline", "ms_after_resume", "converged_ms"]
             .iter()
             .find_map(|name| fields.get(*name).map(|value| (name, value)))
-            .map(|(name, value)| format!("{value} {}", name.replace("converged_ms", "ms").replace('_', " ")))
+            .map(|(name, value)| {
+                format!("{value} {}", name.replace("converged_ms", "ms").replace("handover_ms", "ms").replace('_', " "))
+            })
             .unwrap_or_default();
         println!("{:>8.3} s  {line:<28} {figure}", at.as_secs_f64());
     }
