@@ -254,6 +254,7 @@ impl Driver {
         loop {
             self.perform_all();
             if self.done {
+                self.dialer.stop();
                 return;
             }
             let happening = self.wait().await;

@@ -1,19 +1,20 @@
 -- The rest of acquire.lua: who holds already, who is dead, who is next, and the queue.
 --
 -- KEYS, ARGV and Answer are those of acquire.lua, whose locals are in sight.
-local waiter = {session, nonce, mode, ARGV[6], ARGV[7], ARGV[8]}
+local waiter = {session, nonce, mode, most, safety, member}
 
 local function own()
   local mine
   if mode == 'w' then
     mine = redis.call('GET', KEYS[1])
   else
-    mine = redis.call('HGET', KEYS[2], session .. ' ' .. nonce)
+    mine = redis.call('HGET', shared, session .. ' ' .. nonce)
   end
   if mine then
     local holder, its = holder_in(mine)
     if holder == session and its == nonce then
-      return {'held', string.match(mine, '"token":(%d+),.-"since":(%d+),')}
+      local token, since = string.match(mine, '"token":(%d+),.-"since":(%d+),')
+      return 'held ' .. token .. ' ' .. since
     end
   end
 end
@@ -32,10 +33,10 @@ if holder and not is_alive(prefix, holder) then
   redis.call('DEL', KEYS[1])
   redis.call('SREM', prefix .. 'owned/' .. holder, 'locks/' .. name)
 elseif not holder then
-  for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do
+  for _, field in ipairs(redis.call('HKEYS', shared)) do
     local reader = string.match(field, '^(%S+) ')
     if not reader or not is_alive(prefix, reader) then
-      redis.call('HDEL', KEYS[2], field)
+      redis.call('HDEL', shared, field)
     end
   end
 end
@@ -45,25 +46,25 @@ if mine then
   return mine
 end
 
-local entry = table.concat(waiter, ' ')
-local place = redis.call('ZRANK', KEYS[3], entry)
+local entry = ARGV[1]
+local place = redis.call('ZRANK', queue, entry)
 if not place then
-  local holders = redis.call('HLEN', KEYS[2])
-  if redis.call('EXISTS', KEYS[1], KEYS[3]) == 0
-    and (holders == 0 or mode == 'r' and holders < tonumber(ARGV[6])) then
+  local holders = redis.call('HLEN', shared)
+  if redis.call('EXISTS', KEYS[1], queue) == 0
+    and (holders == 0 or mode == 'r' and holders < tonumber(most)) then
     local token, now = hold(prefix, name, waiter)
-    return {'held', token, number(now)}
+    return 'held ' .. token .. ' ' .. number(now)
   end
-  if ARGV[9] == 'try' then
-    return {'busy'}
+  if ARGV[2] ~= 'wait' then
+    return 'busy'
   end
   local time = redis.call('TIME')
-  local last = redis.call('ZRANGE', KEYS[3], -1, -1, 'WITHSCORES')[2] or 0
-  redis.call('ZADD', KEYS[3], number(math.max(last + 1, time[1] * 1000000 + time[2])), entry)
-  redis.call('SADD', KEYS[5], 'queues/' .. name .. ' ' .. entry)
-  place = redis.call('ZRANK', KEYS[3], entry)
+  local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2] or 0
+  redis.call('ZADD', queue, number(math.max(last + 1, time[1] * 1000000 + time[2])), entry)
+  redis.call('SADD', owned, 'queues/' .. name .. ' ' .. entry)
+  place = redis.call('ZRANK', queue, entry)
 end
-keep(KEYS[3], ARGV[7])
+keep(queue, safety)
 
 record = redis.call('GET', KEYS[1])
 local again
@@ -72,4 +73,4 @@ if record then
 else
   again = deadline_in(prefix .. 'leases')
 end
-return {'queued', place, again}
+return 'queued ' .. place .. ' ' .. again

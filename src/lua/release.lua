@@ -2,19 +2,21 @@
 --
 -- What follows is all that an uncontended lock takes; handover.lua is the rest.
 --
--- KEYS  1 lock  2 shared  3 queue  4 owned
--- ARGV  1 prefix   2 name, encoded   3 session   4 nonce   5 'w' or 'r'   6 the queue's entry, '' if there is none
+-- KEYS  1 lock
+-- ARGV  1 the queue's entry, as for acquire.lua; its first three words are enough where it is held and not waited for
 -- Answer  1 it was held and is given back | 0 it was not held by this session and nonce
-local prefix, name, session, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local prefix, name = string.match(KEYS[1], '^(.-}/)locks/(.*)$')
+local session, nonce, mode, rest = string.match(ARGV[1], '^(%S+) (%d+) (%a)(.*)$')
+local queue, owned = prefix .. 'queues/' .. name, prefix .. 'owned/' .. session
 local released = 0
-if ARGV[5] == 'w' then
+if mode == 'w' then
   local record = redis.call('GET', KEYS[1])
   if record and string.find(record, ',"session":"' .. session .. '","nonce":' .. nonce .. ',', 1, true) then
     redis.call('DEL', KEYS[1])
-    redis.call('SREM', KEYS[4], 'locks/' .. name)
+    redis.call('SREM', owned, 'locks/' .. name)
     released = 1
   end
-  if ARGV[6] == '' and redis.call('EXISTS', KEYS[3]) == 0 then
+  if rest == '' and redis.call('EXISTS', queue) == 0 then
     return released
   end
 end

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ScriptInvocation, Value};
 
+use super::overdue::Overdue;
 use super::{flags, replies, scripts};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
@@ -35,6 +36,17 @@ pub(super) struct Context {
     pub(super) inbox: String,
     /// The start of a lease's value, which says who holds it.
     pub(super) holder: String,
+    pub(super) overdue: Overdue,
+}
+
+impl Context {
+    /// What a call answers, if it does so within the command timeout.
+    pub(super) async fn within<T>(&self, name: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.overdue.limit(call).await.unwrap_or_else(|| {
+            let limit = self.config.command_timeout;
+            Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}")))
+        })
+    }
 }
 
 /// Runs commands over one connection. A clone is the same connection.
@@ -52,8 +64,8 @@ impl Commands {
     /// Runs one command, for the command timeout at the most.
     pub(crate) async fn run(mut self, command: Command) -> Result<Reply, Error> {
         let name = name(&command);
-        let limit = self.context.config.command_timeout;
-        within(name, limit, self.call(name, command)).await
+        let context = self.context.clone();
+        context.within(name, self.call(name, command)).await
     }
 
     async fn call(&mut self, name: &'static str, command: Command) -> Result<Reply, Error> {
@@ -214,18 +226,6 @@ impl Commands {
 
     pub(super) async fn invoke(&mut self, name: &str, script: &ScriptInvocation<'_>) -> Result<Value, Error> {
         script.invoke_async(&mut self.connection).await.map_err(|error| Error::from_redis(name, error))
-    }
-}
-
-/// What a call answers, if it does so in time.
-pub(super) async fn within<T>(
-    name: &str,
-    limit: Duration,
-    call: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}"))),
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::commands::{Commands, Context};
 use super::flags;
+use super::overdue::Overdue;
 use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
 use crate::wire::{Letter, Notice, keyevent, keyspace};
@@ -62,8 +63,23 @@ impl Dialer {
         let keys = config.keys();
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
         let holder = format!("{{\"host\":{host},\"pid\":{},\"since\":", std::process::id());
-        let context = Context { canary: keys.canary(connector), inbox: keys.inbox(connector), holder, keys, config };
-        Ok(Self { client, context: Arc::new(context), tracker })
+        let context = Context {
+            canary: keys.canary(connector),
+            inbox: keys.inbox(connector),
+            holder,
+            keys,
+            overdue: Overdue::new(config.command_timeout),
+            config,
+        };
+        let context = Arc::new(context);
+        let watched = context.clone();
+        tracker.spawn(async move { watched.overdue.watch().await });
+        Ok(Self { client, context, tracker })
+    }
+
+    /// Nothing is asked any more: who still waits for an answer waits in vain.
+    pub(crate) fn stop(&self) {
+        self.context.overdue.stop();
     }
 
     pub(crate) fn config(&self) -> &Config {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{ScriptInvocation, Value};
 
-use super::commands::{Commands, ms, within};
+use super::commands::Commands;
 use super::replies::{number, text};
 use super::scripts;
 use crate::error::{Error, ErrorKind};
@@ -26,45 +26,24 @@ impl Commands {
         let context = self.context.clone();
         let (keys, config, grip) = (&context.keys, &context.config, &bid.grip);
         let mut script = scripts::ACQUIRE.key(keys.at("locks", &grip.name));
-        script
-            .key(keys.at("shared", &grip.name))
-            .key(keys.at("queues", &grip.name))
-            .key(keys.lease(grip.session.as_str()))
-            .key(keys.owned(grip.session.as_str()))
-            .key(keys.revision())
-            .arg(keys.prefix())
-            .arg(&*grip.name)
-            .arg(grip.session.as_str())
-            .arg(grip.nonce)
-            .arg(grip.mode())
-            .arg(bid.most)
-            .arg(ms(config.safety()))
-            .arg(&*bid.member)
-            .arg(if queues { "wait" } else { "try" });
+        script.arg(bid.entry(config.safety()));
+        if queues {
+            script.arg("wait");
+        }
         self.ask("acquire", &script, acquired).await
     }
 
     /// Gives the lock back, or the place in its queue; whether it was held.
     pub(crate) async fn release(mut self, bid: &Bid) -> Result<bool, Error> {
-        let limit = self.context.config.command_timeout;
-        within("release", limit, self.release_once(bid)).await
+        let context = self.context.clone();
+        context.within("release", self.release_once(bid)).await
     }
 
     pub(super) async fn release_once(&mut self, bid: &Bid) -> Result<bool, Error> {
         let context = self.context.clone();
         let (keys, config) = (&context.keys, &context.config);
-        let Bid { grip, .. } = bid;
-        let mut script = scripts::RELEASE.key(keys.at("locks", &grip.name));
-        script
-            .key(keys.at("shared", &grip.name))
-            .key(keys.at("queues", &grip.name))
-            .key(keys.owned(grip.session.as_str()))
-            .arg(keys.prefix())
-            .arg(&*grip.name)
-            .arg(grip.session.as_str())
-            .arg(grip.nonce)
-            .arg(grip.mode())
-            .arg(bid.entry(config.safety()));
+        let mut script = scripts::RELEASE.key(keys.at("locks", &bid.grip.name));
+        script.arg(bid.entry(config.safety()));
         let value = self.invoke("release", &script).await?;
         is_one(&value).ok_or_else(|| strange("release"))
     }
@@ -94,8 +73,8 @@ impl Commands {
         script: &ScriptInvocation<'_>,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<T, Error> {
-        let limit = self.context.config.command_timeout;
-        let value = within(name, limit, self.invoke(name, script)).await?;
+        let context = self.context.clone();
+        let value = context.within(name, self.invoke(name, script)).await?;
         read(&value).ok_or_else(|| strange(name))
     }
 }
@@ -109,16 +88,18 @@ pub(super) fn is_one(value: &Value) -> Option<bool> {
 }
 
 fn acquired(value: &Value) -> Option<Acquired> {
-    let Value::Array(items) = value else { return None };
-    Some(match (text(items.first()?)?, &items[1..]) {
-        (b"held", [token, since]) => {
-            Acquired::Held(Grant { token: FencingToken::new(number(token)?), since_ms: number(since)? })
-        }
-        (b"busy", []) => Acquired::Busy,
-        (b"queued", [before, again]) => {
-            Acquired::Queued { before: number(before)?, again: number(again).map(Duration::from_millis) }
-        }
-        (b"lost", []) => Acquired::Lost,
+    let mut words = std::str::from_utf8(text(value)?).ok()?.split(' ');
+    Some(match words.next()? {
+        "held" => Acquired::Held(Grant {
+            token: FencingToken::new(words.next()?.parse().ok()?),
+            since_ms: words.next()?.parse().ok()?,
+        }),
+        "busy" => Acquired::Busy,
+        "queued" => Acquired::Queued {
+            before: words.next()?.parse().ok()?,
+            again: words.next()?.parse().ok().map(Duration::from_millis),
+        },
+        "lost" => Acquired::Lost,
         _ => return None,
     })
 }

@@ -6,6 +6,7 @@ mod flags;
 mod heartbeat;
 mod link;
 mod locks;
+mod overdue;
 mod replies;
 mod scripts;
 

@@ -46,11 +46,11 @@ impl Grip {
 }
 
 impl Bid {
-    /// Its place in the queue, as it stands there; nothing where it cannot be in one.
+    /// Its place in the queue, as it stands there; the first three words of it where it cannot be in one.
     pub(crate) fn entry(&self, safety: Duration) -> String {
         let Self { grip: Grip { session, nonce, .. }, most, member } = self;
         if member.is_empty() {
-            return String::new();
+            return format!("{session} {nonce} {}", self.grip.mode());
         }
         format!("{session} {nonce} {} {most} {} {member}", self.grip.mode(), safety.as_millis())
     }
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(entry, "c-1 7 r 3 4000 m%20x");
         assert_eq!(waiting(entry.as_bytes()), Some((true, MemberId::known("m x"))));
         assert_eq!(waiting(b"c-1 7 r 3"), None);
-        assert_eq!(Bid::from(grip(false)).entry(Duration::from_secs(4)), "");
+        assert_eq!(Bid::from(grip(false)).entry(Duration::from_secs(4)), "c-1 7 w");
     }
 
     #[test]
