@@ -12,8 +12,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock;
 use crate::config::{self, Config, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
+use crate::data::{Ephemeral, Persistent, Stall, shelf};
 use crate::direct::Direct;
 use crate::driver::{Caller, Driver, LinkReport, Publish};
+use crate::election::Election;
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
 use crate::lock::{Holds, Lock, Locks, NamedLocks};
@@ -57,6 +59,7 @@ struct Inner {
     state: watch::Receiver<State>,
     link: watch::Receiver<LinkReport>,
     locks: Arc<Locks>,
+    stall: Arc<Stall>,
     tracker: TaskTracker,
     _shutdown: DropGuard,
 }
@@ -145,6 +148,31 @@ impl GroupConnector {
     /// Locks by name, without guards.
     pub fn locks(&self) -> NamedLocks {
         NamedLocks::new(self.inner.locks.clone())
+    }
+
+    /// Data that dies with this connector, at the latest.
+    pub fn ephemeral(&self) -> Ephemeral {
+        Ephemeral::new(self.inner.stall.clone())
+    }
+
+    /// Data that stays.
+    pub fn persistent(&self) -> Persistent {
+        Persistent::new(self.inner.stall.clone())
+    }
+
+    /// Takes part in the choice of a leader for this role. Nothing happens before one of its calls.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+    /// let leadership = group.elect("scheduler").campaign().await?;
+    /// println!("we lead, in term {}", leadership.term());
+    /// leadership.resign().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn elect(&self, role: impl AsRef<str>) -> Election {
+        Election::new(self.inner.stall.clone(), self.inner.locks.clone(), role.as_ref())
     }
 
     /// Who is in the group, as far as this connector knows at this moment: one atomic load, no round trip, no lock,
@@ -476,19 +504,21 @@ impl GroupConnectorBuilder {
         let (commands, standing) = watch::channel(None);
         let (tenure, present) = watch::channel(None);
         let holds = Arc::new(Holds::default());
+        let (contents, shelf) = shelf();
         let direct = Direct::new(standing, present, caller.clone(), config.request_timeout());
         let inner = Inner {
             caller,
             view: reader,
             state: state.subscribe(),
             link: link.subscribe(),
-            locks: Locks::new(direct, holds.clone(), config.reconcile),
+            locks: Locks::new(direct.clone(), holds.clone(), config.reconcile),
+            stall: Stall::new(direct, shelf),
             tracker: tracker.clone(),
             _shutdown: shutdown.clone().drop_guard(),
             config,
         };
         let (keeper, beats) = Keeper::new(dialer.clone(), tracker.clone());
-        let publish = Publish { view: writer, state, link, commands, tenure, holds };
+        let publish = Publish { view: writer, state, link, commands, tenure, holds, shelf: contents };
         let settings = inner.config.settings(name, jitter);
         tracker.spawn(Driver::new(settings, dialer, keeper, beats, called, publish, shutdown).run());
         tracker.close();

@@ -67,7 +67,8 @@ impl Direct {
         self.present().ok_or_else(|| Error::new(ErrorKind::Timeout, "the lease was lost as soon as it was won"))
     }
 
-    fn present(&self) -> Option<Arc<Tenure>> {
+    /// The present session, as long as it can be relied on.
+    pub(crate) fn present(&self) -> Option<Arc<Tenure>> {
         self.tenure.borrow().clone().filter(|tenure| tenure.is_held())
     }
 

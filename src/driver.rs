@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::data::ShelfWriter;
 use crate::error::Error;
 use crate::lock::Holds;
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
@@ -93,6 +94,12 @@ impl Caller {
         let _ = self.releases.send(Release::Bid(bid));
     }
 
+    /// Asks for what needs no answer. It goes by the release lane, since whoever asks does not wait.
+    pub(crate) fn follow(&self, request: Request) {
+        let (reply, _) = oneshot::channel();
+        let _ = self.releases.send(Release::Call(Call { request, reply }));
+    }
+
     /// Passes on that the server said so.
     pub(crate) fn lease_lost(&self, session: SessionId) {
         let _ = self.releases.send(Release::LeaseLost(session));
@@ -167,6 +174,7 @@ pub(crate) struct Publish {
     pub(crate) commands: watch::Sender<Option<Commands>>,
     pub(crate) tenure: watch::Sender<Option<Arc<Tenure>>>,
     pub(crate) holds: Arc<Holds>,
+    pub(crate) shelf: ShelfWriter,
 }
 
 type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, Error>)> + Send>>>;
@@ -442,6 +450,8 @@ impl Driver {
                 self.keeping = Some((session.clone(), self.keeper.keep(session, acked)));
                 self.begin_tenure();
             }
+            Output::Values(changes) => self.publish.shelf.apply(changes),
+            Output::Covered(topic) => self.publish.shelf.cover(topic),
             Output::Doubt => self.end_tenure(),
             Output::Trust => self.begin_tenure(),
             Output::Release => {
@@ -495,7 +505,11 @@ impl Driver {
     }
 
     fn send(&mut self, tag: Tag, command: Command) {
-        if let Wire::Up(link) = &self.wire {
+        let Wire::Up(link) = &self.wire else { return };
+        if let Command::Subscribe { topic } = command {
+            let subscribing = link.subscribe(topic);
+            self.replies.push(Box::pin(subscribing.map(move |done| (tag, done.map(|()| Reply::Done)))));
+        } else {
             let running = link.commands().run(command);
             self.replies.push(Box::pin(running.map(move |reply| (tag, reply))));
         }

@@ -50,6 +50,7 @@ mod connector;
 mod data;
 mod direct;
 mod driver;
+mod election;
 mod error;
 mod events;
 mod lock;
@@ -66,7 +67,8 @@ mod wire;
 
 pub use config::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
 pub use connector::{GroupConnector, GroupConnectorBuilder, Status};
-pub use data::MAX_VALUE;
+pub use data::{DataValue, Ephemeral, MAX_VALUE, Persistent, Watch, WatchEvent};
+pub use election::{Election, Leader, LeaderWatch, Leadership};
 pub use error::{Error, ErrorKind};
 pub use events::{Event, Events, MemberChange, MemberChanges};
 pub use lock::{Fenced, Lock, LockContext, LockGuard, LockHolder, LockWaiter, NamedLocks};

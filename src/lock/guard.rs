@@ -160,7 +160,6 @@ impl LockGuard {
     }
 
     /// Writes that the server makes only while this guard's token is the holder's.
-    #[must_use]
     pub fn fenced(&self) -> Fenced<'_> {
         Fenced::new(self.facts())
     }
@@ -183,6 +182,7 @@ impl LockGuard {
     /// Leaves the lock held without a guard, for as long as the connector's session lives. Answers the token.
     ///
     /// Only [`break_lock`](crate::Lock::break_lock) or the end of the session frees it.
+    #[expect(clippy::must_use_candidate, reason = "the token is the least of what it does")]
     pub fn detach(self) -> FencingToken {
         let token = self.token();
         self.facts().locks.holds.detach(self.hold.clone());

@@ -1,6 +1,6 @@
 //! Locks: held by one, or by several that share; handed on in the order of asking; gone with their holder's lease.
 //!
-//! Prior art: the fair queue and the hand-over in one script follow the recipe of ZooKeeper's lock, in which each
+//! Prior art: the fair queue and the hand-over in one script follow the recipe of `ZooKeeper`'s lock, in which each
 //! waiter is woken by its predecessor alone
 //! (<https://zookeeper.apache.org/doc/current/recipes.html#sc_recipes_Locks>); fencing tokens are those of M. Kleppmann
 //! (<https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html>).
@@ -141,6 +141,11 @@ impl Lock {
     pub fn write(mut self) -> Self {
         self.wish = self.wish.map(|wish| Wish { share: None, ..wish });
         self
+    }
+
+    /// What is wrong with its names, if anything is.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.wish.as_ref().map(drop).map_err(Clone::clone)
     }
 
     /// Holds it if it is free and nobody waits for it; `None` otherwise. One round trip.

@@ -36,7 +36,6 @@ impl LockContext {
     }
 
     /// Writes that the server makes only while the token is the holder's.
-    #[must_use]
     pub fn fenced(&self) -> Fenced<'_> {
         Fenced::new(&self.facts)
     }

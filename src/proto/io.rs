@@ -8,7 +8,7 @@ use super::Moment;
 use crate::config::{OnConflict, OnLost};
 use crate::error::Error;
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Bid, Draft, Grip, Letter, Notice};
+use crate::wire::{Bid, Draft, Grip, Holding, Letter, Notice, Stored};
 
 /// What the core needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -74,12 +74,22 @@ pub(crate) enum Pulse {
 pub(crate) enum Request {
     /// There is to be a session.
     Open,
+    /// Somebody wants to know what happens there.
+    Watch(Topic),
     Join(MemberId, Draft),
     Rejoin(MemberId),
     Edit(MemberId, Edit),
     Leave(MemberId),
     Sync,
     Close,
+}
+
+/// What is watched besides the members.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Topic {
+    Ephemerals,
+    /// Who holds the lock of this name, encoded.
+    Leader(String),
 }
 
 /// A change to what a member says of itself.
@@ -103,6 +113,7 @@ impl Edit {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
     Opened,
+    Watched,
     Joined(MemberId, Incarnation),
     /// It was held already.
     Held(Incarnation),
@@ -121,6 +132,10 @@ pub(crate) enum Output {
     Snapshot(Vec<Arc<Member>>),
     /// One batch of changes, in order.
     Changes(Vec<Change>),
+    /// Values and leaders that have changed.
+    Values(Vec<ValueChange>),
+    /// All of this topic is known from now on.
+    Covered(Topic),
     /// What is known was true at this moment.
     Confirmed(Moment),
     State(Phase),
@@ -152,6 +167,20 @@ pub(crate) enum Change {
     Joined(Arc<Member>),
     Updated { old: Arc<Member>, new: Arc<Member> },
     Left { member: Arc<Member>, cause: LeaveCause },
+}
+
+/// One change of what is watched besides the members. Paths are encoded, with their folder.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ValueChange {
+    Kept { path: String, kept: Arc<Kept> },
+    Gone { path: String, expired: bool },
+}
+
+/// What stands at a path that is watched.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Kept {
+    Value(Stored),
+    Holding(Holding),
 }
 
 /// The connector's state, by the core's own time.
@@ -228,6 +257,16 @@ pub(crate) enum Command {
     Release {
         bid: Bid,
     },
+    Subscribe {
+        topic: Topic,
+    },
+    Look {
+        paths: Vec<(String, Option<SessionId>)>,
+    },
+    Catalog {
+        known: Option<(u64, u64)>,
+        after: Option<u64>,
+    },
     Sweep,
     Touch {
         ids: Vec<MemberId>,
@@ -249,19 +288,76 @@ pub(crate) enum Command {
 pub(crate) enum Reply {
     Done,
     Opened,
-    Joined { incarnation: Incarnation, revision: Revision, joined_at_ms: u64 },
-    Conflict { holder: String },
+    Joined {
+        incarnation: Incarnation,
+        revision: Revision,
+        joined_at_ms: u64,
+    },
+    Conflict {
+        holder: String,
+    },
     Lost,
-    Updated { revision: Revision },
+    Updated {
+        revision: Revision,
+    },
     Left(bool),
-    Closed { remaining: u64 },
-    Renewed { strangers: Vec<MemberId> },
-    Extended { cursor: u64, held: Vec<Grip> },
+    Closed {
+        remaining: u64,
+    },
+    Renewed {
+        strangers: Vec<MemberId>,
+    },
+    Extended {
+        cursor: u64,
+        held: Vec<Grip>,
+    },
     Released(bool),
-    Swept { due: Option<Duration>, more: bool, dying: Vec<MemberId> },
-    Unchanged { due: Option<Duration> },
-    Part { due: Option<Duration>, known: Known, more: bool, entries: Vec<Entry> },
-    Found { due: Option<Duration>, findings: Vec<Finding> },
+    Looked {
+        due: Option<Duration>,
+        glimpses: Vec<Glimpse>,
+    },
+    SameCatalog {
+        due: Option<Duration>,
+    },
+    /// `known` is the count and the highest revision.
+    Catalog {
+        due: Option<Duration>,
+        known: (u64, u64),
+        after: Option<u64>,
+        entries: Vec<(String, u64)>,
+    },
+    Swept {
+        due: Option<Duration>,
+        more: bool,
+        dying: Vec<MemberId>,
+    },
+    Unchanged {
+        due: Option<Duration>,
+    },
+    Part {
+        due: Option<Duration>,
+        known: Known,
+        more: bool,
+        entries: Vec<Entry>,
+    },
+    Found {
+        due: Option<Duration>,
+        findings: Vec<Finding>,
+    },
+}
+
+/// What a look found at one path.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Glimpse {
+    Value(Stored),
+    Holding(Holding),
+    Deleted,
+    /// The session that it lived by is gone.
+    Expired,
+    /// Something stands there that is not ours.
+    Foreign,
+    /// The answer had no room for it.
+    Later,
 }
 
 /// One line of a listing.

@@ -9,6 +9,7 @@ mod moment;
 mod outbox;
 mod roster;
 mod session;
+mod shelf;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::wire::{Happened, Notice};
 use outbox::Outbox;
 use roster::Roster;
 use session::{Effects, Session, Stored};
+use shelf::Shelf;
 use upkeep::{Upkeep, Wishes};
 
 /// The state of the link and of what is known through it.
@@ -63,6 +65,7 @@ pub(crate) struct Machine {
     roster: Roster,
     session: Session,
     upkeep: Upkeep,
+    shelf: Shelf,
     flying: Vec<(Tag, Flight)>,
     list_wanted: bool,
     /// The listing made last: what must be settled for it to hold, and when it was asked.
@@ -82,6 +85,7 @@ impl Machine {
             roster: Roster::default(),
             session: Session::new(settings.clone()),
             upkeep: Upkeep::new(settings.clone()),
+            shelf: Shelf::default(),
             settings,
             flying: Vec::new(),
             list_wanted: false,
@@ -116,6 +120,10 @@ impl Machine {
                 self.take(effects);
             }
             Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
+            Input::Request(ticket, Request::Watch(topic)) => {
+                self.shelf.watch(topic);
+                self.out.push(Output::Answer(ticket, Ok(Answer::Watched)));
+            }
             Input::Request(ticket, request) => {
                 if let Request::Close = request {
                     for sync in self.syncs.drain(..) {
@@ -149,6 +157,7 @@ impl Machine {
         self.roster.abandon();
         self.session.link_down(&mut self.out);
         self.upkeep.link_down();
+        self.shelf.link_down();
         self.flying.clear();
         self.list_wanted = false;
         self.listed = None;
@@ -167,6 +176,7 @@ impl Machine {
             _ if !self.is_attached() => {}
             Notice::Member(id, happened) => self.roster.hint(id, happened),
             Notice::Canary(happened) => self.upkeep.canary(happened, &mut self.out),
+            Notice::Path(path, happened) => self.shelf.hint(path, happened),
             Notice::Letter(letter) => self.out.push(Output::Letter(letter)),
             Notice::Stray(key) => {
                 self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
@@ -198,6 +208,14 @@ impl Machine {
             }
             return self.grant(wishes);
         }
+        if let Ok(Reply::Looked { due, .. } | Reply::SameCatalog { due } | Reply::Catalog { due, .. }) = &reply {
+            self.upkeep.due(now, *due);
+        }
+        let reply = match self.shelf.reply(tag, reply, &mut self.out) {
+            Ok(Some(error)) => return self.drop_link(error),
+            Ok(None) => return,
+            Err(reply) => reply,
+        };
         let Some(index) = self.flying.iter().position(|(flying, _)| *flying == tag) else { return };
         let (_, flight) = self.flying.swap_remove(index);
         match (flight, reply) {
@@ -297,6 +315,7 @@ impl Machine {
         }
         if wishes.doubt {
             self.roster.doubt();
+            self.shelf.doubt();
             self.list_wanted = true;
         }
         if let Some(error) = wishes.broken {
@@ -308,6 +327,7 @@ impl Machine {
         self.session.tick(now, &mut self.out);
         if self.is_attached() && self.upkeep.tick(now, &mut self.out) {
             self.upkeep.reconcile(now, &mut self.out);
+            self.shelf.reconcile();
             self.list_wanted = true;
         }
         let (over, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(|sync| sync.deadline <= now);
@@ -336,6 +356,7 @@ impl Machine {
             let tag = self.out.command(Command::Read { wanted });
             self.flying.push((tag, Flight::Read));
         }
+        self.shelf.advance(&mut self.out);
     }
 
     /// Says what has become true.

@@ -97,6 +97,11 @@ impl Commands {
                 let value = self.invoke(name, &script).await?;
                 replies::reply(name, value, |items| replies::extended(items, &session))
             }
+            Command::Subscribe { topic } => {
+                Err(Error::new(ErrorKind::Server, format!("{topic:?} is for the connection that listens")))
+            }
+            Command::Look { paths } => self.clone().look(&paths).await,
+            Command::Catalog { known, after } => self.clone().catalog("ephemerals", "", known, after).await,
             Command::Release { bid } => self.release_once(&bid).await.map(Reply::Released),
             Command::Join { id, session, opening, contest, nonce, draft } => {
                 let tail = record_tail(&draft).map_err(|error| {
@@ -232,6 +237,9 @@ impl Commands {
 /// What a command is called in errors.
 fn name(command: &Command) -> &'static str {
     match command {
+        Command::Subscribe { .. } => "subscription",
+        Command::Look { .. } => "reading of values",
+        Command::Catalog { .. } => "listing of values",
         Command::Open { .. } => "opening of the session",
         Command::Extend { .. } => "renewal of what the session owns",
         Command::Release { .. } => "release",

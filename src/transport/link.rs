@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,7 @@ use super::flags;
 use super::overdue::Overdue;
 use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
+use crate::proto::Topic;
 use crate::wire::{Letter, Notice, keyevent, keyspace};
 
 /// The events that a keyevent source listens to.
@@ -35,6 +36,16 @@ const EVENTS: [&str; 11] = [
     "append",
 ];
 
+/// What is to be listened to, and where to say that it is.
+struct Subscription {
+    channel: String,
+    is_pattern: bool,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+/// How many subscriptions may wait for their turn.
+const SUBSCRIPTIONS: usize = 16;
+
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -46,8 +57,10 @@ pub(crate) struct Dialer {
 /// A connection that asks and one that listens; a task of its own pings both.
 pub(crate) struct Link {
     commands: Commands,
+    database: i64,
     stream: PubSubStream,
     broken: oneshot::Receiver<Error>,
+    subscriptions: mpsc::Sender<Subscription>,
     _pinging: DropGuard,
 }
 
@@ -111,19 +124,25 @@ impl Dialer {
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("CONFIG: no answer within {limit:?}"))))?;
         self.subscribe(&mut sink, limit).await?;
         let (report, broken) = oneshot::channel();
+        let (subscriptions, wanted) = mpsc::channel(SUBSCRIPTIONS);
         let pinging = CancellationToken::new();
         self.tracker.spawn(pinging.clone().run_until_cancelled_owned(ping(
             sink,
             connection.clone(),
-            self.config().heartbeat,
-            self.config().pulse_timeout(),
+            wanted,
+            self.config().clone(),
             report,
         )));
-        Ok(Link { commands: self.commands(connection), stream, broken, _pinging: pinging.drop_guard() })
+        let (commands, database) = (self.commands(connection), self.database());
+        Ok(Link { commands, database, stream, broken, subscriptions, _pinging: pinging.drop_guard() })
+    }
+
+    fn database(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
     }
 
     async fn subscribe(&self, sink: &mut PubSubSink, limit: Duration) -> Result<(), Error> {
-        let (context, db) = (&self.context, self.client.get_connection_info().redis_settings().db());
+        let (context, db) = (&self.context, self.database());
         within(&format!("SUBSCRIBE {}", context.inbox), limit, sink.subscribe(&context.inbox)).await?;
         match self.config().source {
             EventSource::Keyspace => {
@@ -157,16 +176,33 @@ async fn within<T>(what: &str, limit: Duration, call: impl Future<Output = redis
     }
 }
 
-/// Pings both connections until one of them does not answer.
+/// Pings both connections, and subscribes to what is wanted, until one of them does not answer.
 async fn ping(
     mut sink: PubSubSink,
     mut connection: MultiplexedConnection,
-    pause: Duration,
-    limit: Duration,
+    mut wanted: mpsc::Receiver<Subscription>,
+    config: Config,
     report: oneshot::Sender<Error>,
 ) {
+    let limit = config.pulse_timeout();
+    let mut next = tokio::time::interval(config.heartbeat);
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    next.tick().await;
     let error = loop {
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            _ = next.tick() => {}
+            Some(Subscription { channel, is_pattern, done }) = wanted.recv() => {
+                let limit = config.command_timeout;
+                let said = if is_pattern {
+                    within(&format!("PSUBSCRIBE {channel}"), limit, sink.psubscribe(&channel)).await
+                } else {
+                    within(&format!("SUBSCRIBE {channel}"), limit, sink.subscribe(&channel)).await
+                };
+                // Nobody waits for it any more when the link has been given up meanwhile.
+                let _ = done.send(said);
+                continue;
+            }
+        }
         let command = redis::cmd("PING");
         let (listening, asking) = tokio::join!(
             within("PING of the subscription", limit, sink.ping::<redis::Value>()),
@@ -183,6 +219,26 @@ async fn ping(
 impl Link {
     pub(crate) fn commands(&self) -> Commands {
         self.commands.clone()
+    }
+
+    /// Listens to one topic more; answers when the server has confirmed it.
+    pub(crate) fn subscribe(&self, topic: Topic) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let (keys, db, subscriptions) = (&self.commands.context.keys, self.database, self.subscriptions.clone());
+        let is_heard = self.commands.context.config.source == EventSource::Keyevent;
+        let (path, is_pattern) = match topic {
+            Topic::Ephemerals => (keys.at("ephemerals", "*"), true),
+            Topic::Leader(lock) => (keys.at("locks", &lock), false),
+        };
+        async move {
+            if is_heard {
+                return Ok(());
+            }
+            let (done, said) = oneshot::channel();
+            let gone = || Error::new(ErrorKind::Connection, "the subscription's connection was given up");
+            let subscription = Subscription { channel: format!("__keyspace@{db}__:{path}"), is_pattern, done };
+            subscriptions.send(subscription).await.map_err(|_| gone())?;
+            said.await.unwrap_or_else(|_| Err(gone()))
+        }
     }
 
     /// The next notification, or why there will be none.

@@ -1,6 +1,7 @@
 //! Everything that touches a socket. It decides nothing about membership.
 
 mod commands;
+mod data;
 mod fences;
 mod flags;
 mod heartbeat;
@@ -11,6 +12,7 @@ mod replies;
 mod scripts;
 
 pub(crate) use commands::Commands;
+pub(crate) use data::{Stow, StowAnswer, unexpected};
 pub(crate) use fences::FencedWrite;
 pub(crate) use heartbeat::{Beat, Keeper, Keeping, Vouched};
 pub(crate) use link::{Dialer, Link};

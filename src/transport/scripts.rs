@@ -52,6 +52,12 @@ estate_script!(EXTEND, "../lua/extend.lua");
 split_script!(ACQUIRE, "../lua/acquire.lua", "../lua/enqueue.lua");
 split_script!(RELEASE, "../lua/release.lua", "../lua/handover.lua");
 estate_script!(BREAK, "../lua/break.lua");
+script!(STORE, "../lua/store.lua");
+script!(ERASE, "../lua/erase.lua");
+estate_script!(LOOK, "../lua/look.lua");
+script!(CATALOG, "../lua/catalog.lua");
+script!(PERSIST, "../lua/persist.lua");
+script!(EXCHANGE, "../lua/exchange.lua");
 estate_script!(FENCE, "../lua/fence.lua");
 
 /// What is put before a script of the user's.

@@ -63,7 +63,7 @@ impl From<Grip> for Bid {
 }
 
 /// What an inbox brings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Letter {
     /// The lock has been handed on to this acquisition.
     Grant { nonce: u64, grant: Grant },
@@ -93,7 +93,7 @@ impl Letter {
 }
 
 /// Who holds a lock, as its record says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holding {
     pub(crate) token: FencingToken,
     pub(crate) session: SessionId,

@@ -4,8 +4,10 @@ mod lock;
 mod names;
 mod notice;
 mod record;
+mod value;
 
 pub(crate) use lock::{Bid, Grant, Grip, Holding, Letter, waiting};
-pub(crate) use names::{Keys, check_name, decode, encode, encode_path};
+pub(crate) use names::{Keys, check_name, decode, decode_path, encode, encode_path};
 pub(crate) use notice::{Happened, Notice, keyevent, keyspace};
 pub(crate) use record::{Draft, Record, parse, record_head, record_tail};
+pub(crate) use value::Stored;

@@ -3,7 +3,7 @@
 //! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
 
 use super::lock::Letter;
-use super::names::{Keys, decode};
+use super::names::{Keys, decode, decode_path};
 use crate::member::MemberId;
 
 /// What a notification says happened to a key. It is a hint where to look, never what to believe.
@@ -37,6 +37,8 @@ pub(crate) enum Notice {
     Member(MemberId, Happened),
     Canary(Happened),
     Letter(Letter),
+    /// A value or a lock, by its path with its folder, encoded.
+    Path(String, Happened),
     /// A key among the member keys that no name encodes to.
     Stray(String),
 }
@@ -58,8 +60,13 @@ fn about(keys: &Keys, canary: &str, key: &[u8], event: &[u8]) -> Option<Notice> 
     if key == canary.as_bytes() {
         return Some(Notice::Canary(happened));
     }
-    let encoded = key.strip_prefix(keys.prefix().as_bytes())?.strip_prefix(b"members/")?;
-    Some(match decode(encoded) {
+    let path = key.strip_prefix(keys.prefix().as_bytes())?;
+    if let Some(encoded) = path.strip_prefix(b"ephemerals/").or_else(|| path.strip_prefix(b"locks/")) {
+        // What no path encodes to is neither.
+        decode_path(encoded)?;
+        return Some(Notice::Path(String::from_utf8(path.to_vec()).ok()?, happened));
+    }
+    Some(match decode(path.strip_prefix(b"members/")?) {
         Some(id) => Notice::Member(MemberId::known(&id), happened),
         None => Notice::Stray(String::from_utf8_lossy(key).into_owned()),
     })

@@ -27,7 +27,7 @@ impl Session {
                 let op = self.op(Some(ticket), deadline, Act::Open);
                 self.waiting.push_back(op);
             }
-            Request::Sync => {}
+            Request::Watch(_) | Request::Sync => {}
             Request::Close => self.close(ticket, deadline, out),
         }
     }

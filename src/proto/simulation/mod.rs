@@ -103,6 +103,7 @@ impl Client {
             Output::Release => self.keeping = None,
             Output::DropLink(_) => self.dropped = true,
             Output::Doubt | Output::Trust | Output::Letter(_) | Output::Audited(..) => {}
+            Output::Values(_) | Output::Covered(_) => {}
             Output::Confirmed(_) | Output::State(_) | Output::Proven(_) | Output::Warn(_) | Output::Closed => {}
         }
     }

@@ -189,7 +189,11 @@ impl Server {
                 self.next_revision();
                 Reply::Closed { remaining }
             }
-            Command::Open { .. } | Command::Release { .. } => panic!("the model has no locks: {command:?}"),
+            Command::Open { .. }
+            | Command::Release { .. }
+            | Command::Subscribe { .. }
+            | Command::Look { .. }
+            | Command::Catalog { .. } => panic!("the model has members only: {command:?}"),
             Command::Extend { .. } => Reply::Extended { cursor: 0, held: Vec::new() },
             Command::Renew { session, ids } => {
                 let mut strangers = Vec::new();

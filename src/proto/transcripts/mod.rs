@@ -9,7 +9,7 @@ use super::*;
 use crate::config::{OnConflict, OnLost};
 use crate::error::ErrorKind;
 use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Draft, Grip};
+use crate::wire::{Draft, Grip, Stored as Value};
 
 const TTL: Duration = Duration::from_millis(1000);
 
@@ -82,6 +82,9 @@ impl Script {
             }
             ["leave", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Leave(id(name))),
             ["rejoin", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Rejoin(id(name))),
+            ["watch"] => Input::Request(Ticket(0), Request::Watch(Topic::Ephemerals)),
+            ["watch", role] => Input::Request(Ticket(0), Request::Watch(Topic::Leader(role.into()))),
+            ["touch", event, path] => Input::Notices(vec![Notice::Path(path.into(), happened(event))]),
             ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open),
             ["give-back", bid] => Input::GiveBack(grip(bid).into()),
             ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
@@ -123,6 +126,7 @@ impl Script {
             }
             Output::Answer(ticket, Ok(answer)) => match answer {
                 Answer::Joined(name, incarnation) => format!("answer {} joined {name}@{incarnation}", ticket.0),
+                Answer::Watched => return None,
                 Answer::Opened => format!("answer {} opened", ticket.0),
                 Answer::Held(incarnation) => format!("answer {} held {incarnation}", ticket.0),
                 Answer::Left(left) => format!("answer {} left {left}", ticket.0),
@@ -153,6 +157,8 @@ impl Script {
             Output::Standing(name, Standing::Ended(cause)) => format!("{name} ended {cause}"),
             Output::Keep(session, _) => format!("keep {session}"),
             Output::Release => "release".into(),
+            Output::Values(changes) => changes.iter().map(value_change).collect::<Vec<_>>().join(", "),
+            Output::Covered(topic) => format!("covered {topic:?}"),
             Output::Doubt => "doubt".into(),
             Output::Trust => "trust".into(),
             Output::Letter(letter) => format!("letter {letter:?}"),
@@ -163,6 +169,31 @@ impl Script {
             Output::Closed => "closed".into(),
             Output::Confirmed(_) => return None,
         })
+    }
+}
+
+/// `value@revision` of the session `o`, or a word.
+fn glimpse(word: &str) -> Glimpse {
+    match word {
+        "deleted" => Glimpse::Deleted,
+        "expired" => Glimpse::Expired,
+        "foreign" => Glimpse::Foreign,
+        "later" => Glimpse::Later,
+        value => {
+            let (bytes, revision) = value.split_once('@').unwrap_or_else(|| panic!("{value:?} is no value"));
+            let revision = Revision::new(number(revision));
+            Glimpse::Value(Value { session: SessionId::new("o"), revision, bytes: bytes.into() })
+        }
+    }
+}
+
+fn value_change(change: &ValueChange) -> String {
+    match change {
+        ValueChange::Kept { path, kept } => match &**kept {
+            Kept::Value(stored) => format!("{path} = {}", String::from_utf8_lossy(&stored.bytes)),
+            Kept::Holding(holding) => format!("{path} held by {}", holding.member),
+        },
+        ValueChange::Gone { path, expired } => format!("{path} {}", if *expired { "expired" } else { "deleted" }),
     }
 }
 
@@ -203,6 +234,16 @@ fn command_line(command: &Command) -> (String, String) {
         }
         Command::Close { session } => format!("close {session}"),
         Command::Renew { session, ids } => format!("renew {session} {}", names(ids)),
+        Command::Subscribe { topic } => format!("subscribe {topic:?}"),
+        Command::Look { paths } => {
+            let known = |session: &Option<SessionId>| session.as_ref().map(|s| format!("({s})")).unwrap_or_default();
+            let paths = paths.iter().map(|(path, session)| format!("{path}{}", known(session)));
+            format!("look {}", paths.collect::<Vec<_>>().join(" "))
+        }
+        Command::Catalog { known, after } => {
+            let known = known.map_or("all".into(), |(count, highest)| format!("since {count} {highest}"));
+            format!("catalog {}", after.map_or(known, |after| format!("after {after}")))
+        }
         Command::Open { session } => format!("open {session}"),
         Command::Extend { session, cursor } => format!("extend {session} from {cursor}"),
         Command::Release { bid } => format!("release {}", grips(std::slice::from_ref(&bid.grip))),
@@ -241,6 +282,14 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         ("update", [at]) => Reply::Updated { revision: Revision::new(number(at)) },
         ("leave", [left]) => Reply::Left(*left == "true"),
         ("close", [remaining]) => Reply::Closed { remaining: number(remaining) },
+        ("look", found) => Reply::Looked { due: None, glimpses: found.iter().map(|word| glimpse(word)).collect() },
+        ("catalog", ["same"]) => Reply::SameCatalog { due: None },
+        ("catalog", [count, highest, entries @ ..]) => {
+            let after = entries.last().and_then(|last| last.strip_prefix("..")).map(number);
+            let entries = entries.iter().filter_map(|entry| entry.split_once('@'));
+            let entries = entries.map(|(path, revision)| (path.to_owned(), number(revision))).collect();
+            Reply::Catalog { due: None, known: (number(count), number(highest)), after, entries }
+        }
         ("open", ["lost"]) => Reply::Lost,
         ("open", _) => Reply::Opened,
         ("extend", [cursor, held @ ..]) => {

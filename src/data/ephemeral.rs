@@ -1,0 +1,349 @@
+//! Data that dies with its owner.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
+
+use super::{DataValue, Shelf, Watch, check_path, check_value, json};
+use crate::config::OnConflict;
+use crate::direct::Direct;
+use crate::driver::Caller;
+use crate::error::{Error, ErrorKind};
+use crate::member::Revision;
+use crate::proto::{Glimpse, Reply, Request, Topic};
+use crate::transport::{Stow, StowAnswer, unexpected};
+use crate::wire::{decode_path, encode_path};
+
+/// How many values one look asks for.
+const LOOK: usize = 500;
+/// The pause before a lost session is sought again.
+const SESSION_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the data of a connector has in common.
+pub(crate) struct Stall {
+    direct: Direct,
+    shelf: Shelf,
+    nonces: AtomicU64,
+}
+
+impl Stall {
+    pub(crate) fn new(direct: Direct, shelf: Shelf) -> Arc<Self> {
+        Arc::new(Self { direct, shelf, nonces: AtomicU64::new(0) })
+    }
+
+    pub(super) fn direct(&self) -> &Direct {
+        &self.direct
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        self.direct.caller()
+    }
+
+    pub(crate) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// The paths of an index that begin so, in order. A call for every thousand entries of the index.
+    pub(super) async fn list(&self, index: &'static str, prefix: &str) -> Result<Vec<String>, Error> {
+        let begins = encode_path(prefix);
+        let (mut paths, mut after) = (Vec::new(), None);
+        loop {
+            let reply = self.direct.repeat("a listing", |commands| {
+                let begins = begins.clone();
+                async move { commands.catalog(index, &begins, None, after).await }
+            });
+            match reply.await? {
+                Reply::Catalog { entries, after: next, .. } => {
+                    paths.extend(entries.into_iter().filter_map(|(path, _)| decode_path(path.as_bytes())));
+                    after = next;
+                    if after.is_none() {
+                        paths.sort_unstable();
+                        return Ok(paths);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+}
+
+/// Data of the group that dies with the connector that has set it, at the latest.
+///
+/// Made by [`GroupConnector::ephemeral`](crate::GroupConnector::ephemeral). A value lives by its connector's lease, as
+/// members and locks do: it goes when the connector closes, and when its process dies, freezes or is cut off for longer
+/// than its ttl. It is not set again by itself when a lost connector comes back: who keeps a registry follows
+/// [`GroupConnector::state`](crate::GroupConnector::state) and sets it anew.
+///
+/// Paths are names of 1 to 512 bytes; slashes make folders. `redis-cli GET '{group}/ephemerals/<path>'` shows a line
+/// about the owner, and the value.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+/// let ephemeral = group.ephemeral();
+/// ephemeral.set("endpoints/api-1", &("10.0.0.7", 8080)).await?;
+/// for (path, value) in ephemeral.get_all("endpoints/").await? {
+///     println!("{path}: {:?}", value.json::<(String, u16)>()?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "nothing happens until one of the calls is awaited"]
+pub struct Ephemeral {
+    stall: Arc<Stall>,
+    on_conflict: OnConflict,
+}
+
+impl Ephemeral {
+    pub(crate) fn new(stall: Arc<Stall>) -> Self {
+        Self { stall, on_conflict: OnConflict::Reject }
+    }
+
+    /// What a set does when another live connector has set the path. Default: it is refused.
+    pub fn on_conflict(mut self, policy: OnConflict) -> Self {
+        self.on_conflict = policy;
+        self
+    }
+
+    /// Sets a value, as JSON. One round trip.
+    ///
+    /// # Errors
+    /// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::InvalidValue`]. [`ErrorKind::Conflict`] if another live
+    /// connector has set it and the policy is [`OnConflict::Reject`]; [`ErrorKind::OutOfMemory`],
+    /// [`ErrorKind::ForeignValue`], [`ErrorKind::Denied`], [`ErrorKind::Timeout`], [`ErrorKind::Connection`],
+    /// [`ErrorKind::Closed`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the value is set or not.
+    pub async fn set(&self, path: &str, value: &(impl Serialize + ?Sized)) -> Result<Revision, Error> {
+        self.store(path, json(value)?, None).await
+    }
+
+    /// Sets a value, as the bytes it is given. One round trip.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set).
+    ///
+    /// # Cancel safety
+    /// As for [`set`](Self::set).
+    pub async fn set_bytes(&self, path: &str, value: impl Into<Vec<u8>>) -> Result<Revision, Error> {
+        self.store(path, value.into(), None).await
+    }
+
+    /// Sets a value, as JSON, that expires after so long even if the connector lives on. One round trip.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set); [`ErrorKind::Config`] if it is less than a millisecond.
+    ///
+    /// # Cancel safety
+    /// As for [`set`](Self::set).
+    pub async fn set_for(
+        &self,
+        path: &str,
+        value: &(impl Serialize + ?Sized),
+        expiry: Duration,
+    ) -> Result<Revision, Error> {
+        self.store(path, json(value)?, Some(expiry)).await
+    }
+
+    /// Sets a value, as the bytes it is given, that expires after so long even if the connector lives on. One round
+    /// trip.
+    ///
+    /// # Errors
+    /// As for [`set_for`](Self::set_for).
+    ///
+    /// # Cancel safety
+    /// As for [`set`](Self::set).
+    pub async fn set_bytes_for(
+        &self,
+        path: &str,
+        value: impl Into<Vec<u8>>,
+        expiry: Duration,
+    ) -> Result<Revision, Error> {
+        self.store(path, value.into(), Some(expiry)).await
+    }
+
+    async fn store(&self, path: &str, bytes: Vec<u8>, expiry: Option<Duration>) -> Result<Revision, Error> {
+        const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        check_path(path)?;
+        check_value(&bytes)?;
+        if let Some(expiry) = expiry.filter(|expiry| !(Duration::from_millis(1)..=LONGEST).contains(expiry)) {
+            let message = format!("the expiry of {path:?} is {expiry:?}: it must be 1ms to {LONGEST:?}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let direct = &self.stall.direct;
+        let limit = direct.limit();
+        let nonce = self.stall.nonces.fetch_add(1, Ordering::Relaxed) + 1;
+        let (path, on_conflict) = (encode_path(path), self.on_conflict);
+        let storing = async {
+            loop {
+                let session = direct.tenure().await?.session().clone();
+                let stow = Stow { path: path.clone(), session, nonce, expiry, on_conflict, bytes: bytes.clone() };
+                let stow = Arc::new(stow);
+                let answer = direct.repeat("set of an ephemeral value", |commands| {
+                    let stow = stow.clone();
+                    async move { commands.store(&stow).await }
+                });
+                match answer.await? {
+                    StowAnswer::Stored(revision) => return Ok(revision),
+                    StowAnswer::Conflict { owner } => {
+                        let message = format!(
+                            "{:?} has been set by another live connector, {owner}; choose another path, wait, or use \
+                             OnConflict::TakeOver",
+                            stow.path
+                        );
+                        return Err(Error::new(ErrorKind::Conflict, message));
+                    }
+                    StowAnswer::Lost => direct.caller().lease_lost(stow.session.clone()),
+                }
+                sleep(SESSION_PAUSE).await;
+            }
+        };
+        timeout(limit, storing).await.unwrap_or_else(|_| {
+            Err(Error::uncertain(ErrorKind::Timeout, format!("{path:?} was not known to be set within {limit:?}")))
+        })
+    }
+
+    /// The value at that path, parsed from JSON; `None` where there is none. One round trip.
+    ///
+    /// # Errors
+    /// As for [`set`](Self::set), without [`ErrorKind::Conflict`]; [`ErrorKind::InvalidValue`] if it is no `T`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
+        self.read(path).await?.map(|value| value.json()).transpose()
+    }
+
+    /// The value at that path with its revision; `None` where there is none. One round trip.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn read(&self, path: &str) -> Result<Option<DataValue>, Error> {
+        check_path(path)?;
+        Ok(self.look(vec![path.to_owned()]).await?.pop())
+    }
+
+    /// Deletes the value at that path, if this connector has set it; whether it has. One round trip.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the value is deleted or not.
+    pub async fn del(&self, path: &str) -> Result<bool, Error> {
+        check_path(path)?;
+        let Some(tenure) = self.stall.direct.present() else { return Ok(false) };
+        let path = encode_path(path);
+        let erasing = self.stall.direct.repeat("deletion of an ephemeral value", |commands| {
+            let (path, session) = (path.clone(), tenure.session().clone());
+            async move { commands.erase(&path, &session).await }
+        });
+        erasing.await
+    }
+
+    /// The paths that begin so, in order; all of them where `prefix` is empty. A round trip for every thousand values
+    /// of the group.
+    ///
+    /// A value whose owner died in this very moment may be among them still.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
+        self.stall.list("ephemerals", prefix).await
+    }
+
+    /// The values whose paths begin so. As [`list`](Self::list), and a round trip for every 500 values that begin so.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn get_all(&self, prefix: &str) -> Result<BTreeMap<String, DataValue>, Error> {
+        let values = self.look(self.list(prefix).await?).await?;
+        Ok(values.into_iter().map(|value| (value.path.clone(), value)).collect())
+    }
+
+    /// Reads what stands at these paths, as far as there is anything.
+    async fn look(&self, mut paths: Vec<String>) -> Result<Vec<DataValue>, Error> {
+        let mut values = Vec::new();
+        while !paths.is_empty() {
+            let chunk: Vec<_> = paths.drain(..paths.len().min(LOOK)).collect();
+            let wanted: Arc<[_]> =
+                chunk.iter().map(|path| (format!("ephemerals/{}", encode_path(path)), None)).collect();
+            let looking = self.stall.direct.repeat("reading of values", |commands| {
+                let wanted = wanted.clone();
+                async move { commands.look(&wanted).await }
+            });
+            let glimpses = match looking.await? {
+                Reply::Looked { glimpses, .. } => glimpses,
+                other => return Err(unexpected(&other)),
+            };
+            for (path, glimpse) in chunk.into_iter().zip(glimpses) {
+                match glimpse {
+                    Glimpse::Value(stored) => values.push(DataValue::new(path, stored.bytes, stored.revision)),
+                    Glimpse::Later => paths.push(path),
+                    Glimpse::Foreign => {
+                        let message = format!("at {path:?} stands what this library has not set: remove it");
+                        return Err(Error::new(ErrorKind::ForeignValue, message));
+                    }
+                    Glimpse::Deleted | Glimpse::Expired | Glimpse::Holding(_) => {}
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// What happens to the values whose paths begin so, from a snapshot on: told by the server's notifications, like
+    /// the members.
+    ///
+    /// The first watch of a connector subscribes to the notifications; the snapshot comes as soon as the server has
+    /// confirmed that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidName`] if the prefix is longer than 512 bytes.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+    /// use group_redis::WatchEvent;
+    ///
+    /// let mut endpoints = group.ephemeral().watch("endpoints/")?;
+    /// while let Some(event) = endpoints.next().await {
+    ///     match event {
+    ///         WatchEvent::Set(value) => println!("{} is at {:?}", value.path(), value.bytes()),
+    ///         WatchEvent::Deleted(value) | WatchEvent::Expired(value) => println!("{} is gone", value.path()),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self, prefix: &str) -> Result<Watch, Error> {
+        if !prefix.is_empty() {
+            check_path(prefix)?;
+        }
+        self.stall.caller().follow(Request::Watch(Topic::Ephemerals));
+        Ok(Watch::new(self.stall.shelf.clone(), prefix))
+    }
+}
+
+impl fmt::Debug for Ephemeral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ephemeral").field("on_conflict", &self.on_conflict).finish_non_exhaustive()
+    }
+}

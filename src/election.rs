@@ -1,0 +1,273 @@
+//! Leaders: whoever holds the role's lock leads, and its fencing token is the term.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use futures_util::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::data::{Contents, Looks, Stall};
+use crate::error::{Error, ErrorKind};
+use crate::lock::{Fenced, Lock, LockContext, LockGuard, Locks};
+use crate::member::{FencingToken, MemberId};
+use crate::proto::{Kept, Request, Topic};
+use crate::wire::encode_path;
+
+/// The choice of one leader for a role, among all who campaign for it. A clone is the same.
+///
+/// Made by [`GroupConnector::elect`](crate::GroupConnector::elect). It is the lock `elections/<role>` with its fair
+/// queue: who has waited longest leads next, a few milliseconds after the leader resigned, or after its lease ran out.
+///
+/// # Examples
+/// ```no_run
+/// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+/// let election = group.elect("scheduler").as_member("worker-1");
+/// election.run_as_leader(|leader| async move {
+///     println!("leading in term {}", leader.token());
+///     std::future::pending::<()>().await;
+/// }).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "an election does nothing until one of its calls is awaited"]
+pub struct Election {
+    stall: Arc<Stall>,
+    lock: Lock,
+    /// The lock's name, encoded.
+    encoded: String,
+}
+
+impl Election {
+    pub(crate) fn new(stall: Arc<Stall>, locks: Arc<Locks>, role: &str) -> Self {
+        // An empty role makes a name that is not: it is refused by the lock.
+        let name = if role.is_empty() { String::new() } else { format!("elections/{role}") };
+        Self { stall, encoded: encode_path(&name), lock: Lock::new(locks, &name) }
+    }
+
+    /// Campaigns as this member. Default: the name of this host.
+    pub fn as_member(mut self, member: impl AsRef<str>) -> Self {
+        self.lock = self.lock.as_member(member);
+        self
+    }
+
+    /// Waits until this candidate leads, for as long as it takes. One round trip where nobody leads.
+    ///
+    /// # Errors
+    /// As for [`Lock::acquire`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the candidacy is withdrawn in the background.
+    pub async fn campaign(&self) -> Result<Leadership, Error> {
+        Ok(Leadership { guard: self.lock.acquire().await? })
+    }
+
+    /// Who leads at this moment. One round trip.
+    ///
+    /// # Errors
+    /// As for [`Lock::holder`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn leader(&self) -> Result<Option<Leader>, Error> {
+        let holder = self.lock.holder().await?;
+        Ok(holder.map(|holder| Leader { member: holder.member, term: holder.token, since: holder.since }))
+    }
+
+    /// Who waits to lead, in the order in which they will. One round trip.
+    ///
+    /// # Errors
+    /// As for [`Lock::waiters`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn candidates(&self) -> Result<Vec<MemberId>, Error> {
+        Ok(self.lock.waiters().await?.into_iter().map(|waiter| waiter.member).collect())
+    }
+
+    /// Follows who leads: first who does now, then each change, told by the server's notifications.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidName`] if the role or the member is no name.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+    /// let mut leaders = group.elect("scheduler").watch()?;
+    /// while let Some(leader) = leaders.next().await {
+    ///     println!("{leader:?} leads");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self) -> Result<LeaderWatch, Error> {
+        self.lock.check()?;
+        let topic = Topic::Leader(self.encoded.clone());
+        self.stall.caller().follow(Request::Watch(topic.clone()));
+        let path = format!("locks/{}", self.encoded);
+        Ok(LeaderWatch { looks: Looks::new(self.stall.shelf().clone()), topic, path, last: None })
+    }
+
+    /// Campaigns, does the work while this candidate leads, and resigns when the work has ended. Where the leadership
+    /// is lost before, the work is dropped where it stands, and the campaign begins anew.
+    ///
+    /// # Errors
+    /// As for [`campaign`](Self::campaign).
+    ///
+    /// # Cancel safety
+    /// Dropped, the work is dropped first and the leader resigns after it, in the background.
+    pub async fn run_as_leader<F, W>(&self, mut work: F) -> Result<W::Output, Error>
+    where
+        F: FnMut(LockContext) -> W,
+        W: Future,
+    {
+        loop {
+            match self.lock.run(&mut work).await {
+                Err(error) if error.kind() == ErrorKind::Lost => {
+                    tracing::debug!(%error, "leadership lost");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Election {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Election").field("lock", &self.lock).finish_non_exhaustive()
+    }
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Leader {
+    /// The member that it leads as.
+    pub member: MemberId,
+    /// The term: higher than all before.
+    pub term: FencingToken,
+    /// Since when, by the server's clock.
+    pub since: SystemTime,
+}
+
+/// The lead, until it is resigned, dropped or lost.
+///
+/// What [`LockGuard`] says of when being held is enough holds for leading as well: let resources check the
+/// [`term`](Self::term).
+#[must_use = "who drops its leadership resigns"]
+#[derive(Debug)]
+pub struct Leadership {
+    guard: LockGuard,
+}
+
+impl Leadership {
+    /// The term: a fencing token.
+    #[must_use]
+    pub fn term(&self) -> FencingToken {
+        self.guard.token()
+    }
+
+    /// Whether this candidate leads at this moment, by its own clock. No I/O. Once it has said no, it never says yes.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.guard.is_held()
+    }
+
+    /// For how long it leads if the server is not heard of again. No I/O.
+    #[must_use]
+    pub fn valid_for(&self) -> Duration {
+        self.guard.valid_for()
+    }
+
+    /// Waits until the lead is lost, which comes before anybody else may lead.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn lost(&self) {
+        self.guard.lost().await;
+    }
+
+    /// Cancelled when the lead is lost.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.guard.cancellation_token()
+    }
+
+    /// Writes that the server makes only in this term.
+    pub fn fenced(&self) -> Fenced<'_> {
+        self.guard.fenced()
+    }
+
+    /// Gives the lead to the next candidate; whether it was held until now. One round trip.
+    ///
+    /// # Cancel safety
+    /// Once called, it resigns even if the future is dropped.
+    pub async fn resign(self) -> bool {
+        self.guard.release().await
+    }
+}
+
+/// Follows who leads. Made by [`Election::watch`].
+///
+/// A leader that comes and goes before the stream is read is not told; the last one always is. It ends when the
+/// connector closes.
+///
+/// # Cancel safety
+/// Dropping a future of [`next`](Self::next) loses nothing.
+#[must_use = "a stream does nothing unless it is polled"]
+pub struct LeaderWatch {
+    looks: Looks,
+    topic: Topic,
+    path: String,
+    /// What was told last.
+    last: Option<Option<Leader>>,
+}
+
+impl LeaderWatch {
+    /// The next leader, `Some(None)` if nobody leads; `None` once the connector is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Option<Leader>> {
+        StreamExt::next(self).await
+    }
+
+    fn look(&self, contents: &Contents) -> Option<Option<Leader>> {
+        if !contents.covers(&self.topic) {
+            return None;
+        }
+        let Some(Kept::Holding(holding)) = contents.kept.get(&self.path).map(|kept| &**kept) else {
+            return Some(None);
+        };
+        Some(Some(Leader {
+            member: holding.member.clone(),
+            term: holding.token,
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(holding.since_ms),
+        }))
+    }
+}
+
+impl Stream for LeaderWatch {
+    type Item = Option<Leader>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Option<Leader>>> {
+        loop {
+            let Some(contents) = ready!(self.looks.poll(cx)) else { return Poll::Ready(None) };
+            if let Some(leader) = self.look(&contents)
+                && self.last.as_ref() != Some(&leader)
+            {
+                self.last = Some(leader.clone());
+                return Poll::Ready(Some(leader));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for LeaderWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaderWatch").field("last", &self.last).finish_non_exhaustive()
+    }
+}

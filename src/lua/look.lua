@@ -1,0 +1,36 @@
+-- What stands under some paths now, values or exclusive locks, and, where nothing does, why. What a dead session has
+-- left counts as gone before it is swept.
+--
+-- KEYS  1 leases
+-- ARGV  1 prefix   2 most bytes a call   3.. pairs: path with its folder, encoded, and the session known of it, or ''
+-- Answer  {ms to the earliest deadline or -1, then for each pair one of
+--          {'value', bytes} | {'deleted'} | {'expired'} its session is gone | {'foreign'} | {'later'} no room: ask again}
+local prefix, room = ARGV[1], tonumber(ARGV[2])
+
+local function look(path, known)
+  local size = redis.pcall('STRLEN', prefix .. path)
+  if type(size) == 'table' then
+    return {'foreign'}
+  end
+  if size > 0 and room < size and room < tonumber(ARGV[2]) then
+    room = 0
+    return {'later'}
+  end
+  room = room - size
+  local value = redis.call('GET', prefix .. path)
+  if not value then
+    return {known ~= '' and not is_alive(prefix, known) and 'expired' or 'deleted'}
+  end
+  local session = string.match(value, '^{"v":1,[^}]-"session":"([^"]*)",')
+  if not session then
+    return {'foreign'}
+  end
+  return is_alive(prefix, session) and {'value', value} or {'expired'}
+end
+
+local answer = {0}
+for i = 3, #ARGV, 2 do
+  answer[#answer + 1] = look(ARGV[i], ARGV[i + 1])
+end
+answer[1] = deadline_in(KEYS[1])
+return answer

@@ -1,0 +1,292 @@
+//! Values and leaders that somebody watches. They take the way of the members: a hint names a path, one read at a
+//! time says what stands there, and a listing only finds paths to hint at.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::io::{Command, Glimpse, Kept, Output, Reply, Tag, Topic, ValueChange};
+use super::outbox::Outbox;
+use crate::error::{Error, ErrorKind};
+use crate::member::SessionId;
+use crate::wire::Happened;
+
+/// How many paths one read asks for.
+const LOOK_CHUNK: usize = 500;
+
+/// The folder of the values that are listed by their index.
+const EPHEMERALS: &str = "ephemerals/";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coverage {
+    /// The server has not confirmed the subscription over this link.
+    Unheard,
+    /// What stands there is being asked for.
+    Asking,
+    Covered,
+}
+
+#[derive(Debug)]
+struct Asked {
+    path: String,
+    happened: Happened,
+}
+
+#[derive(Debug)]
+enum Flight {
+    Subscribe(Topic),
+    Look(Vec<Asked>),
+    Catalog,
+}
+
+#[derive(Debug, Default)]
+struct Listing {
+    known: Option<(u64, u64)>,
+    seen: HashSet<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    topics: BTreeMap<Topic, Coverage>,
+    kept: BTreeMap<String, Arc<Kept>>,
+    hinted: HashMap<String, Happened>,
+    queue: VecDeque<String>,
+    listing: Option<Listing>,
+    list_wanted: bool,
+    known: Option<(u64, u64)>,
+    flying: Vec<(Tag, Flight)>,
+}
+
+impl Shelf {
+    /// Somebody watches this from now on.
+    pub(crate) fn watch(&mut self, topic: Topic) {
+        self.topics.entry(topic).or_insert(Coverage::Unheard);
+    }
+
+    /// A new link: everything is subscribed to anew. What was known stays, until the server says otherwise.
+    pub(crate) fn link_down(&mut self) {
+        self.topics.values_mut().for_each(|coverage| *coverage = Coverage::Unheard);
+        self.hinted.clear();
+        self.queue.clear();
+        self.listing = None;
+        self.list_wanted = false;
+        self.known = None;
+        self.flying.clear();
+    }
+
+    /// Looks everything through, in case that a notification went missing.
+    pub(crate) fn reconcile(&mut self) {
+        let leaders = self.topics.iter().filter(|(_, coverage)| **coverage != Coverage::Unheard);
+        let leaders: Vec<_> = leaders.filter_map(|(topic, _)| topic.path()).collect();
+        leaders.into_iter().for_each(|path| self.queue(path, Happened::Other));
+        self.list_wanted |= self.is_listed();
+    }
+
+    /// No longer trusts the last listing.
+    pub(crate) fn doubt(&mut self) {
+        self.known = None;
+        self.reconcile();
+    }
+
+    fn is_listed(&self) -> bool {
+        self.topics.get(&Topic::Ephemerals).is_some_and(|coverage| *coverage != Coverage::Unheard)
+    }
+
+    pub(crate) fn hint(&mut self, path: String, happened: Happened) {
+        let is_watched = if path.starts_with(EPHEMERALS) {
+            self.is_listed()
+        } else {
+            self.topics.keys().any(|topic| topic.path().as_ref() == Some(&path))
+        };
+        if is_watched && happened != Happened::Expire {
+            self.queue(path, happened);
+        }
+    }
+
+    fn queue(&mut self, path: String, happened: Happened) {
+        if self.hinted.insert(path.clone(), happened).is_none() {
+            self.queue.push_back(path);
+        }
+    }
+
+    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
+        let tag = out.command(command);
+        self.flying.push((tag, flight));
+    }
+
+    /// Sends what can be sent over a link that stands.
+    pub(crate) fn advance(&mut self, out: &mut Outbox) {
+        let unheard: Vec<_> = self
+            .topics
+            .iter()
+            .filter(|(topic, coverage)| {
+                **coverage == Coverage::Unheard
+                    && !self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Subscribe(to) if to == *topic))
+            })
+            .map(|(topic, _)| topic.clone())
+            .collect();
+        for topic in unheard {
+            self.send(Command::Subscribe { topic: topic.clone() }, Flight::Subscribe(topic), out);
+        }
+        if self.list_wanted && self.listing.is_none() {
+            self.list_wanted = false;
+            self.listing = Some(Listing::default());
+            self.send(Command::Catalog { known: self.known, after: None }, Flight::Catalog, out);
+        }
+        let is_looking = self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look(_)));
+        if !is_looking && !self.queue.is_empty() {
+            let take = self.queue.len().min(LOOK_CHUNK);
+            let (mut paths, mut asked) = (Vec::with_capacity(take), Vec::with_capacity(take));
+            for path in self.queue.drain(..take) {
+                let happened = self.hinted.remove(&path).unwrap_or(Happened::Other);
+                let session = self.kept.get(&path).map(|kept| kept.session().clone());
+                paths.push((path.clone(), session));
+                asked.push(Asked { path, happened });
+            }
+            self.send(Command::Look { paths }, Flight::Look(asked), out);
+        }
+        self.cover(out);
+    }
+
+    /// Says of which topics it is known now what there is.
+    fn cover(&mut self, out: &mut Outbox) {
+        let is_idle = self.queue.is_empty()
+            && self.listing.is_none()
+            && !self.list_wanted
+            && !self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look(_)));
+        if !is_idle {
+            return;
+        }
+        for (topic, coverage) in &mut self.topics {
+            if *coverage == Coverage::Asking {
+                *coverage = Coverage::Covered;
+                out.push(Output::Covered(topic.clone()));
+            }
+        }
+    }
+
+    /// Takes the reply to a command of ours; hands back any other. An error of the link is the caller's.
+    pub(crate) fn reply(
+        &mut self,
+        tag: Tag,
+        reply: Result<Reply, Error>,
+        out: &mut Outbox,
+    ) -> Result<Option<Error>, Result<Reply, Error>> {
+        let Some(index) = self.flying.iter().position(|(flying, _)| *flying == tag) else { return Err(reply) };
+        let (_, flight) = self.flying.swap_remove(index);
+        match (flight, reply) {
+            (_, Err(error)) if error.is_of_the_link() => return Ok(Some(error)),
+            (Flight::Subscribe(topic), reply) => {
+                if let Err(error) = reply {
+                    out.push(Output::Warn(format!("{topic:?} is not heard of, but only reconciled: {error}")));
+                }
+                if let Some(coverage) = self.topics.get_mut(&topic) {
+                    *coverage = Coverage::Asking;
+                }
+                match topic.path() {
+                    Some(path) => self.queue(path, Happened::Other),
+                    None => self.list_wanted = true,
+                }
+            }
+            (Flight::Look(asked), Ok(Reply::Looked { glimpses, .. })) => self.looked(asked, glimpses, out),
+            (Flight::Catalog, Ok(Reply::SameCatalog { .. })) => self.listing = None,
+            (Flight::Catalog, Ok(Reply::Catalog { known, after, entries, .. })) => {
+                self.catalogued(known, after, entries, out);
+            }
+            (flight, reply) => {
+                let error = reply.err().unwrap_or_else(|| {
+                    Error::uncertain(ErrorKind::Server, "an answer of another kind; is another version at work?")
+                });
+                out.push(Output::Warn(format!("values could not be read, trying again: {error}")));
+                self.known = None;
+                if let Flight::Catalog = flight {
+                    self.listing = None;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn looked(&mut self, asked: Vec<Asked>, glimpses: Vec<Glimpse>, out: &mut Outbox) {
+        let mut changes = Vec::new();
+        for (Asked { path, happened }, glimpse) in asked.into_iter().zip(glimpses) {
+            let expired = match glimpse {
+                Glimpse::Value(stored) => {
+                    self.keep(path, Kept::Value(stored), &mut changes);
+                    continue;
+                }
+                Glimpse::Holding(holding) => {
+                    self.keep(path, Kept::Holding(holding), &mut changes);
+                    continue;
+                }
+                Glimpse::Later => {
+                    self.queue(path, happened);
+                    continue;
+                }
+                Glimpse::Expired => true,
+                Glimpse::Deleted | Glimpse::Foreign => happened == Happened::Expired,
+            };
+            if self.kept.remove(&path).is_some() {
+                changes.push(ValueChange::Gone { path, expired });
+            }
+        }
+        if !changes.is_empty() {
+            out.push(Output::Values(changes));
+        }
+    }
+
+    fn keep(&mut self, path: String, kept: Kept, changes: &mut Vec<ValueChange>) {
+        if self.kept.get(&path).is_some_and(|known| **known == kept) {
+            return;
+        }
+        let kept = Arc::new(kept);
+        self.kept.insert(path.clone(), kept.clone());
+        changes.push(ValueChange::Kept { path, kept });
+    }
+
+    fn catalogued(&mut self, known: (u64, u64), after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
+        let Some(mut listing) = self.listing.take() else { return };
+        // The first part was true before anything that came meanwhile, so it is what the next listing is compared to.
+        listing.known.get_or_insert(known);
+        for (path, revision) in entries {
+            let path = format!("{EPHEMERALS}{path}");
+            if self.kept.get(&path).is_none_or(|kept| kept.revision() != Some(revision)) {
+                self.queue(path.clone(), Happened::Other);
+            }
+            listing.seen.insert(path);
+        }
+        if let Some(after) = after {
+            self.listing = Some(listing);
+            return self.send(Command::Catalog { known: None, after: Some(after) }, Flight::Catalog, out);
+        }
+        let missing = self.kept.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
+        let missing: Vec<_> = missing.cloned().collect();
+        missing.into_iter().for_each(|path| self.queue(path, Happened::Other));
+        self.known = listing.known;
+    }
+}
+
+impl Topic {
+    /// The one path that it is about, if it is about one.
+    fn path(&self) -> Option<String> {
+        match self {
+            Self::Ephemerals => None,
+            Self::Leader(lock) => Some(format!("locks/{lock}")),
+        }
+    }
+}
+
+impl Kept {
+    fn session(&self) -> &SessionId {
+        match self {
+            Self::Value(stored) => &stored.session,
+            Self::Holding(holding) => &holding.session,
+        }
+    }
+
+    fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Value(stored) => Some(stored.revision.get()),
+            Self::Holding(_) => None,
+        }
+    }
+}

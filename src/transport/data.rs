@@ -1,0 +1,242 @@
+//! The calls about data, each one round trip.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::commands::{Commands, ms};
+use super::replies::{number, text};
+use super::scripts;
+use crate::config::OnConflict;
+use crate::error::{Error, ErrorKind};
+use crate::member::{Revision, SessionId};
+use crate::proto::{Glimpse, Reply};
+use crate::wire::{Holding, Stored, decode_path};
+
+/// How many bytes of values one look may bring.
+const LOOK_BYTES: usize = 4 << 20;
+/// How many entries of an index one call looks at.
+const CATALOG_ENTRIES: u64 = 1000;
+
+/// A value to be set for a session.
+#[derive(Clone, Debug)]
+pub(crate) struct Stow {
+    pub(crate) path: String,
+    pub(crate) session: SessionId,
+    pub(crate) nonce: u64,
+    pub(crate) expiry: Option<Duration>,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StowAnswer {
+    Stored(Revision),
+    Conflict { owner: String },
+    Lost,
+}
+
+impl Commands {
+    /// Sets a value that dies with its session.
+    pub(crate) async fn store(mut self, stow: &Stow) -> Result<StowAnswer, Error> {
+        let context = self.context.clone();
+        let (keys, config) = (&context.keys, &context.config);
+        let mut script = scripts::STORE.key(keys.at("ephemerals", &stow.path));
+        script
+            .key(keys.lease(stow.session.as_str()))
+            .key(keys.owned(stow.session.as_str()))
+            .key(keys.ephemerals())
+            .key(keys.leases())
+            .arg(keys.prefix())
+            .arg(&stow.path)
+            .arg(stow.session.as_str())
+            .arg(stow.nonce)
+            .arg(stow.expiry.map_or(0, ms))
+            .arg(ms(config.safety()))
+            .arg(match stow.on_conflict {
+                OnConflict::TakeOver => "take",
+                OnConflict::Reject => "yield",
+            })
+            .arg(&stow.bytes[..]);
+        self.ask("set of an ephemeral value", &script, stored).await
+    }
+
+    /// Deletes a value of this session; whether there was one.
+    pub(crate) async fn erase(mut self, path: &str, session: &SessionId) -> Result<bool, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::ERASE.key(keys.at("ephemerals", path));
+        script
+            .key(keys.owned(session.as_str()))
+            .key(keys.ephemerals())
+            .key(keys.leases())
+            .arg(path)
+            .arg(session.as_str());
+        self.ask("deletion of an ephemeral value", &script, |value| Some(number(value)? == 1)).await
+    }
+
+    /// What stands under these paths, each with its folder.
+    pub(crate) async fn look(mut self, paths: &[(String, Option<SessionId>)]) -> Result<Reply, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::LOOK.key(keys.leases());
+        script.arg(keys.prefix()).arg(LOOK_BYTES);
+        for (path, session) in paths {
+            script.arg(path).arg(session.as_ref().map_or("", SessionId::as_str));
+        }
+        self.ask("reading of values", &script, |value| looked(value, paths)).await
+    }
+
+    /// One part of an index: of those that begin so, from this revision on.
+    pub(crate) async fn catalog(
+        mut self,
+        index: &str,
+        begins: &str,
+        known: Option<(u64, u64)>,
+        after: Option<u64>,
+    ) -> Result<Reply, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::CATALOG.key(format!("{}{index}", keys.prefix()));
+        script.key(keys.leases()).arg(begins);
+        match known {
+            Some((count, highest)) => script.arg(count).arg(highest),
+            None => script.arg("").arg(""),
+        };
+        script.arg(after.map_or_else(|| "-inf".to_owned(), |after| format!("({after}"))).arg(CATALOG_ENTRIES);
+        self.ask("listing of values", &script, catalogued).await
+    }
+
+    /// Sets values that stay, all or none.
+    pub(crate) async fn persist(mut self, values: &[(String, Vec<u8>)]) -> Result<Vec<Revision>, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::PERSIST.key(keys.persistent());
+        script.arg(keys.prefix());
+        for (path, bytes) in values {
+            script.arg(path).arg(&bytes[..]);
+        }
+        let revisions = |value: &Value| match value {
+            Value::Array(items) => items.iter().map(|item| number(item).map(Revision::new)).collect(),
+            _ => None,
+        };
+        self.ask("set of persistent values", &script, revisions).await
+    }
+
+    /// Sets a value that stays if its revision is the one expected.
+    pub(crate) async fn exchange(
+        mut self,
+        path: &str,
+        expected: Option<Revision>,
+        bytes: &[u8],
+    ) -> Result<Option<Revision>, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut script = scripts::EXCHANGE.key(keys.at("persistent", path));
+        script
+            .key(keys.persistent())
+            .key(keys.revision())
+            .arg(path)
+            .arg(expected.map(|expected| expected.to_string()).unwrap_or_default())
+            .arg(bytes);
+        let revision = |value: &Value| number(value).map(|revision| (revision != 0).then(|| Revision::new(revision)));
+        self.ask("exchange of a persistent value", &script, revision).await
+    }
+
+    /// A value that stays, and its revision: 0 where another program has set it.
+    pub(crate) async fn read_persistent(mut self, path: &str) -> Result<Option<(Vec<u8>, Revision)>, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut both = redis::pipe();
+        both.atomic().cmd("GET").arg(keys.at("persistent", path)).cmd("ZSCORE").arg(keys.persistent()).arg(path);
+        let name = "reading of a persistent value";
+        let asking = async {
+            let answer: Result<(Option<Vec<u8>>, Option<f64>), _> = both.query_async(&mut self.connection).await;
+            answer.map_err(|error| Error::from_redis(name, error))
+        };
+        let (bytes, score) = context.within(name, asking).await?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "revisions are whole and below 2^53"
+        )]
+        let revision = score.map_or(0, |score| score as u64);
+        Ok(bytes.map(|bytes| (bytes, Revision::new(revision))))
+    }
+
+    /// Deletes a value that stays; whether there was one.
+    pub(crate) async fn delete_persistent(mut self, path: &str) -> Result<bool, Error> {
+        let context = self.context.clone();
+        let keys = &context.keys;
+        let mut both = redis::pipe();
+        both.atomic().cmd("ZREM").arg(keys.persistent()).arg(path).ignore();
+        both.cmd("DEL").arg(keys.at("persistent", path));
+        let name = "deletion of a persistent value";
+        let asking = async {
+            let answer: Result<(u64,), _> = both.query_async(&mut self.connection).await;
+            answer.map_err(|error| Error::from_redis(name, error))
+        };
+        Ok(context.within(name, asking).await?.0 == 1)
+    }
+}
+
+fn stored(value: &Value) -> Option<StowAnswer> {
+    let Value::Array(items) = value else { return None };
+    Some(match (text(items.first()?)?, &items[1..]) {
+        (b"stored", [revision]) => StowAnswer::Stored(Revision::new(number(revision)?)),
+        (b"conflict", [owner]) => StowAnswer::Conflict { owner: String::from_utf8_lossy(text(owner)?).into_owned() },
+        (b"lost", []) => StowAnswer::Lost,
+        _ => return None,
+    })
+}
+
+fn due(value: &Value) -> Option<Duration> {
+    number(value).map(Duration::from_millis)
+}
+
+fn looked(value: &Value, paths: &[(String, Option<SessionId>)]) -> Option<Reply> {
+    let Value::Array(items) = value else { return None };
+    let (first, found) = items.split_first()?;
+    let glimpses: Vec<_> =
+        found.iter().zip(paths).map(|(found, (path, _))| glimpse(path, found)).collect::<Option<_>>()?;
+    (glimpses.len() == paths.len()).then(|| Reply::Looked { due: due(first), glimpses })
+}
+
+fn glimpse(path: &str, found: &Value) -> Option<Glimpse> {
+    let Value::Array(fields) = found else { return None };
+    Some(match (text(fields.first()?)?, &fields[1..]) {
+        (b"value", [value]) if path.starts_with("locks/") => {
+            Holding::parse(text(value)?).map_or(Glimpse::Foreign, Glimpse::Holding)
+        }
+        (b"value", [value]) => Stored::parse(text(value)?).map_or(Glimpse::Foreign, Glimpse::Value),
+        (b"deleted", []) => Glimpse::Deleted,
+        (b"expired", []) => Glimpse::Expired,
+        (b"foreign", []) => Glimpse::Foreign,
+        (b"later", []) => Glimpse::Later,
+        _ => return None,
+    })
+}
+
+fn catalogued(value: &Value) -> Option<Reply> {
+    let Value::Array(items) = value else { return None };
+    Some(match (text(items.first()?)?, &items[1..]) {
+        (b"same", [first]) => Reply::SameCatalog { due: due(first) },
+        (b"part", [first, count, highest, after, entries @ ..]) => Reply::Catalog {
+            due: due(first),
+            known: (number(count)?, number(highest)?),
+            after: number(after),
+            // What no path encodes to is nobody's.
+            entries: entries
+                .chunks_exact(2)
+                .filter(|entry| text(&entry[0]).is_some_and(|path| decode_path(path).is_some()))
+                .map(|entry| Some((String::from_utf8(text(&entry[0])?.to_vec()).ok()?, number(&entry[1])?)))
+                .collect::<Option<_>>()?,
+        },
+        _ => return None,
+    })
+}
+
+/// What is not the reply that was asked for.
+pub(crate) fn unexpected(reply: &Reply) -> Error {
+    Error::uncertain(ErrorKind::Server, format!("the server answered {reply:?}; is another version at work?"))
+}
