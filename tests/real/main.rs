@@ -5,7 +5,9 @@
 mod bad_days;
 mod bad_input;
 mod bad_input_dropped;
+mod locker;
 mod locks;
+mod locks_bad_days;
 mod membership;
 mod scale;
 mod scripts;
