@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use group_redis::{Error, ErrorKind, GroupConnector, Lock, LockGuard};
-use redis::AsyncCommands;
+use redis::{AsyncCommands, AsyncConnectionConfig};
 use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
@@ -126,7 +126,9 @@ async fn main() -> Result<(), Error> {
     let ttl = std::env::var("TTL_MS").ok().and_then(|ms| ms.parse().ok()).unwrap_or(7500);
     let group = GroupConnector::builder(&url).group(&group_name).ttl(Duration::from_millis(ttl)).connect().await?;
     let client = redis::Client::open(url).expect("it has been connected to");
-    let plain = client.get_multiplexed_async_connection().await.expect("it has been connected to");
+    // It may be frozen for longer than answers usually take.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+    let plain = client.get_multiplexed_async_connection_with_config(&patient).await.expect("it has been connected to");
     let worker = std::sync::Arc::new(Worker { group, name, plain, group_name });
     println!("ready");
 

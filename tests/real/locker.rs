@@ -77,10 +77,6 @@ impl Locker {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill");
         assert!(status.success());
     }
-
-    pub(crate) async fn leave(mut self) {
-        self.ask("leave", "left").await;
-    }
 }
 
 impl Drop for Locker {
