@@ -6,17 +6,27 @@
 local prefix, name = ARGV[1], ARGV[2]
 local broken = 0
 
+local function check(record)
+  if not holder_in(record) then
+    error('WRONGTYPE a lock holds no record of a lock')
+  end
+end
+
 local function tell(record, path)
   local session, nonce = holder_in(record)
   broken = broken + 1
-  if session then
-    redis.call('SREM', prefix .. 'owned/' .. session, path .. (path == 'shared/' .. name and ' ' .. nonce or ''))
-    redis.call('PUBLISH', inbox_of(prefix, session), 'broken ' .. nonce)
-  end
+  redis.call('SREM', prefix .. 'owned/' .. session, path .. (path == 'shared/' .. name and ' ' .. nonce or ''))
+  redis.call('PUBLISH', inbox_of(prefix, session), 'broken ' .. nonce)
 end
 
 local record = redis.call('GET', KEYS[1])
 local shared = redis.call('HVALS', KEYS[2])
+if record then
+  check(record)
+end
+for _, holder in ipairs(shared) do
+  check(holder)
+end
 redis.call('DEL', KEYS[1], KEYS[2])
 if record then
   tell(record, 'locks/' .. name)

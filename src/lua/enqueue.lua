@@ -34,8 +34,11 @@ if holder and not is_alive(prefix, holder) then
   redis.call('SREM', prefix .. 'owned/' .. holder, 'locks/' .. name)
 elseif not holder then
   for _, field in ipairs(redis.call('HKEYS', shared)) do
-    local reader = string.match(field, '^(%S+) ')
-    if not reader or not is_alive(prefix, reader) then
+    local reader = string.match(field, '^(%S+) %d+$')
+    if not reader then
+      error('WRONGTYPE a shared lock holds what is no record of a lock')
+    end
+    if not is_alive(prefix, reader) then
       redis.call('HDEL', shared, field)
     end
   end

@@ -1,4 +1,5 @@
 -- Push out the safety ttl of the locks and values of a session, a part of what it owns a call, and say what it holds.
+-- Its members have a renewal of their own, and are seen to here only where that is overdue.
 --
 -- KEYS  1 owned  2 members  3 leases  4 ephemerals
 -- ARGV  1 prefix   2 session   3 safety ttl, ms   4 where to go on: 0 to begin   5 about how many a call
@@ -27,12 +28,17 @@ local function look(path)
       keep(prefix .. 'queues/' .. name, safety)
       return nonce
     end
+  elseif kind == 'members' then
+    local left = redis.call('PTTL', prefix .. path)
+    if left >= 0 and left < safety / 3 and session_in(head_of(prefix .. path)) == session then
+      redis.call('PEXPIRE', prefix .. path, safety)
+    end
   elseif kind == 'ephemerals' then
     local head = head_of(prefix .. path)
-    local owner, until_ms = string.match(head, '^{"v":1,"session":"([^"]*)",.-"until":(%d+)')
+    local owner, ends = string.match(head, '^{"v":1,"session":"([^"]*)",.-"until":(%d+)')
     if owner == session then
-      local left = tonumber(until_ms) - now_ms()
-      redis.call('PEXPIRE', prefix .. path, tonumber(until_ms) == 0 and safety or number(math.min(left, safety)))
+      local left = tonumber(ends) - now_ms()
+      redis.call('PEXPIRE', prefix .. path, ends == '0' and safety or number(math.min(left, safety)))
     end
   end
 end

@@ -10,6 +10,7 @@ use super::overdue::Overdue;
 use super::{flags, replies, scripts};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
+use crate::member::SessionId;
 use crate::proto::{Command, Contest, Reply};
 use crate::wire::{Keys, encode, record_head, record_tail};
 
@@ -83,20 +84,7 @@ impl Commands {
                     .arg(ms(config.safety()));
                 replies::reply(name, self.invoke(name, &script).await?, replies::opened)
             }
-            Command::Extend { session, cursor } => {
-                let mut script = scripts::EXTEND.key(keys.owned(session.as_str()));
-                script
-                    .key(keys.members())
-                    .key(keys.leases())
-                    .key(keys.ephemerals())
-                    .arg(keys.prefix())
-                    .arg(session.as_str())
-                    .arg(ms(config.safety()))
-                    .arg(cursor)
-                    .arg(EXTEND_KEYS);
-                let value = self.invoke(name, &script).await?;
-                replies::reply(name, value, |items| replies::extended(items, &session))
-            }
+            Command::Extend { session, cursor } => self.extend(&session, cursor).await,
             Command::Subscribe { topic } => {
                 Err(Error::new(ErrorKind::Server, format!("{topic:?} is for the connection that listens")))
             }
@@ -222,6 +210,25 @@ impl Commands {
                 Ok(Reply::Done)
             }
         }
+    }
+
+    /// Renews what the session owns, from this place on.
+    pub(super) async fn extend(&mut self, session: &SessionId, cursor: u64) -> Result<Reply, Error> {
+        const NAME: &str = "renewal of what the session owns";
+        let context = self.context.clone();
+        let (keys, config) = (&context.keys, &context.config);
+        let mut script = scripts::EXTEND.key(keys.owned(session.as_str()));
+        script
+            .key(keys.members())
+            .key(keys.leases())
+            .key(keys.ephemerals())
+            .arg(keys.prefix())
+            .arg(session.as_str())
+            .arg(ms(config.safety()))
+            .arg(cursor)
+            .arg(EXTEND_KEYS);
+        let value = self.invoke(NAME, &script).await?;
+        replies::reply(NAME, value, |items| replies::extended(items, session))
     }
 
     async fn query(&mut self, name: &str, command: &redis::Cmd) -> Result<Reply, Error> {

@@ -18,7 +18,7 @@ use crate::config::{Config, Heartbeats};
 use crate::driver::LONGEST_SLEEP;
 use crate::error::Error;
 use crate::member::SessionId;
-use crate::proto::{Moment, Pulse};
+use crate::proto::{Moment, Pulse, Reply};
 
 /// How a heartbeat ended. Only the latest counts.
 #[derive(Clone, Debug)]
@@ -132,7 +132,8 @@ impl Keeper {
             Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
             None => self.tracker.spawn(beating),
         };
-        self.tracker.spawn(stop.clone().run_until_cancelled_owned(show_progress(progress, config.stall_tolerance / 8)));
+        let pause = (config.stall_tolerance / 8).min(config.ttl / 4);
+        self.tracker.spawn(stop.clone().run_until_cancelled_owned(show_progress(progress, pause)));
         Keeping { _stop: stop.drop_guard(), _thread: thread }
     }
 }
@@ -204,6 +205,10 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>) {
                         continue;
                     }
                     stalled = false;
+                    if progress.is_stalled(config.ttl / 2) {
+                        // Whoever renews what lives by the lease hangs: without that the lease would outlive it.
+                        commands.extend_all(&report.session, config.pulse_timeout()).await;
+                    }
                     let sent = clock::now();
                     match timeout(config.pulse_timeout(), commands.heartbeat(&report.session)).await {
                         Ok(Ok(true)) => {
@@ -231,6 +236,23 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>) {
 }
 
 impl super::Commands {
+    /// Renews the safety ttl of everything that the session owns, as far as there is time.
+    async fn extend_all(&mut self, session: &SessionId, limit: Duration) {
+        let extending = async {
+            let mut cursor = 0;
+            loop {
+                match self.extend(session, cursor).await {
+                    Ok(Reply::Extended { cursor: 0, .. }) => return,
+                    Ok(Reply::Extended { cursor: next, .. }) => cursor = next,
+                    Ok(other) => return tracing::debug!(?other, "what the session owns was not renewed"),
+                    Err(error) => return tracing::debug!(%error, "what the session owns was not renewed"),
+                }
+            }
+        };
+        // What is left out is seen to at the next heartbeat.
+        let _ = timeout(limit, extending).await;
+    }
+
     /// One heartbeat: whether the lease lives.
     async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
         let (keys, config) = (&self.context.keys, &self.context.config);

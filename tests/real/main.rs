@@ -5,9 +5,16 @@
 mod bad_days;
 mod bad_input;
 mod bad_input_dropped;
+mod exclusion;
+mod leftovers;
+mod locker;
 mod locks;
+mod locks_bad_days;
+mod locks_guards;
+mod locks_modes;
 mod membership;
 mod scale;
 mod scripts;
+mod scripts_locks;
 mod support;
 mod worker;

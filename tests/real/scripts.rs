@@ -8,36 +8,30 @@ const TTL: u64 = 1000;
 const SAFETY: u64 = 4000;
 
 /// Runs a script of the library as it stands in its file.
-struct Caller {
+pub(crate) struct Caller {
     connection: redis::aio::MultiplexedConnection,
-    prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Caller {
-    async fn new(fixture: &Fixture) -> Self {
+    pub(crate) async fn new(fixture: &Fixture) -> Self {
         Self { connection: fixture.connection().await, prefix: fixture.key("") }
     }
 
-    fn key(&self, path: &str) -> String {
+    pub(crate) fn key(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)
     }
 
-    async fn run(&mut self, script: &str, paths: &[&str], args: &[&str]) -> Value {
+    pub(crate) async fn run(&mut self, script: &str, paths: &[&str], args: &[&str]) -> Value {
         self.try_run(script, paths, args).await.unwrap()
     }
 
-    async fn try_run(&mut self, script: &str, paths: &[&str], args: &[&str]) -> redis::RedisResult<Value> {
-        let read = |name: &str| {
-            let path = format!("{}/src/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-        };
+    pub(crate) async fn try_run(&mut self, script: &str, paths: &[&str], args: &[&str]) -> redis::RedisResult<Value> {
+        self.eval(&text(script), paths, args).await
+    }
+
+    pub(crate) async fn eval(&mut self, text: &str, paths: &[&str], args: &[&str]) -> redis::RedisResult<Value> {
         let mut command = redis::cmd("EVAL");
-        let shared = read("prelude") + &read("estate");
-        let text = match script {
-            "acquire" => read("acquire") + &shared + &read("enqueue"),
-            "release" => read("release") + &shared + &read("handover"),
-            script => shared + &read(script),
-        };
         command.arg(text).arg(paths.len());
         for path in paths {
             command.arg(self.key(path));
@@ -55,11 +49,11 @@ impl Caller {
         words(self.run("join", &keys, &args).await)
     }
 
-    async fn ask<T: redis::FromRedisValue>(&mut self, command: &str, path: &str, args: &[&str]) -> T {
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, command: &str, path: &str, args: &[&str]) -> T {
         redis::cmd(command).arg(self.key(path)).arg(args).query_async(&mut self.connection).await.unwrap()
     }
 
-    async fn sweep(&mut self) -> Vec<String> {
+    pub(crate) async fn sweep(&mut self) -> Vec<String> {
         let prefix = self.prefix.clone();
         words(self.run("sweep", &["leases", "members", "revision"], &[&prefix, "500", "64"]).await)
     }
@@ -77,8 +71,22 @@ impl Caller {
     }
 }
 
+/// A script with what stands before it.
+pub(crate) fn text(script: &str) -> String {
+    let read = |name: &str| {
+        let path = format!("{}/src/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let shared = read("prelude") + &read("estate");
+    match script {
+        "acquire" => read("acquire") + &shared + &read("enqueue"),
+        "release" => read("release") + &shared + &read("handover"),
+        script => shared + &read(script),
+    }
+}
+
 /// An answer as words, whatever it is made of.
-fn words(value: Value) -> Vec<String> {
+pub(crate) fn words(value: Value) -> Vec<String> {
     match value {
         Value::Array(items) => items.into_iter().flat_map(words).collect(),
         Value::Int(number) => vec![number.to_string()],

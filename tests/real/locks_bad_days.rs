@@ -1,0 +1,369 @@
+//! What goes wrong with the holders of locks and with those who wait.
+
+use std::time::{Duration, Instant};
+
+use group_redis::{ErrorKind, FencingToken, GroupConnector, Lock, LockGuard};
+use redis::aio::MultiplexedConnection;
+
+use crate::locker::Locker;
+use crate::support::{Fixture, PATIENCE, TTL, eventually};
+
+/// What a crash may take to be seen once the lease has run out.
+const PAST_DEADLINE: Duration = Duration::from_millis(50);
+/// How often a measurement is tried: a machine that is busy with others may spoil one.
+const ROUNDS: usize = 3;
+
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+pub(crate) async fn say<T: redis::FromRedisValue>(fixture: &Fixture, words: &[&str]) -> T {
+    redis::cmd(words[0]).arg(&words[1..]).query_async(&mut fixture.connection().await).await.unwrap()
+}
+
+/// The keys of the group in these folders, sorted.
+pub(crate) async fn keys(fixture: &Fixture, folders: &[&str]) -> Vec<String> {
+    let all: Vec<String> = say(fixture, &["KEYS", "*"]).await;
+    let prefixes: Vec<_> = folders.iter().map(|folder| fixture.key(folder)).collect();
+    let mut found: Vec<_> =
+        all.into_iter().filter(|key| prefixes.iter().any(|prefix| key.starts_with(prefix))).collect();
+    found.sort();
+    found
+}
+
+/// No lock is held, nobody waits, and no session thinks that it owns any of it.
+pub(crate) async fn nothing_is_left(fixture: &Fixture) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut left = keys(fixture, &["locks/", "shared/", "queues/"]).await;
+        for owned in keys(fixture, &["owned/"]).await {
+            let things: Vec<String> = say(fixture, &["SMEMBERS", &owned]).await;
+            left.extend(things.into_iter().filter(|thing| thing != "." && !thing.starts_with("members/")));
+        }
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left behind: {left:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The queue of a lock, first come first, as the server has it.
+pub(crate) async fn queue(fixture: &Fixture, name: &str) -> Vec<String> {
+    say(fixture, &["ZRANGE", &fixture.key(&format!("queues/{name}")), "0", "-1"]).await
+}
+
+/// Starts to acquire, and answers when that stands in the queue.
+pub(crate) async fn enqueue(
+    lock: &Lock,
+    place: usize,
+) -> tokio::task::JoinHandle<Result<LockGuard, group_redis::Error>> {
+    let acquiring = lock.clone();
+    let waiting = tokio::spawn(async move { acquiring.acquire().await });
+    eventually("it stands in the queue", async || lock.waiters().await.unwrap().len() == place).await;
+    waiting
+}
+
+#[tokio::test]
+async fn a_holder_frozen_past_its_ttl_cannot_write_when_it_wakes() {
+    let fixture = Fixture::new().await;
+    let mut first = Locker::start(&fixture, "first", TTL).await;
+    let mut second = Locker::start(&fixture, "second", TTL).await;
+    let held = first.ask("acquire x", "held x").await;
+    assert_eq!(first.ask("look x", "looked x").await, ["0", "0"]);
+    first.signal("-STOP");
+    let taken = second.ask("acquire x", "held x").await;
+    assert!(taken[0].parse::<u64>().unwrap() > held[0].parse::<u64>().unwrap());
+    assert_eq!(second.ask("look x", "looked x").await, ["0", "0"]);
+    second.ask("store x", "stored x").await;
+    assert_eq!(second.ask("look x", "looked x").await, ["1", "1"]);
+    second.ask("store x", "stored x").await;
+    first.signal("-CONT");
+    first.wait_for("lost x").await;
+    first.ask("store x", "refused x").await;
+    // The fence kept two updates; around it both are lost, which shows that it was needed.
+    assert_eq!(second.ask("look x", "looked x").await, ["2", "1"]);
+    assert_eq!(first.ask("release x", "released x").await, ["false"]);
+    assert_eq!(second.ask("release x", "released x").await, ["true"]);
+    let said = first.history();
+    assert_eq!(said.iter().filter(|line| line.starts_with("held")).count(), 1, "{said:?}");
+}
+
+async fn fill(fixture: &Fixture, keys: usize) {
+    let script = "for i = 1, ARGV[1] do redis.call('SET', 'foreign:' .. i, i, 'PX', 3600000 + i) end";
+    say::<Option<()>>(fixture, &["EVAL", script, "0", &keys.to_string()]).await;
+}
+
+/// The one lease that holds the lock runs out at this moment, by the server's clock in milliseconds.
+async fn deadline(fixture: &Fixture, name: &str) -> f64 {
+    let record: String = say(fixture, &["GET", &fixture.key(&format!("locks/{name}"))]).await;
+    let session = record.split("\"session\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    say::<f64>(fixture, &["ZSCORE", &fixture.key("leases"), session]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_waiters_have_it_one_after_the_other_when_the_holder_is_killed() {
+    let fixture = Fixture::new().await;
+    fill(&fixture, 100_000).await;
+    let mut workers = Vec::new();
+    for worker in 0..5 {
+        workers.push(Locker::start(&fixture, &format!("w{worker}"), TTL * 2).await);
+    }
+    let mut lags = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut holder = Locker::start(&fixture, "holder", TTL * 2).await;
+        holder.ask("acquire x", "held x").await;
+        workers.iter_mut().for_each(|worker| worker.say("wait x 10"));
+        eventually("fifty to wait", async || queue(&fixture, "x").await.len() == 50).await;
+        let order: Vec<_> = queue(&fixture, "x").await;
+        let order: Vec<_> = order.iter().map(|entry| entry.rsplit(' ').next().unwrap().to_owned()).collect();
+        holder.signal("-KILL");
+        let deadline = deadline(&fixture, "x").await;
+        // Token, member, since when in the server's milliseconds.
+        let mut grants: Vec<(u64, String, f64)> = Vec::new();
+        for worker in &mut workers {
+            for _ in 0..10 {
+                let words = worker.wait_for("held x").await;
+                grants.push((words[0].parse().unwrap(), words[1].clone(), words[2].parse().unwrap()));
+            }
+        }
+        grants.sort_by_key(|(token, ..)| *token);
+        let names: Vec<_> = grants.iter().map(|(_, name, _)| name.clone()).collect();
+        assert_eq!(names, order, "in the order of the queue");
+        assert!(grants[0].2 >= deadline - 1.0, "not before the lease has run out");
+        nothing_is_left(&fixture).await;
+        lags.push(grants[0].2 - deadline);
+        println!(
+            "the first of 50 had it {} ms past the deadline, the last {} ms later",
+            lags[lags.len() - 1],
+            grants[49].2 - grants[0].2
+        );
+        if grants[0].2 - deadline <= PAST_DEADLINE.as_secs_f64() * 1000.0 {
+            return;
+        }
+    }
+    panic!("the first of the queue had it {lags:?} ms past the deadline");
+}
+
+#[tokio::test]
+async fn a_waiter_that_is_gone_is_skipped() {
+    let fixture = Fixture::new().await;
+    let holder = fixture.connect().await;
+    let group = fixture.connect().await;
+    let lock = group.lock("x").as_member("live");
+    let guard = holder.lock("x").acquire().await.unwrap();
+
+    let mut dead = Locker::start(&fixture, "dead", TTL).await;
+    dead.say("wait x 1");
+    eventually("it waits", async || queue(&fixture, "x").await.len() == 1).await;
+    let cancelled = enqueue(&group.lock("x").as_member("cancelled"), 2).await;
+    let late = group.lock("x").as_member("late");
+    let timed_out = tokio::spawn(async move { late.acquire_timeout(Duration::from_millis(300)).await });
+    eventually("it waits", async || queue(&fixture, "x").await.len() == 3).await;
+    let live = enqueue(&lock, 4).await;
+
+    dead.signal("-KILL");
+    cancelled.abort();
+    assert!(soon("its time to be up", timed_out).await.unwrap().unwrap().is_none());
+    eventually("only the live one waits", async || queue(&fixture, "x").await.len() == 1).await;
+    let before = Instant::now();
+    assert!(guard.release().await);
+    let guard = soon("the live one has it", live).await.unwrap().unwrap();
+    assert!(before.elapsed() < TTL / 2, "it was waited for somebody: {:?}", before.elapsed());
+    assert!(guard.release().await);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_dead_waiter_that_nobody_has_swept_is_skipped() {
+    let fixture = Fixture::new().await;
+    let dead = fixture.builder().without_sweep().connect().await.unwrap();
+    let group = fixture.builder().without_sweep().ttl(TTL * 60).connect().await.unwrap();
+    let guard = group.lock("x").acquire().await.unwrap();
+    let waiting = enqueue(&dead.lock("x"), 1).await;
+    let session = queue(&fixture, "x").await[0].split(' ').next().unwrap().to_owned();
+    let live = enqueue(&group.lock("x").as_member("live"), 2).await;
+    say::<()>(&fixture, &["DEL", &fixture.key(&format!("leases/{session}"))]).await;
+    assert!(guard.release().await);
+    let guard = soon("the live one has it", live).await.unwrap().unwrap();
+    assert_eq!(guard.member(), &"live");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn with_every_grant_lost_it_is_acquired_all_the_same() {
+    let fixture = Fixture::new().await;
+    let interval = Duration::from_millis(500);
+    let holder = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
+    let waiter = fixture.builder().ttl(TTL * 60).reconcile(interval).connect().await.unwrap();
+    let guard = holder.lock("x").acquire().await.unwrap();
+    let waiting = enqueue(&waiter.lock("x"), 1).await;
+    // The grant is made as a release makes it, and nobody is told.
+    assert_eq!(silent_release(&fixture, "x").await, 1);
+    let before = Instant::now();
+    let found = soon("it finds the grant by itself", waiting).await.unwrap().unwrap();
+    let took = before.elapsed();
+    assert!(took < interval + Duration::from_millis(500), "later than the reconcile interval: {took:?}");
+    assert!(found.is_held());
+    assert!(found.release().await);
+    assert!(!guard.release().await);
+    nothing_is_left(&fixture).await;
+}
+
+/// The script `release` for whoever holds the lock, with PUBLISH taken out.
+async fn silent_release(fixture: &Fixture, name: &str) -> u64 {
+    let record: String = say(fixture, &["GET", &fixture.key(&format!("locks/{name}"))]).await;
+    let after =
+        |mark: &str, end: char| record.split(mark).nth(1).and_then(|rest| rest.split(end).next()).unwrap().to_owned();
+    let (session, nonce) = (after("\"session\":\"", '"'), after("\"nonce\":", ','));
+    let script = crate::scripts::text("release").replace("redis.call('PUBLISH', ", "tostring(");
+    let lock = fixture.key(&format!("locks/{name}"));
+    say(fixture, &["EVAL", &script, "1", &lock, &format!("{session} {nonce} w")]).await
+}
+
+#[tokio::test]
+async fn a_release_that_is_not_the_holders_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let (group, other) = (fixture.connect().await, fixture.connect().await);
+    let locks = group.locks();
+    assert!(locks.lock_as("a", "x").await.unwrap());
+    let before: String = say(&fixture, &["GET", &fixture.key("locks/x")]).await;
+    assert!(!locks.release("x").await.unwrap(), "as another member");
+    assert!(!locks.release_as("b", "x").await.unwrap(), "as another member");
+    assert!(!other.locks().release_as("a", "x").await.unwrap(), "by another connector");
+    assert_eq!(say::<String>(&fixture, &["GET", &fixture.key("locks/x")]).await, before);
+    assert!(locks.release_as("a", "x").await.unwrap());
+    assert!(!locks.release_as("a", "x").await.unwrap(), "twice");
+
+    // Lost, and another's now.
+    assert!(locks.lock("x").await.unwrap());
+    assert_eq!(other.lock("x").break_lock().await.unwrap(), 1);
+    let guard = other.lock("x").acquire().await.unwrap();
+    let before: String = say(&fixture, &["GET", &fixture.key("locks/x")]).await;
+    assert!(!locks.release("x").await.unwrap(), "after its loss");
+    assert_eq!(say::<String>(&fixture, &["GET", &fixture.key("locks/x")]).await, before);
+    assert!(guard.is_held());
+    assert!(guard.release().await);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn an_acquire_whose_reply_is_lost_is_one_hold() {
+    let fixture = Fixture::new().await;
+    let quick = Duration::from_millis(200);
+    let group = fixture.builder().ttl(TTL * 30).command_timeout(quick).connect().await.unwrap();
+    let lock = group.lock("x");
+    drop(lock.acquire().await.unwrap());
+    nothing_is_left(&fixture).await;
+    for _ in 0..3 {
+        fixture.redis.freeze().await.unwrap();
+        let acquiring = lock.clone();
+        let acquiring = tokio::spawn(async move { acquiring.acquire().await });
+        // Longer than a call may take, so that it is made again.
+        tokio::time::sleep(quick * 3).await;
+        fixture.redis.thaw().await.unwrap();
+        let guard = soon("it is held", acquiring).await.unwrap().unwrap();
+        let holders = lock.holders().await.unwrap();
+        assert_eq!(holders.iter().map(|holder| holder.token).collect::<Vec<_>>(), [guard.token()]);
+        assert!(lock.waiters().await.unwrap().is_empty());
+        assert!(guard.release().await);
+        nothing_is_left(&fixture).await;
+    }
+}
+
+/// Acquires and gives back, for the token alone.
+async fn token(group: &GroupConnector) -> FencingToken {
+    let guard = soon("a lock that is free", group.lock("token").acquire()).await.unwrap();
+    let token = guard.token();
+    guard.release().await;
+    token
+}
+
+#[tokio::test]
+async fn tokens_rise_when_everything_is_flushed_and_when_the_server_comes_back_empty() {
+    let fixture = Fixture::new().await;
+    let group = fixture.connect().await;
+    let mut last = token(&group).await;
+    for restart in [false, true] {
+        let guard = group.lock("x").acquire().await.unwrap();
+        assert!(guard.token() > last);
+        if restart {
+            fixture.redis.restart_empty().await.unwrap();
+        } else {
+            say::<()>(&fixture, &["FLUSHALL"]).await;
+        }
+        soon("its loss", guard.lost()).await;
+        assert!(!guard.is_held() && guard.valid_for().is_zero());
+        let error = guard.fenced().set("x", &1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Lost, "{error:?}");
+        let next = token(&group).await;
+        assert!(next > guard.token());
+        assert!(!guard.is_held(), "never again");
+        assert!(!guard.release().await);
+        last = next;
+    }
+}
+
+#[tokio::test]
+async fn who_would_wait_for_each_other_for_ever_give_up_in_their_own_time() {
+    let fixture = Fixture::new().await;
+    let (one, two) = (fixture.connect().await, fixture.connect().await);
+    let (a, b) = (one.lock("a").acquire().await.unwrap(), two.lock("b").acquire().await.unwrap());
+    let (first, second) = (one.lock("b"), two.lock("a"));
+    let (first, second) = tokio::join!(
+        first.acquire_timeout(Duration::from_millis(300)),
+        second.acquire_timeout(Duration::from_millis(400))
+    );
+    assert!(first.unwrap().is_none() && second.unwrap().is_none());
+    assert!(a.is_held() && b.is_held());
+    drop((a, b));
+    nothing_is_left(&fixture).await;
+}
+
+async fn calls(connection: &mut MultiplexedConnection, name: &str) -> u64 {
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await.unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
+    line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_locks_are_one_heartbeat() {
+    let fixture = Fixture::new().await;
+    let (beat, ttl) = (Duration::from_millis(250), TTL * 60);
+    let group = fixture.builder().ttl(ttl).heartbeat(beat).connect().await.unwrap();
+    let locks: Vec<_> = (0..1000).map(|number| group.lock(format!("x{number}"))).collect();
+    let guards = futures_util::future::try_join_all(locks.iter().map(Lock::acquire)).await.unwrap();
+    assert_eq!(keys(&fixture, &["locks/"]).await.len(), 1000);
+    let mut connection = fixture.connection().await;
+    let (renewed, deadlines) = (calls(&mut connection, "pexpire").await, calls(&mut connection, "zadd").await);
+    let mut beats = 0;
+    eventually("five heartbeats", async || {
+        beats = calls(&mut connection, "pexpire").await - renewed;
+        beats >= 5
+    })
+    .await;
+    assert!(beats <= 6, "{beats} leases renewed for 5 heartbeats");
+    assert_eq!(calls(&mut connection, "zadd").await - deadlines, beats, "one deadline for each");
+    assert!(guards.iter().all(LockGuard::is_held));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_locks_of_a_killed_process_are_handed_on_or_free() {
+    let fixture = Fixture::new().await;
+    let group = fixture.connect().await;
+    let mut holder = Locker::start(&fixture, "holder", TTL * 2).await;
+    (0..1000).for_each(|number| holder.say(&format!("acquire x{number}")));
+    holder.wait_for("held x999").await;
+    let mut waiting = Vec::new();
+    for number in 0..100 {
+        waiting.push(enqueue(&group.lock(format!("x{number}")), 1).await);
+    }
+    holder.signal("-KILL");
+    let mut guards = Vec::new();
+    for waiting in waiting {
+        guards.push(soon("it is handed on", waiting).await.unwrap().unwrap());
+    }
+    eventually("the others to be free", async || keys(&fixture, &["locks/"]).await.len() == 100).await;
+    drop(guards);
+    nothing_is_left(&fixture).await;
+}

@@ -1,0 +1,277 @@
+//! What a guard is good for, how it ends, and what nobody may lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures_util::poll;
+use group_redis::{ErrorKind, LockGuard};
+
+use crate::locks_bad_days::{enqueue, nothing_is_left, say, soon};
+use crate::support::{Fixture, TTL, eventually};
+
+#[tokio::test]
+async fn a_broken_lock_is_lost_at_once_and_the_next_has_it() {
+    let fixture = Fixture::new().await;
+    let (group, operator) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
+    let guard = group.lock("x").acquire().await.unwrap();
+    let next = enqueue(&operator.lock("x").as_member("next"), 1).await;
+    assert_eq!(operator.lock("x").break_lock().await.unwrap(), 1);
+    soon("its loss", guard.lost()).await;
+    assert!(!guard.is_held() && guard.valid_for().is_zero());
+    assert_eq!(guard.fenced().set("x", &1).await.unwrap_err().kind(), ErrorKind::Lost);
+    let next = soon("the next has it", next).await.unwrap().unwrap();
+    assert!(!guard.release().await);
+    assert!(next.is_held() && next.token() == operator.lock("x").holder().await.unwrap().unwrap().token);
+    assert!(next.release().await);
+    assert_eq!(operator.lock("x").break_lock().await.unwrap(), 0, "free");
+
+    let readers = [group.lock("x").read().acquire().await.unwrap(), operator.lock("x").read().acquire().await.unwrap()];
+    assert_eq!(group.lock("x").break_lock().await.unwrap(), 2);
+    for reader in &readers {
+        soon("its loss", reader.lost()).await;
+    }
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn who_holds_and_who_waits_and_since_when() {
+    let fixture = Fixture::new().await;
+    let group = fixture.connect().await;
+    assert!(group.lock("x").holder().await.unwrap().is_none() && group.lock("x").waiters().await.unwrap().is_empty());
+    // The server is on this machine: its clock is ours.
+    let before = SystemTime::now();
+    let guard = group.lock("x").as_member("a b/ü").acquire().await.unwrap();
+    let waiting = enqueue(&group.lock("x").as_member("w"), 1).await;
+    let after = SystemTime::now();
+    let near = |time: SystemTime| time >= before - Duration::from_millis(2) && time <= after;
+    let holder = group.lock("x").holder().await.unwrap().unwrap();
+    assert_eq!((holder.member.as_str(), holder.token, holder.since), ("a b/ü", guard.token(), guard.since()));
+    assert!(near(holder.since), "{before:?} {holder:?} {after:?}");
+    let lease: String = say(&fixture, &["GET", &fixture.key(&format!("leases/{}", holder.session))]).await;
+    assert!(lease.contains(&format!("\"pid\":{}", std::process::id())), "{lease}");
+    let waiters = group.lock("x").waiters().await.unwrap();
+    assert_eq!((waiters.len(), waiters[0].member.as_str(), waiters[0].shares), (1, "w", false));
+    assert!(near(waiters[0].since) && waiters[0].since >= holder.since, "{waiters:?}");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn what_is_detached_is_held_until_the_connector_closes() {
+    let fixture = Fixture::new().await;
+    let (group, other) = (fixture.connect().await, fixture.connect().await);
+    let token = group.lock("x").acquire().await.unwrap().detach();
+    assert_eq!(other.lock("x").holder().await.unwrap().unwrap().token, token);
+    let waiting = enqueue(&other.lock("x"), 1).await;
+    // Longer than the lease and the safety ttl would be without renewal.
+    tokio::time::sleep(TTL * 5).await;
+    assert_eq!(other.lock("x").holder().await.unwrap().unwrap().token, token);
+    group.close().await.unwrap();
+    assert!(soon("it is handed on", waiting).await.unwrap().unwrap().release().await);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_guard_may_be_dropped_where_there_is_no_runtime() {
+    let fixture = Fixture::new().await;
+    let group = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
+    let guard = group.lock("x").acquire().await.unwrap();
+    std::thread::spawn(move || drop(guard)).join().unwrap();
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_guard_that_outlives_its_connector_is_lost() {
+    let fixture = Fixture::new().await;
+    let (group, other) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
+    let guard = group.lock("x").acquire().await.unwrap();
+    let waiting = enqueue(&other.lock("x"), 1).await;
+    drop(group);
+    soon("its loss", guard.lost()).await;
+    assert!(!guard.is_held());
+    let next = soon("it is handed on", waiting).await.unwrap().unwrap();
+    assert!(!guard.release().await);
+    assert!(next.is_held());
+}
+
+struct Ends(Arc<AtomicBool>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        std::thread::sleep(Duration::from_millis(100));
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_under_a_lock_ends_before_the_lock_does() {
+    let fixture = Fixture::new().await;
+    let (group, other) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
+    let start = |ended: &Arc<AtomicBool>| {
+        let (lock, ended) = (group.lock("x"), Ends(ended.clone()));
+        tokio::spawn(async move {
+            lock.run(|held| async move {
+                let _ended = ended;
+                held.cancellation_token().cancelled().await;
+                // Where the work stands when the lock is lost, there it ends.
+                std::future::pending::<()>().await;
+            })
+            .await
+        })
+    };
+    let is_held = async || other.lock("x").holder().await.unwrap().is_some();
+
+    let ended = Arc::new(AtomicBool::new(false));
+    let running = start(&ended);
+    eventually("it is at work", is_held).await;
+    other.lock("x").break_lock().await.unwrap();
+    let error = soon("the work is cancelled", running).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Lost);
+    assert!(ended.load(Ordering::SeqCst));
+
+    let ended = Arc::new(AtomicBool::new(false));
+    let running = start(&ended);
+    eventually("it is at work", is_held).await;
+    running.abort();
+    let guard = soon("it is given back", other.lock("x").acquire()).await.unwrap();
+    assert!(ended.load(Ordering::SeqCst), "the work had ended before");
+    guard.release().await;
+
+    let lock = group.lock("x");
+    let token = soon(
+        "work that ends by itself",
+        lock.run(async |held: group_redis::LockContext| {
+            held.fenced().set("done", &true).await.unwrap();
+            (held.token(), held.is_held())
+        }),
+    );
+    assert!(token.await.unwrap().1);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn work_that_panics_gives_the_lock_back() {
+    let fixture = Fixture::new().await;
+    let group = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
+    let lock = group.lock("x");
+    let panicking = tokio::spawn(async move { lock.run(|_| async { panic!("as the test wants") }).await });
+    assert!(soon("the panic", panicking).await.unwrap_err().is_panic());
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn every_name_is_a_lock_of_its_own() {
+    let fixture = Fixture::new().await;
+    let (group, other) = (fixture.connect().await, fixture.connect().await);
+    for name in [String::new(), "a".repeat(513)] {
+        assert_eq!(group.lock(&name).acquire().await.unwrap_err().kind(), ErrorKind::InvalidName);
+        assert_eq!(group.locks().lock(&name).await.unwrap_err().kind(), ErrorKind::InvalidName);
+    }
+    let longest = "*".repeat(512);
+    let names = ["a", "a/b", "a/", "/a", "*", "{x}", "x\n", "a b", "%61", "ü", "日本", "w", "r 1", longest.as_str()];
+    let mut guards = Vec::new();
+    for name in names {
+        let guard = group.lock(name).try_acquire().await.unwrap();
+        guards.push(guard.unwrap_or_else(|| panic!("{name:?} met another")));
+        let waiting = enqueue(&other.lock(name), 1).await;
+        assert!(guards.pop().unwrap().release().await);
+        guards.push(soon("it is handed on", waiting).await.unwrap().unwrap());
+    }
+    assert!(guards.iter().all(LockGuard::is_held));
+    drop(guards);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn what_another_program_wrote_is_refused_and_stays() {
+    let fixture = Fixture::new().await;
+    let (group, other) = (fixture.connect().await, fixture.connect().await);
+    let values: [&[&str]; 4] = [&["SET", "text"], &["RPUSH", "a", "b"], &["HSET", "field", "text"], &["SADD", "a"]];
+    let mut wrong = Vec::new();
+    for folder in ["locks", "queues", "shared"] {
+        for value in values {
+            let key = fixture.key(&format!("{folder}/x"));
+            let words: Vec<_> = [&[value[0], key.as_str()], &value[1..]].concat();
+            say::<redis::Value>(&fixture, &words).await;
+            let before: Vec<u8> = say(&fixture, &["DUMP", &key]).await;
+            let lock = group.lock("x");
+            let calls = [
+                ("try_acquire", lock.try_acquire().await.err()),
+                ("acquire", soon("an answer", lock.acquire()).await.err()),
+                ("reading", lock.clone().read().try_acquire().await.err()),
+                ("a permit", other.semaphore("x", 3).try_acquire().await.err()),
+                ("breaking", lock.break_lock().await.err()),
+            ];
+            for (call, error) in calls {
+                let kind = error.map(|error| error.kind());
+                if kind != Some(ErrorKind::ForeignValue) {
+                    wrong.push(format!("{} at {folder}/x: {call} said {kind:?}", value[0]));
+                }
+            }
+            if say::<Option<Vec<u8>>>(&fixture, &["DUMP", &key]).await != Some(before) {
+                wrong.push(format!("{} at {folder}/x was overwritten", value[0]));
+            }
+            say::<()>(&fixture, &["DEL", &key]).await;
+            nothing_is_left(&fixture).await;
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn an_acquisition_dropped_at_any_point_leaves_nothing_behind() {
+    let fixture = Fixture::new().await;
+    let holder = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
+    for contended in [false, true] {
+        let guard = if contended { Some(holder.lock("x").acquire().await.unwrap()) } else { None };
+        let mut group = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
+        let mut ended = 0;
+        for polls in 0..240 {
+            if polls % 20 == 0 {
+                // Without a session yet, there is more to be interrupted.
+                group = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
+            }
+            let (write, read, reentrant) = (group.lock("x"), group.lock("x").read(), group.lock("x").reentrant());
+            let mut acquiring = Box::pin([&write, &read, &reentrant][polls % 3].acquire());
+            for _ in 0..polls % 120 {
+                if poll!(&mut acquiring).is_ready() {
+                    ended += 1;
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(20));
+                tokio::task::yield_now().await;
+            }
+        }
+        println!("{ended} of 240 were acquired before they were dropped");
+        assert!(contended == (ended == 0), "{ended}");
+        drop(guard);
+        nothing_is_left(&fixture).await;
+    }
+}
+
+/// The heartbeats go on while the runtime hangs; what keeps the keys of the locks does not.
+#[tokio::test]
+async fn a_hung_runtime_says_nothing_wrong_of_its_locks() {
+    let fixture = Fixture::new().await;
+    let (url, group) = (fixture.redis.url().to_owned(), fixture.group.clone());
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let hung = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let builder = group_redis::GroupConnector::builder(url).group(group).ttl(TTL);
+            let group = builder.connect().await.unwrap();
+            let guard = group.lock("x").acquire().await.unwrap();
+            tell.send(()).unwrap();
+            // From here on the runtime makes no progress at all.
+            let _ = held.recv();
+            guard.is_held()
+        })
+    });
+    told.await.unwrap();
+    let other = fixture.connect().await;
+    let taken = other.lock("x").acquire_timeout(TTL * 6).await.unwrap();
+    drop(hold);
+    let vouched = hung.join().unwrap();
+    assert!(taken.is_none() || !vouched, "two say that they hold it: {taken:?} and the one that hung");
+}
