@@ -1,11 +1,15 @@
--- What stands under some paths now, values or exclusive locks, and, where nothing does, why. What a dead session has
--- left counts as gone before it is swept.
+-- What stands under some paths now, values or exclusive locks, and, where nothing does, why. A value that a dead
+-- session has left counts as gone before it is swept; a lock is its last holder's until it is handed on.
 --
 -- KEYS  1 leases
 -- ARGV  1 prefix   2 most bytes a call   3.. pairs: path with its folder, encoded, and the session known of it, or ''
 -- Answer  {ms to the earliest deadline or -1, then for each pair one of
 --          {'value', bytes} | {'deleted'} | {'expired'} its session is gone | {'foreign'} | {'later'} no room: ask again}
 local prefix, room = ARGV[1], tonumber(ARGV[2])
+
+local function gone(session)
+  return {session ~= '' and not redis.call('GET', prefix .. 'leases/' .. session) and 'expired' or 'deleted'}
+end
 
 local function look(path, known)
   local size = redis.pcall('STRLEN', prefix .. path)
@@ -19,13 +23,16 @@ local function look(path, known)
   room = room - size
   local value = redis.call('GET', prefix .. path)
   if not value then
-    return {known ~= '' and not is_alive(prefix, known) and 'expired' or 'deleted'}
+    return gone(known)
   end
   local session = string.match(value, '^{"v":1,[^}]-"session":"([^"]*)",')
   if not session then
     return {'foreign'}
   end
-  return is_alive(prefix, session) and {'value', value} or {'expired'}
+  if string.sub(path, 1, 6) ~= 'locks/' and not is_alive(prefix, session) then
+    return gone(session)
+  end
+  return {'value', value}
 end
 
 local answer = {0}

@@ -5,6 +5,8 @@
 mod bad_days;
 mod bad_input;
 mod bad_input_dropped;
+mod data;
+mod elections;
 mod exclusion;
 mod leftovers;
 mod locker;
