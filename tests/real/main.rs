@@ -17,6 +17,7 @@ mod locks_modes;
 mod membership;
 mod scale;
 mod scripts;
+mod scripts_data;
 mod scripts_locks;
 mod support;
 mod worker;

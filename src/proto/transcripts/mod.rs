@@ -376,3 +376,4 @@ fn live(members: &str, rest: &str) -> String {
 mod locks;
 mod reading;
 mod requests;
+mod watch;

@@ -1,0 +1,160 @@
+//! Values and leaders that are watched.
+
+use super::*;
+
+fn watched(values: &str, rest: &str) -> String {
+    let known: Vec<_> = values.split(' ').filter(|value| !value.is_empty()).collect();
+    let highest = known.iter().filter_map(|value| value.split('@').nth(1)).next_back().unwrap_or("0");
+    let paths: Vec<_> = known.iter().filter_map(|value| value.split('@').next()).collect();
+    let reading = if known.is_empty() {
+        String::new()
+    } else {
+        let all: Vec<_> = paths.iter().map(|path| format!("ephemerals/{path}")).collect();
+        let found: Vec<_> = known.iter().map(|value| value.to_owned()).collect();
+        let shown: Vec<_> = paths.iter().map(|path| format!("ephemerals/{path} = {path}")).collect();
+        format!("look {}\n> answer look {}\n{}\n", all.join(" "), found.join(" "), shown.join(", "))
+    };
+    live(
+        "",
+        &format!(
+            "> watch\nsubscribe Ephemerals\n> answer subscribe yes\ncatalog all\n\
+             > answer catalog {} {highest} {values}\n{reading}covered Ephemerals\n{rest}",
+            known.len()
+        ),
+    )
+}
+
+#[test]
+fn a_snapshot_comes_after_the_subscription_is_confirmed() {
+    check(&watched("", ""));
+    check(&watched("a@5 b@7", ""));
+}
+
+#[test]
+fn nothing_is_asked_until_somebody_watches() {
+    check(&live("", "> touch set ephemerals/a\n> touch del locks/elections/boss"));
+}
+
+#[test]
+fn a_hint_is_read_and_becomes_a_change() {
+    check(&watched(
+        "a@5",
+        "> touch set ephemerals/a
+         look ephemerals/a(o)
+         > touch set ephemerals/b
+         > touch expired ephemerals/a
+         > answer look x@8
+         ephemerals/a = x
+         look ephemerals/b ephemerals/a(o)
+         > answer look y@9 deleted
+         ephemerals/b = y, ephemerals/a expired
+         > touch del ephemerals/b
+         look ephemerals/b(o)
+         > answer look expired
+         ephemerals/b expired
+         > touch del ephemerals/b
+         look ephemerals/b
+         > answer look deleted",
+    ));
+}
+
+#[test]
+fn what_stays_the_same_is_no_change_and_what_has_no_room_is_asked_again() {
+    check(&watched(
+        "a@5",
+        "> touch set ephemerals/a
+         look ephemerals/a(o)
+         > touch set ephemerals/b
+         > touch expire ephemerals/a
+         > answer look a@5
+         look ephemerals/b
+         > answer look later
+         look ephemerals/b
+         > answer look y@9
+         ephemerals/b = y",
+    ));
+}
+
+#[test]
+fn a_lost_notification_is_found_by_the_catalog() {
+    check(&watched(
+        "a@5 b@7",
+        "> canary set
+         > canary del
+         > canary expired
+         proven true
+         > wait 860
+         sweep
+         plant
+         list since 9 0
+         catalog since 2 7
+         > answer list same
+         > answer catalog 2 9 b@7 c@9
+         look ephemerals/c ephemerals/a(o)
+         > answer look z@9 deleted
+         ephemerals/c = z, ephemerals/a deleted",
+    ));
+}
+
+#[test]
+fn over_a_new_link_everything_is_asked_again_and_what_vanished_is_told() {
+    check(&watched(
+        "a@5",
+        "> touch set ephemerals/a
+         look ephemerals/a(o)
+         > down
+         state suspended
+         > touch set ephemerals/a
+         > up
+         sweep
+         plant
+         list all
+         subscribe Ephemerals
+         > answer list 9
+         snapshot []
+         state connected
+         > answer subscribe yes
+         catalog all
+         > answer catalog 0 0
+         look ephemerals/a(o)
+         > answer look deleted
+         ephemerals/a deleted
+         covered Ephemerals",
+    ));
+}
+
+#[test]
+fn what_may_not_be_subscribed_to_is_reconciled_all_the_same() {
+    check(&live(
+        "",
+        "> watch
+         subscribe Ephemerals
+         > answer subscribe refused
+         warn
+         catalog all
+         > answer catalog 1 5 a@5
+         look ephemerals/a
+         > answer look x@5
+         ephemerals/a = x
+         covered Ephemerals",
+    ));
+}
+
+#[test]
+fn a_leader_is_one_key() {
+    check(&live(
+        "",
+        "> watch elections/boss
+         subscribe Leader(\"elections/boss\")
+         > answer subscribe yes
+         look locks/elections/boss
+         > answer look deleted
+         covered Leader(\"elections/boss\")
+         > touch set locks/elections/other
+         > touch set locks/elections/boss
+         look locks/elections/boss
+         > answer look broken
+         drop link Connection
+         state suspended",
+    ));
+}
