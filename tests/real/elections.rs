@@ -29,7 +29,7 @@ async fn the_next_in_order_leads_and_every_watcher_is_told_once() {
     let candidate = second.elect("boss").as_member("bob");
     let campaign = tokio::spawn(async move { candidate.campaign().await });
     eventually("bob is a candidate", async || {
-        watcher.elect("boss").candidates().await.unwrap().iter().any(|member| member == &"bob")
+        watcher.elect("boss").candidates().await.unwrap().iter().any(|member| *member == "bob")
     })
     .await;
     let mut late = watcher.elect("boss").watch().unwrap();

@@ -30,7 +30,6 @@ async fn only_these_are_left(fixture: &Fixture, known: &[&str], within: Duration
     }
     let without_ttl: Vec<_> = left.iter().filter(|(_, ttl)| *ttl == -1).collect();
     assert!(left.is_empty(), "after {within:?}: {left:?}\nwithout a ttl: {without_ttl:?}");
-    println!("nothing was left after {:?}", gone.elapsed());
 }
 
 #[tokio::test]

@@ -15,7 +15,6 @@ impl Session {
         let mut effects = Effects::default();
         match (flight, reply) {
             (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
-            (Flight::Renew, Ok(_)) => {}
             (Flight::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
                 held.extend(more);
                 let is_ours = matches!(&self.lease, Lease::Held { session: ours, .. } if *ours == session);
@@ -25,12 +24,12 @@ impl Session {
                     _ => self.extend(session, sent, cursor, held, out),
                 }
             }
-            (Flight::Extend { .. }, Ok(_)) => {}
+            (Flight::Renew | Flight::Extend { .. }, Ok(_)) => {}
             (Flight::Renew | Flight::Extend { .. }, Err(error)) if error.is_of_the_link() => {
                 effects.broken = Some(error);
             }
             (Flight::Renew | Flight::Extend { .. }, Err(error)) => {
-                out.push(Output::Warn(format!("the safety ttl was not renewed: {error}")))
+                out.push(Output::Warn(format!("the safety ttl was not renewed: {error}")));
             }
             (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
             (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
@@ -193,7 +192,7 @@ impl Session {
                 answer(out, op.ticket, Err(error));
             }
             Act::GiveBack(bid) => {
-                out.push(Output::Warn(format!("lock {:?} was not given back: {error}", bid.grip.name)))
+                out.push(Output::Warn(format!("lock {:?} was not given back: {error}", bid.grip.name)));
             }
             Act::Leave(..) | Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
         }

@@ -102,9 +102,17 @@ impl Client {
             Output::Keep(session, acked) => self.keeping = Some((session, acked, acked + HEARTBEAT)),
             Output::Release => self.keeping = None,
             Output::DropLink(_) => self.dropped = true,
-            Output::Doubt | Output::Trust | Output::Letter(_) | Output::Audited(..) => {}
-            Output::Values(_) | Output::Covered(_) => {}
-            Output::Confirmed(_) | Output::State(_) | Output::Proven(_) | Output::Warn(_) | Output::Closed => {}
+            Output::Doubt
+            | Output::Trust
+            | Output::Letter(_)
+            | Output::Audited(..)
+            | Output::Values(_)
+            | Output::Covered(_)
+            | Output::Confirmed(_)
+            | Output::State(_)
+            | Output::Proven(_)
+            | Output::Warn(_)
+            | Output::Closed => {}
         }
     }
 

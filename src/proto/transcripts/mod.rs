@@ -272,7 +272,7 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         _ => {}
     }
     Ok(match (command, words) {
-        ("join", ["lost"]) | ("update", ["lost"]) => Reply::Lost,
+        ("join" | "update" | "open", ["lost"]) => Reply::Lost,
         ("join", ["taken"]) => Reply::Conflict { holder: "another".into() },
         ("join", [at]) => Reply::Joined {
             incarnation: Incarnation::new(number(at)),
@@ -290,7 +290,6 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             let entries = entries.map(|(path, revision)| (path.to_owned(), number(revision))).collect();
             Reply::Catalog { due: None, known: (number(count), number(highest)), after, entries }
         }
-        ("open", ["lost"]) => Reply::Lost,
         ("open", _) => Reply::Opened,
         ("extend", [cursor, held @ ..]) => {
             Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| grip(held)).collect() }

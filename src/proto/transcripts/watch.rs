@@ -10,9 +10,8 @@ fn watched(values: &str, rest: &str) -> String {
         String::new()
     } else {
         let all: Vec<_> = paths.iter().map(|path| format!("ephemerals/{path}")).collect();
-        let found: Vec<_> = known.iter().map(|value| value.to_owned()).collect();
         let shown: Vec<_> = paths.iter().map(|path| format!("ephemerals/{path} = {path}")).collect();
-        format!("look {}\n> answer look {}\n{}\n", all.join(" "), found.join(" "), shown.join(", "))
+        format!("look {}\n> answer look {}\n{}\n", all.join(" "), known.join(" "), shown.join(", "))
     };
     live(
         "",
