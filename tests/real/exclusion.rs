@@ -23,6 +23,8 @@ use crate::support::{Fixture, TTL};
 const LOCKS: usize = 5;
 const WORKERS: usize = 20;
 const ACQUISITIONS: u64 = 20_000;
+/// How often each kind of bad day has to come.
+const ENOUGH: usize = 4;
 /// Far more than it takes: the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -111,7 +113,8 @@ async fn twenty_processes_that_are_frozen_and_killed_never_hold_a_lock_at_once()
         refused += history.iter().filter(|line| line.starts_with("refused")).count();
         failed.extend(history.iter().filter(|line| line.starts_with("failed")).cloned());
     };
-    while total < ACQUISITIONS {
+    // A fast machine is through before it has had its bad days.
+    while total < ACQUISITIONS || kills < ENOUGH || long < ENOUGH || short < ENOUGH {
         assert!(began.elapsed() < LIMIT, "{total} of {ACQUISITIONS} acquisitions in {LIMIT:?}");
         step += 1;
         total = 0;
@@ -129,8 +132,9 @@ async fn twenty_processes_that_are_frozen_and_killed_never_hold_a_lock_at_once()
             !over
         });
         // One after the other, and so spread that most of the others are at work.
-        let worker = step * 7 % WORKERS;
-        if frozen.iter().all(|(other, _)| *other != worker) {
+        let mut next = (0..WORKERS).map(|after| (step * 7 + after) % WORKERS);
+        let awake = next.find(|worker| frozen.iter().all(|(other, _)| other != worker));
+        if let Some(worker) = awake {
             match step % 90 {
                 0 => {
                     workers[worker].signal("-STOP");
@@ -188,5 +192,5 @@ async fn twenty_processes_that_are_frozen_and_killed_never_hold_a_lock_at_once()
         grants.len()
     );
     assert!(failed.is_empty(), "{failed:?}");
-    assert!(short > 2 && long > 2 && kills > 2 && pairs > 500, "the test did not test much");
+    assert!(pairs > 500, "the test did not test much");
 }
