@@ -90,7 +90,9 @@ impl Error {
             (redis::ErrorKind::Server(_) | redis::ErrorKind::Extension, _) => match () {
                 () if quotes("OOM command not allowed") => ErrorKind::OutOfMemory,
                 () if quotes("WRONGTYPE") => ErrorKind::ForeignValue,
-                () if quotes("NOPERM") || quotes("ACL failure") => ErrorKind::Denied,
+                () if quotes("NOPERM") || quotes("ACL failure") || quotes("The user executing the script") => {
+                    ErrorKind::Denied
+                }
                 () => ErrorKind::Server,
             },
             _ if error.is_timeout() => ErrorKind::Timeout,
@@ -115,7 +117,9 @@ impl Error {
 
     /// Whether the same call may succeed a little later, with nothing changed by the caller.
     ///
-    /// Repeating is safe: every call of this crate is idempotent under retry.
+    /// Repeating is safe where [`is_unapplied`](Self::is_unapplied) says so, and for every call but these, which may have
+    /// been done: a write of persistent data, which would overwrite what another has written since, and
+    /// [`break_lock`](crate::Lock::break_lock), which would break the next one's.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::OutOfMemory | ErrorKind::Server)

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ScriptInvocation, Value};
 
+use super::locks::Combines;
 use super::overdue::Overdue;
 use super::{flags, replies, scripts};
 use crate::config::Config;
@@ -41,9 +42,16 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// What a call answers, if it does so within the command timeout.
+    /// What a call answers, if it does so within the command timeout and before the connector is closed.
     pub(super) async fn within<T>(&self, name: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        if self.overdue.is_stopped() {
+            return Err(Error::closed());
+        }
         self.overdue.limit(call).await.unwrap_or_else(|| {
+            if self.overdue.is_stopped() {
+                let message = format!("{name}: the connector was closed before the answer came");
+                return Err(Error::uncertain(ErrorKind::Closed, message));
+            }
             let limit = self.config.command_timeout;
             Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}")))
         })
@@ -55,6 +63,7 @@ impl Context {
 pub(crate) struct Commands {
     pub(super) connection: MultiplexedConnection,
     pub(super) context: Arc<Context>,
+    pub(super) combines: Arc<Combines>,
 }
 
 pub(super) fn ms(duration: Duration) -> u64 {
@@ -90,7 +99,7 @@ impl Commands {
             }
             Command::Look { paths } => self.clone().look(&paths).await,
             Command::Catalog { known, after } => self.clone().catalog("ephemerals", "", known, after).await,
-            Command::Release { bid } => self.release_once(&bid).await.map(Reply::Released),
+            Command::Release { bid } => self.release(&bid).await.map(Reply::Released),
             Command::Join { id, session, opening, contest, nonce, draft } => {
                 let tail = record_tail(&draft).map_err(|error| {
                     Error::caused_by(ErrorKind::InvalidMetadata, format!("the record of {id:?} is no JSON"), error)

@@ -1,56 +1,83 @@
 //! Ends calls that take too long, with one timer for all of them.
 //!
 //! A timer of its own costs a call about 7 us where a PING takes 55: setting it wakes the thread that sleeps until the
-//! next one. All calls of a connector have the same limit, so a queue is in the order of their deadlines.
+//! next one. So a ticker ticks while calls are under way, and at each tick every call looks whether its time is up.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::driver::LONGEST_SLEEP;
-use crate::proto::Moment;
 
-/// Into how many parts the limit is divided: a call is ended one of them late at the most.
-const PARTS: u32 = 16;
+/// How often the ticker ticks in the time that a call may take: a call is ended one tick late at the most.
+const TICKS: u32 = 16;
 
-/// The calls under way. What they wait for is dropped when their time is up.
+/// The calls under way.
 #[derive(Debug)]
 pub(super) struct Overdue {
     limit: Duration,
-    calls: Mutex<VecDeque<(Moment, oneshot::Sender<()>)>>,
+    calls: AtomicUsize,
     first: Notify,
+    tick: Notify,
     stopped: CancellationToken,
+}
+
+/// A call under way, for as long as this lives.
+struct Call<'a>(&'a Overdue);
+
+impl<'a> Call<'a> {
+    fn begin(of: &'a Overdue) -> Self {
+        if of.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            of.first.notify_one();
+        }
+        Self(of)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Overdue {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, calls: Mutex::default(), first: Notify::new(), stopped: CancellationToken::new() }
+        Self {
+            limit,
+            calls: AtomicUsize::new(0),
+            first: Notify::new(),
+            tick: Notify::new(),
+            stopped: CancellationToken::new(),
+        }
     }
 
-    fn calls(&self) -> MutexGuard<'_, VecDeque<(Moment, oneshot::Sender<()>)>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a call answers, or `None` if it takes too long.
+    /// What a call answers, or `None` if it takes too long or nobody waits any more.
     pub(super) async fn limit<T>(&self, call: impl Future<Output = T>) -> Option<T> {
-        let (sender, overdue) = oneshot::channel();
-        if !self.stopped.is_cancelled() {
-            let mut calls = self.calls();
-            calls.push_back((clock::now() + self.limit, sender));
-            if calls.len() == 1 {
-                self.first.notify_one();
+        let _under_way = Call::begin(self);
+        let deadline = clock::now() + self.limit;
+        let mut call = pin!(call);
+        let mut tick = pin!(self.tick.notified());
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = call.as_mut().poll(context) {
+                return Poll::Ready(Some(answer));
             }
-        }
-        tokio::select! {
-            biased;
-            answer = call => Some(answer),
-            _ = overdue => None,
-        }
+            while !self.is_stopped() {
+                ready!(tick.as_mut().poll(context));
+                tick.set(self.tick.notified());
+                if deadline <= clock::now() {
+                    break;
+                }
+            }
+            Poll::Ready(None)
+        })
+        .await
     }
 
     /// Nobody waits any more from now on.
@@ -58,26 +85,68 @@ impl Overdue {
         self.stopped.cancel();
     }
 
-    /// Watches over the calls until it is stopped.
-    pub(super) async fn watch(&self) {
-        self.stopped.run_until_cancelled(self.end_in_turn()).await;
-        self.calls().clear();
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.is_cancelled()
     }
 
-    async fn end_in_turn(&self) {
+    /// Ticks until it is stopped.
+    pub(super) async fn watch(&self) {
+        self.stopped.run_until_cancelled(self.tick()).await;
+        self.tick.notify_waiters();
+    }
+
+    async fn tick(&self) {
         loop {
-            let next = self.calls().front().map(|(deadline, _)| *deadline);
-            match next {
-                Some(deadline) => {
-                    let rest = deadline.since(clock::now()).max(self.limit / PARTS);
-                    sleep(rest.min(LONGEST_SLEEP)).await;
-                    let now = clock::now();
-                    let mut calls = self.calls();
-                    let over = calls.partition_point(|(deadline, _)| *deadline <= now);
-                    calls.drain(..over);
-                }
-                None => self.first.notified().await,
+            if self.calls.load(Ordering::SeqCst) == 0 {
+                self.first.notified().await;
             }
+            sleep((self.limit / TICKS).min(LONGEST_SLEEP)).await;
+            self.tick.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::future::join_all;
+    use tokio::task::yield_now;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    fn watched(limit: Duration) -> Arc<Overdue> {
+        let overdue = Arc::new(Overdue::new(limit));
+        let watched = overdue.clone();
+        let tracker = TaskTracker::new();
+        tracker.spawn(async move { watched.watch().await });
+        overdue
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_is_answered_and_what_is_not_is_ended() {
+        let overdue = watched(Duration::from_millis(20));
+        assert_eq!(overdue.limit(ready(7)).await, Some(7));
+        let calls = (0..9).map(|_| overdue.limit(pending::<()>()));
+        assert_eq!(join_all(calls).await, [None; 9]);
+        assert_eq!(overdue.limit(pending::<()>()).await, None, "after a time without calls");
+        assert_eq!(overdue.calls.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_any_more_when_it_has_been_stopped() {
+        let overdue = watched(Duration::from_secs(3600));
+        let stopping = async {
+            while overdue.calls.load(Ordering::SeqCst) == 0 {
+                yield_now().await;
+            }
+            overdue.stop();
+        };
+        assert_eq!(tokio::join!(overdue.limit(pending::<()>()), stopping).0, None);
+        assert_eq!(overdue.limit(pending::<()>()).await, None);
+        assert_eq!(overdue.limit(ready(7)).await, Some(7), "what needs no waiting is answered");
     }
 }

@@ -249,6 +249,21 @@ async fn an_acquisition_dropped_at_any_point_leaves_nothing_behind() {
     }
 }
 
+#[tokio::test]
+async fn a_fenced_script_may_do_what_its_user_may() {
+    let fixture = Fixture::new().await;
+    if !fixture.redis.is_own() {
+        return;
+    }
+    say::<()>(&fixture, &["ACL", "SETUSER", "default", "-incr"]).await;
+    let group = fixture.connect().await;
+    let guard = group.lock("x").acquire().await.unwrap();
+    let fenced = guard.fenced();
+    let denied = fenced.eval::<u64>("return redis.call('INCR', KEYS[1])", &["n"], &[]).await.unwrap_err();
+    assert_eq!(denied.kind(), ErrorKind::Denied, "{denied:?}");
+    assert_eq!(fenced.eval::<u64>("return redis.call('EXISTS', KEYS[1])", &["n"], &[]).await.unwrap(), 0);
+}
+
 /// The heartbeats go on while the runtime hangs; what keeps the keys of the locks does not.
 #[tokio::test]
 async fn a_hung_runtime_says_nothing_wrong_of_its_locks() {
