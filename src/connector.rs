@@ -23,7 +23,7 @@ use crate::member::{Member, MemberId};
 use crate::membership::Join;
 use crate::proto::Request;
 use crate::state::{State, StateWatch};
-use crate::transport::{Dialer, Keeper};
+use crate::transport::{Dialer, Keeper, Letterbox};
 use crate::view::{View, ViewReader, view};
 
 /// A connector to one group: joins it, watches it, and answers who is in it from memory.
@@ -497,13 +497,15 @@ impl GroupConnectorBuilder {
         // Where this connector lies in every range of jitter, once and for all.
         let jitter = f64::from(u16::from_le_bytes([name.as_bytes()[0], name.as_bytes()[1]])) / f64::from(u16::MAX);
         let name = name.simple().to_string();
-        let dialer = Dialer::new(&client, config.clone(), &name, tracker.clone())?;
+        let holds = Arc::new(Holds::default());
+        let addressees = holds.clone();
+        let letterbox: Letterbox = Arc::new(move |letter| addressees.deliver(letter));
+        let dialer = Dialer::new(&client, config.clone(), &name, letterbox, tracker.clone())?;
         let (caller, called) = Caller::new();
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
         let (commands, standing) = watch::channel(None);
         let (tenure, present) = watch::channel(None);
-        let holds = Arc::new(Holds::default());
         let (contents, shelf) = shelf();
         let direct = Direct::new(standing, present, caller.clone(), config.request_timeout());
         let inner = Inner {

@@ -458,7 +458,6 @@ impl Driver {
                 self.keeping = None;
                 self.end_tenure();
             }
-            Output::Letter(letter) => self.publish.holds.deliver(letter),
             Output::Audited(asked, held) => {
                 let unknown = self.publish.holds.audit(asked, held);
                 self.give_back(unknown);

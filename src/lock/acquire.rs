@@ -1,5 +1,6 @@
 //! How a lock is acquired: the attempt is decided in the core, and done here, in the caller's task.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ struct Attempt {
     tenure: Arc<Tenure>,
     bid: Option<Bid>,
     nonce: u64,
-    granted: oneshot::Receiver<Grant>,
+    /// Where the grant will come, as long as none has.
+    granted: Option<oneshot::Receiver<Grant>>,
     asked: bool,
 }
 
@@ -47,7 +49,24 @@ impl Attempt {
         let (session, shared) = (tenure.session().clone(), wish.share.is_some());
         let grip = Grip { session, nonce, name: wish.name.clone(), shared };
         let bid = Bid { grip, most: wish.share.unwrap_or(1), member: wish.encoded.clone() };
-        Self { locks, tenure, bid: Some(bid), nonce, granted, asked: false }
+        Self { locks, tenure, bid: Some(bid), nonce, granted: Some(granted), asked: false }
+    }
+
+    /// The grant, when it comes; it comes once.
+    async fn granted(&mut self) -> Grant {
+        if let Some(granted) = &mut self.granted {
+            let grant = granted.await;
+            self.granted = None;
+            if let Ok(grant) = grant {
+                return grant;
+            }
+        }
+        pending().await
+    }
+
+    /// Whether a grant has come that nobody has looked at.
+    fn has_letter(&mut self) -> bool {
+        self.granted.as_mut().is_some_and(|granted| granted.try_recv().is_ok())
     }
 
     fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
@@ -119,7 +138,7 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
             }
             Err(error) => return Err(error),
         };
-        let mut attempt = Attempt::new(locks.clone(), tenure, wish);
+        let mut attempt = Attempt::new(locks.clone(), tenure.clone(), wish);
         let mut acquisition = Acquisition::new(locks.reconcile);
         loop {
             match acquisition.step() {
@@ -129,20 +148,27 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
                     attempt.asked = true;
                     acquisition.replied(clock::now(), commands.acquire(bid, queues).await);
                     *contended |= acquisition.is_contended();
+                    if matches!(acquisition.step(), Step::Wait(_)) && attempt.has_letter() {
+                        // Older or younger than the answer, nobody knows: an operator may have broken the lock since.
+                        attempt.granted = None;
+                        acquisition.waited();
+                    }
                 }
                 Step::Wait(until) => {
                     let mut links = locks.direct.links();
                     tokio::select! {
-                        Ok(grant) = &mut attempt.granted => acquisition.granted(grant),
-                        () = attempt.tenure.ended().cancelled() => acquisition.session_ended(),
+                        grant = attempt.granted() => acquisition.granted(grant),
+                        () = tenure.ended().cancelled() => acquisition.session_ended(),
                         _ = links.changed() => acquisition.waited(),
                         () = sleep_until(until) => acquisition.waited(),
                     }
                 }
-                Step::Held(grant) if attempt.tenure.is_held() => return Ok(attempt.hold(grant, &wish.member)),
+                Step::Held(grant) if tenure.is_held() => return Ok(attempt.hold(grant, &wish.member)),
                 Step::Held(_) | Step::Ended => break,
                 Step::Restart => {
-                    locks.direct.caller().lease_lost(attempt.tenure.session().clone());
+                    locks.direct.caller().lease_lost(tenure.session().clone());
+                    drop(attempt);
+                    sleep(SESSION_PAUSE).await;
                     break;
                 }
                 Step::Busy => return Ok(None),

@@ -1,39 +1,59 @@
--- Take a lock if it is free and nobody was first; else, where asked, stand in its queue. Idempotent by the nonce.
+-- Take locks that are free and for which nobody was first; else, where asked, stand in their queues. Idempotent by the
+-- nonces. Several at once, of one session: what a connector's tasks ask for at the same moment is one call.
 --
 -- A lock is held by one in mode w, or by as many as the request says in mode r: readers of a lock have no limit,
 -- the permits of a semaphore one. The queue is first come, first served, so a waiting writer keeps later readers out.
 --
--- What follows is all that an uncontended lock takes, before the shared functions are even made: this is the call
+-- What follows is all that uncontended locks take, before the shared functions are even made: this is the call
 -- whose price everybody pays. enqueue.lua is the rest.
 --
--- KEYS  1 lock
--- ARGV  1 the queue's entry: "<session> <nonce> <w or r> <most holders> <safety ttl, ms> <member, encoded>"
---       2 'wait' to stand in the queue where it is not free
--- The other keys are the lock's neighbours, and both arguments are few for a reason: each costs as much as a command.
+-- KEYS  1.. locks
+-- ARGV  1.. for each: "try" or "wait", to stand in the queue where it is not free, and the queue's entry:
+--           "<session> <nonce> <w or r> <most holders> <safety ttl, ms> <member, encoded>"
+-- The other keys are the locks' neighbours, and the arguments are few for a reason: each costs as much as a command.
 --
--- Answer  'held <token> <since, ms>'
+-- Answer  for each
+--         'held <token> <since, ms>'
 --         'busy'                     held by somebody else
 --         'queued <how many are before> <ms until it is worth asking again, or -1>'
 --         'lost'                     the session's lease is gone; nothing was written
-local prefix, name = string.match(KEYS[1], '^(.-}/)locks/(.*)$')
-local session, nonce, mode, most, safety, member = string.match(ARGV[1], '^(%S+) (%d+) (%a) (%d+) (%d+) (%S+)$')
-local shared, queue, owned = prefix .. 'shared/' .. name, prefix .. 'queues/' .. name, prefix .. 'owned/' .. session
-local found = redis.call('MGET', KEYS[1], prefix .. 'leases/' .. session, prefix .. 'revision')
-local record, lease = found[1], found[2]
-if not lease or lease == 'closed' then
-  return 'lost'
+--         'failed'                   asked for by itself, it would raise an error; only where there are several
+local prefix, session = string.match(KEYS[1], '^(.-}/)'), string.match(ARGV[1], '^%l+ (%S+)')
+local around, paths, bids, answers, held = {}, {}, {}, {}, 0
+local simple = true
+for i = 1, #KEYS do
+  local nonce, mode, safety, member = string.match(ARGV[i], '^%l+ %S+ (%d+) (%a) %d+ (%d+) (%S+)$')
+  simple = simple and mode == 'w'
+  local path = string.sub(KEYS[i], #prefix + 1)
+  local name = string.sub(path, 7)
+  bids[i], paths[i] = {nonce, safety, member}, path
+  around[3 * i - 2], around[3 * i - 1], around[3 * i] = KEYS[i], prefix .. 'shared/' .. name, prefix .. 'queues/' .. name
 end
-if not record and mode == 'w' and redis.call('EXISTS', KEYS[1], shared, queue) == 0 then
-  local revision, roster = string.match(found[3] or '0', '^(%d+)/?(%d*)$')
-  if revision then
+if simple and redis.call('EXISTS', unpack(around)) == 0 then
+  local found = redis.call('MGET', prefix .. 'leases/' .. session, prefix .. 'revision')
+  local revision, roster = string.match(found[2] or '0', '^(%d+)/?(%d*)$')
+  if found[1] and found[1] ~= 'closed' and revision then
     local time = redis.call('TIME')
-    local token = string.format('%.0f', math.max(tonumber(revision) + 1, time[1] * 1000000 + time[2]))
-    local since = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-    redis.call('SET', prefix .. 'revision', token .. '/' .. (roster == '' and revision or roster))
-    redis.call('SET', KEYS[1], '{"v":1,"token":' .. token .. ',"session":"' .. session .. '","nonce":' .. nonce
-      .. ',"since":' .. since .. ',"member":"' .. member .. '"}', 'PX', safety)
-    redis.call('SADD', owned, 'locks/' .. name)
-    return 'held ' .. token .. ' ' .. since
+    local token = math.max(revision + 1, time[1] * 1000000 + time[2])
+    local since = string.format('%d%03d', time[1], time[2] / 1000)
+    local last = token + #KEYS - 1
+    -- Digits in two parts: %d is quick, and may have 32 bits.
+    last = string.format('%d%06d', last / 1000000, last % 1000000)
+    redis.call('SET', prefix .. 'revision', last .. '/' .. (roster == '' and revision or roster))
+    for i = 1, #KEYS do
+      local mine = string.format('%d%06d', token / 1000000, token % 1000000)
+      token = token + 1
+      local record = '{"v":1,"token":' .. mine .. ',"session":"' .. session .. '","nonce":' .. bids[i][1]
+        .. ',"since":' .. since .. ',"member":"' .. bids[i][3] .. '"}'
+      -- Asked for twice, it is free only once.
+      if redis.call('SET', KEYS[i], record, 'PX', bids[i][2], 'NX') then
+        answers[i], held = 'held ' .. mine .. ' ' .. since, held + 1
+      end
+    end
+    redis.call('SADD', prefix .. 'owned/' .. session, unpack(paths))
+    if held == #KEYS then
+      return answers
+    end
   end
 end
 

@@ -1,12 +1,32 @@
 -- The rest of release.lua: shared holds, places in the queue, and who is next.
 --
 -- KEYS, ARGV and Answer are those of release.lua, whose locals are in sight.
-if mode == 'r' and redis.call('HDEL', prefix .. 'shared/' .. name, session .. ' ' .. nonce) == 1 then
-  redis.call('SREM', owned, 'shared/' .. name .. ' ' .. nonce)
-  released = 1
+local owned = prefix .. 'owned/' .. session
+
+local function take_back(i)
+  local name = string.sub(paths[i], 7)
+  local nonce, mode, rest = string.match(ARGV[i], '^%S+ (%d+) (%a)(.*)$')
+  if mode == 'r' and redis.call('HDEL', prefix .. 'shared/' .. name, session .. ' ' .. nonce) == 1 then
+    redis.call('SREM', owned, 'shared/' .. name .. ' ' .. nonce)
+    released[i] = 1
+  end
+  if rest ~= '' and redis.call('ZREM', queues[i], ARGV[i]) == 1 then
+    redis.call('SREM', owned, 'queues/' .. name .. ' ' .. ARGV[i])
+  end
 end
-if rest ~= '' and redis.call('ZREM', queue, ARGV[1]) == 1 then
-  redis.call('SREM', owned, 'queues/' .. name .. ' ' .. ARGV[1])
+
+local function pass_on(i)
+  hand_on(prefix, string.sub(paths[i], 7))
 end
-hand_on(prefix, name)
+
+-- All are taken back before the first is handed on: who gives up in the same call must not be handed anything.
+for _, step in ipairs({take_back, pass_on}) do
+  for i = 1, #KEYS do
+    if #KEYS == 1 then
+      step(i)
+    elseif not pcall(step, i) then
+      released[i] = 'failed'
+    end
+  end
+end
 return released

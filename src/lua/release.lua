@@ -1,23 +1,33 @@
--- Give a lock back, or the place in its queue, and hand it on. Only who holds it can.
+-- Give locks back, or the places in their queues, and hand them on. Only who holds one can. Several at once, of one
+-- session: what a connector's tasks give back at the same moment is one call.
 --
--- What follows is all that an uncontended lock takes; handover.lua is the rest.
+-- What follows is all that uncontended locks take; handover.lua is the rest.
 --
--- KEYS  1 lock
--- ARGV  1 the queue's entry, as for acquire.lua; its first three words are enough where it is held and not waited for
--- Answer  1 it was held and is given back | 0 it was not held by this session and nonce
-local prefix, name = string.match(KEYS[1], '^(.-}/)locks/(.*)$')
-local session, nonce, mode, rest = string.match(ARGV[1], '^(%S+) (%d+) (%a)(.*)$')
-local queue, owned = prefix .. 'queues/' .. name, prefix .. 'owned/' .. session
-local released = 0
-if mode == 'w' then
-  local record = redis.call('GET', KEYS[1])
-  if record and string.find(record, ',"session":"' .. session .. '","nonce":' .. nonce .. ',', 1, true) then
-    redis.call('DEL', KEYS[1])
-    redis.call('SREM', owned, 'locks/' .. name)
-    released = 1
+-- KEYS  1.. locks
+-- ARGV  1.. for each the queue's entry, as for acquire.lua; its first three words are enough where it is held and not
+--           waited for
+-- Answer  for each: 1 it was held and is given back | 0 it was not held by this session and nonce
+--         | 'failed' by itself it would raise an error; only where there are several
+local prefix, session = string.match(KEYS[1], '^(.-}/)'), string.match(ARGV[1], '^(%S+)')
+local records = redis.call('MGET', unpack(KEYS))
+local paths, queues, released, held, freed = {}, {}, {}, {}, {}
+local simple = true
+for i = 1, #KEYS do
+  local nonce, mode, rest = string.match(ARGV[i], '^%S+ (%d+) (%a)(.*)$')
+  local path = string.sub(KEYS[i], #prefix + 1)
+  paths[i], queues[i], released[i] = path, prefix .. 'queues/' .. string.sub(path, 7), 0
+  simple = simple and mode == 'w' and rest == ''
+  local holder = ',"session":"' .. session .. '","nonce":' .. nonce .. ','
+  if mode == 'w' and records[i] and string.find(records[i], holder, 1, true) then
+    released[i] = 1
+    held[#held + 1], freed[#freed + 1] = KEYS[i], path
   end
-  if rest == '' and redis.call('EXISTS', queue) == 0 then
-    return released
-  end
+end
+if held[1] then
+  redis.call('DEL', unpack(held))
+  redis.call('SREM', prefix .. 'owned/' .. session, unpack(freed))
+end
+if simple and redis.call('EXISTS', unpack(queues)) == 0 then
+  return released
 end
 

@@ -8,7 +8,7 @@ use super::Moment;
 use crate::config::{OnConflict, OnLost};
 use crate::error::Error;
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Bid, Draft, Grip, Holding, Letter, Notice, Stored};
+use crate::wire::{Bid, Draft, Grip, Holding, Notice, Stored};
 
 /// What the core needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -147,8 +147,6 @@ pub(crate) enum Output {
     Trust,
     /// There is no lease any more.
     Release,
-    /// What came for the holders and waiters of locks.
-    Letter(Letter),
     /// All the locks that the session held, asked for from this moment on.
     Audited(Moment, Vec<Grip>),
     /// Notifications have been proven to arrive, or not to.

@@ -177,7 +177,6 @@ impl Machine {
             Notice::Member(id, happened) => self.roster.hint(id, happened),
             Notice::Canary(happened) => self.upkeep.canary(happened, &mut self.out),
             Notice::Path(path, happened) => self.shelf.hint(path, happened),
-            Notice::Letter(letter) => self.out.push(Output::Letter(letter)),
             Notice::Stray(key) => {
                 self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
             }

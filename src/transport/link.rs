@@ -46,11 +46,15 @@ struct Subscription {
 /// How many subscriptions may wait for their turn.
 const SUBSCRIPTIONS: usize = 16;
 
+/// Where letters go as they come: the task that waits for one has no time to lose, and nothing is to be decided.
+pub(crate) type Letterbox = Arc<dyn Fn(Letter) + Send + Sync>;
+
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     client: Client,
     context: Arc<Context>,
+    letterbox: Letterbox,
     tracker: TaskTracker,
 }
 
@@ -58,6 +62,7 @@ pub(crate) struct Dialer {
 pub(crate) struct Link {
     commands: Commands,
     database: i64,
+    letterbox: Letterbox,
     stream: PubSubStream,
     broken: oneshot::Receiver<Error>,
     subscriptions: mpsc::Sender<Subscription>,
@@ -65,7 +70,13 @@ pub(crate) struct Link {
 }
 
 impl Dialer {
-    pub(crate) fn new(client: &Client, config: Config, connector: &str, tracker: TaskTracker) -> Result<Self, Error> {
+    pub(crate) fn new(
+        client: &Client,
+        config: Config,
+        connector: &str,
+        letterbox: Letterbox,
+        tracker: TaskTracker,
+    ) -> Result<Self, Error> {
         let info = client.get_connection_info().clone();
         let settings = tcp_settings(info.tcp_settings(), &config);
         let client = info
@@ -87,7 +98,7 @@ impl Dialer {
         let context = Arc::new(context);
         let watched = context.clone();
         tracker.spawn(async move { watched.overdue.watch().await });
-        Ok(Self { client, context, tracker })
+        Ok(Self { client, context, letterbox, tracker })
     }
 
     /// Nothing is asked any more: who still waits for an answer waits in vain.
@@ -109,7 +120,7 @@ impl Dialer {
     }
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
-        Commands { connection, context: self.context.clone() }
+        Commands { connection, context: self.context.clone(), combines: Arc::default() }
     }
 
     /// Connects both ways, sees to the notifications and subscribes. Every step has its timeout.
@@ -134,7 +145,8 @@ impl Dialer {
             report,
         )));
         let (commands, database) = (self.commands(connection), self.database());
-        Ok(Link { commands, database, stream, broken, subscriptions, _pinging: pinging.drop_guard() })
+        let letterbox = self.letterbox.clone();
+        Ok(Link { commands, database, letterbox, stream, broken, subscriptions, _pinging: pinging.drop_guard() })
     }
 
     fn database(&self) -> i64 {
@@ -241,7 +253,7 @@ impl Link {
         }
     }
 
-    /// The next notification, or why there will be none.
+    /// The next notification, or why there will be none. Letters are delivered meanwhile.
     ///
     /// Cancel safe: a notification is taken only when it is returned.
     pub(crate) async fn next(&mut self) -> Result<Notice, Error> {
@@ -264,7 +276,7 @@ impl Link {
             let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
             if channel == context.inbox {
                 if let Some(letter) = Letter::parse(payload) {
-                    return Ok(Notice::Letter(letter));
+                    (self.letterbox)(letter);
                 }
                 continue;
             }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use redis::{ScriptInvocation, Value};
 
+use super::combine::{Ask, Combine};
 use super::commands::Commands;
 use super::replies::{number, text};
 use super::scripts;
 use crate::error::{Error, ErrorKind};
 use crate::member::{FencingToken, MemberId};
 use crate::proto::Acquired;
-use crate::wire::{Bid, Grant, Holding, waiting};
+use crate::wire::{Bid, Grant, Grip, Holding, waiting};
 
 /// Who holds a lock and who waits for it.
 #[derive(Debug, Default)]
@@ -20,32 +21,43 @@ pub(crate) struct Inspection {
     pub(crate) waiters: Vec<(bool, MemberId, u64)>,
 }
 
+/// What goes together with its like.
+pub(super) struct Combines {
+    acquire: Combine<Acquired>,
+    release: Combine<bool>,
+}
+
+impl Default for Combines {
+    fn default() -> Self {
+        Self {
+            acquire: Combine::new("acquire", &scripts::ACQUIRE, acquired),
+            release: Combine::new("release", &scripts::RELEASE, is_one),
+        }
+    }
+}
+
 impl Commands {
     /// Tries to hold the lock; where `queues`, stands in its queue otherwise.
-    pub(crate) async fn acquire(mut self, bid: &Bid, queues: bool) -> Result<Acquired, Error> {
-        let context = self.context.clone();
-        let (keys, config, grip) = (&context.keys, &context.config, &bid.grip);
-        let mut script = scripts::ACQUIRE.key(keys.at("locks", &grip.name));
-        script.arg(bid.entry(config.safety()));
-        if queues {
-            script.arg("wait");
-        }
-        self.ask("acquire", &script, acquired).await
+    pub(crate) async fn acquire(&self, bid: &Bid, queues: bool) -> Result<Acquired, Error> {
+        let entry = bid.entry(self.context.config.safety());
+        let argument = if queues { format!("wait {entry}") } else { format!("try {entry}") };
+        self.combined(&self.combines.acquire, &bid.grip, argument).await
     }
 
     /// Gives the lock back, or the place in its queue; whether it was held.
-    pub(crate) async fn release(mut self, bid: &Bid) -> Result<bool, Error> {
-        let context = self.context.clone();
-        context.within("release", self.release_once(bid)).await
+    pub(crate) async fn release(&self, bid: &Bid) -> Result<bool, Error> {
+        let entry = bid.entry(self.context.config.safety());
+        self.combined(&self.combines.release, &bid.grip, entry).await
     }
 
-    pub(super) async fn release_once(&mut self, bid: &Bid) -> Result<bool, Error> {
-        let context = self.context.clone();
-        let (keys, config) = (&context.keys, &context.config);
-        let mut script = scripts::RELEASE.key(keys.at("locks", &bid.grip.name));
-        script.arg(bid.entry(config.safety()));
-        let value = self.invoke("release", &script).await?;
-        is_one(&value).ok_or_else(|| strange("release"))
+    async fn combined<A: Clone + Send + Sync + 'static>(
+        &self,
+        combine: &Combine<A>,
+        grip: &Grip,
+        argument: String,
+    ) -> Result<A, Error> {
+        let key = self.context.keys.at("locks", &grip.name);
+        combine.ask(&self.connection, &self.context, &grip.session, Ask { key, argument }).await
     }
 
     /// Takes the lock from whoever holds it; from how many.

@@ -1,5 +1,6 @@
 //! Everything that touches a socket. It decides nothing about membership.
 
+mod combine;
 mod commands;
 mod data;
 mod fences;
@@ -15,5 +16,5 @@ pub(crate) use commands::Commands;
 pub(crate) use data::{Stow, StowAnswer, unexpected};
 pub(crate) use fences::FencedWrite;
 pub(crate) use heartbeat::{Beat, Keeper, Keeping, Vouched};
-pub(crate) use link::{Dialer, Link};
+pub(crate) use link::{Dialer, Letterbox, Link};
 pub(crate) use redis::FromRedisValue;

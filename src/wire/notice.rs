@@ -2,7 +2,6 @@
 //!
 //! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
 
-use super::lock::Letter;
 use super::names::{Keys, decode, decode_path};
 use crate::member::MemberId;
 
@@ -36,7 +35,6 @@ impl Happened {
 pub(crate) enum Notice {
     Member(MemberId, Happened),
     Canary(Happened),
-    Letter(Letter),
     /// A value or a lock, by its path with its folder, encoded.
     Path(String, Happened),
     /// A key among the member keys that no name encodes to.

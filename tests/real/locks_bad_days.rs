@@ -218,7 +218,7 @@ async fn silent_release(fixture: &Fixture, name: &str) -> u64 {
     let (session, nonce) = (after("\"session\":\"", '"'), after("\"nonce\":", ','));
     let script = crate::scripts::text("release").replace("redis.call('PUBLISH', ", "tostring(");
     let lock = fixture.key(&format!("locks/{name}"));
-    say(fixture, &["EVAL", &script, "1", &lock, &format!("{session} {nonce} w")]).await
+    say::<Vec<u64>>(fixture, &["EVAL", &script, "1", &lock, &format!("{session} {nonce} w")]).await[0]
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod locks;
 mod locks_bad_days;
 mod locks_guards;
 mod locks_modes;
+mod locks_together;
 mod membership;
 mod scale;
 mod scripts;

@@ -14,8 +14,8 @@ impl Caller {
     }
 
     async fn acquire(&mut self, session: &str, nonce: &str, mode: &str, most: &str, queues: &str) -> Vec<String> {
-        let entry = format!("{session} {nonce} {mode} {most} 40000 m");
-        let answer = words(self.run("acquire", &["locks/x"], &[&entry, queues]).await).remove(0);
+        let wish = format!("{queues} {session} {nonce} {mode} {most} 40000 m");
+        let answer = words(self.run("acquire", &["locks/x"], &[&wish]).await).remove(0);
         answer.split(' ').map(str::to_owned).collect()
     }
 
@@ -102,6 +102,59 @@ async fn acquire_is_once_per_nonce_and_first_come_first_served() {
     caller.ask::<()>("DEL", "leases/t-1", &[]).await;
     assert_eq!(caller.acquire("s-1", "3", "w", "1", "try").await, ["busy"]);
     assert!(caller.ask::<String>("GET", "locks/x", &[]).await.contains("\"session\":\"u-1\",\"nonce\":1,"));
+}
+
+#[tokio::test]
+async fn acquire_and_release_of_several_answer_for_each() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let bids =
+        ["s-1 1 w 1 40000 m", "s-1 2 w 1 40000 m", "s-1 3 w 1 40000 m", "s-1 4 r 9 40000 m", "s-1 5 r 9 40000 m"];
+    let [first, again, other, reader, beside] = bids;
+    let wait = bids.map(|bid| format!("wait {bid}"));
+    let [first_waits, again_waits, other_waits, reader_waits, beside_waits] = wait.each_ref().map(String::as_str);
+    let paths = ["locks/x", "locks/x", "locks/y"];
+    let asks = [first_waits, again_waits, other_waits];
+    assert_eq!(words(caller.run("acquire", &paths, &asks).await), ["lost", "lost", "lost"]);
+    assert!(!caller.exists("locks/x").await && !caller.exists("queues/x").await);
+    caller.open("s-1", 60_000).await;
+
+    let answers = words(caller.run("acquire", &paths, &asks).await);
+    assert!(answers[0].starts_with("held ") && answers[1].starts_with("queued 0 "), "free only once: {answers:?}");
+    assert!(answers[2].starts_with("held ") && answers[2] > answers[0], "{answers:?}");
+    let repeated = words(caller.run("acquire", &paths, &asks).await);
+    assert_eq!((&repeated[0], &repeated[2]), (&answers[0], &answers[2]), "a lost reply is not a second hold");
+    assert!(repeated[1].starts_with("queued 0 "), "one place per nonce: {repeated:?}");
+    let queued = format!("queues/x {again}");
+    assert_eq!(caller.owned("s-1").await, ["locks/x", "locks/y", &queued]);
+
+    let shared = ["locks/z", "locks/z"];
+    let answers = words(caller.run("acquire", &shared, &[reader_waits, beside_waits]).await);
+    assert!(answers.iter().all(|answer| answer.starts_with("held ")), "{answers:?}");
+
+    // Who gives up in the same call is not handed what another gives back in it.
+    let short = |bid: &str| bid.split(' ').take(3).collect::<Vec<_>>().join(" ");
+    let released = words(caller.run("release", &["locks/x", "locks/x"], &[&short(first), again]).await);
+    assert_eq!(released, ["1", "0"]);
+    assert!(!caller.exists("locks/x").await && !caller.exists("queues/x").await);
+    let args = [short(other), short(reader), short(beside), short(first)];
+    let args = args.each_ref().map(String::as_str);
+    let paths = ["locks/y", "locks/z", "locks/z", "locks/x"];
+    assert_eq!(words(caller.run("release", &paths, &args).await), ["1", "1", "1", "0"]);
+    assert_eq!(words(caller.run("release", &paths, &args).await), ["0", "0", "0", "0"]);
+    assert!(caller.owned("s-1").await.is_empty());
+
+    // What is wrong with one is said of that one; by itself it is an error.
+    caller.ask::<()>("SET", "locks/x", &["not a lock"]).await;
+    let answers = words(caller.run("acquire", &["locks/x", "locks/y"], &[first_waits, other_waits]).await);
+    assert!(answers[0] == "failed" && answers[1].starts_with("held "), "{answers:?}");
+    let refused = caller.try_run("acquire", &["locks/x"], &[first_waits]).await.unwrap_err();
+    assert!(refused.to_string().contains("WRONGTYPE"), "{refused}");
+    caller.ask::<()>("DEL", "locks/x", &[]).await;
+    caller.ask::<()>("SET", "queues/x", &["not a queue"]).await;
+    let released = words(caller.run("release", &["locks/x", "locks/y"], &[first, &short(other)]).await);
+    assert_eq!(released, ["failed", "1"]);
+    assert!(caller.try_run("release", &["locks/x"], &[first]).await.is_err());
 }
 
 #[tokio::test]

@@ -104,7 +104,6 @@ impl Client {
             Output::DropLink(_) => self.dropped = true,
             Output::Doubt
             | Output::Trust
-            | Output::Letter(_)
             | Output::Audited(..)
             | Output::Values(_)
             | Output::Covered(_)

@@ -161,7 +161,6 @@ impl Script {
             Output::Covered(topic) => format!("covered {topic:?}"),
             Output::Doubt => "doubt".into(),
             Output::Trust => "trust".into(),
-            Output::Letter(letter) => format!("letter {letter:?}"),
             Output::Audited(_, held) => format!("audited {}", grips(&held)),
             Output::Proven(proven) => format!("proven {proven}"),
             Output::DropLink(error) => format!("drop link {:?}", error.kind()),
