@@ -255,7 +255,7 @@ impl Ephemeral {
     /// The paths that begin so, in order; all of them where `prefix` is empty. A round trip for every thousand values
     /// of the group.
     ///
-    /// A value whose owner died in this very moment may be among them still.
+    /// A value that has expired, or whose owner died, in this very moment may be among them still.
     ///
     /// # Errors
     /// As for [`get`](Self::get).

@@ -1,33 +1,43 @@
 //! Calls of many tasks at the same moment, as one call.
 //!
 //! A script's fixed price, on both sides, is more than its work for one lock. So who asks while other calls of the same
-//! kind are under way lets the tasks beside it ask too, for one turn of the scheduler, and their asks go as one call. The
-//! more calls are under way, the more asks must have come together; else they go at the next answer. Who asks alone, asks
-//! at once. (In databases this is group commit: `DeWitt` et al., *Implementation techniques for main memory database
-//! systems*, 1984.)
+//! kind are under way lets the tasks beside it ask too, for one turn of the scheduler, and their asks go as one call. Who
+//! asks alone, asks at once. (In databases this is group commit: `DeWitt` et al., *Implementation techniques for main
+//! memory database systems*, 1984.)
+//!
+//! Where more calls are under way than the server answers in one round trip, the next would only wait at the server: it
+//! waits here instead, and gathers more, until enough have come together or one is answered. (That number of calls is the
+//! bandwidth-delay product, known by the shortest round trip as in BBR: Cardwell et al., 2016.)
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use redis::{Script, Value};
-use tokio::sync::Notify;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
+use tokio_util::task::TaskTracker;
 
 use super::commands::Context;
+use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
+use crate::proto::Moment;
 
 /// How many calls go together at the most, so that none stops the server for long.
 const MOST: usize = 64;
-/// How many calls may be under way, however small they are.
+/// How many calls may be under way, however small they are and however near the server is.
 const FREE: usize = 2;
-/// Where more are under way, how many asks must have come together for each of them.
+/// What a call takes the server, about.
+const SERVER_TIME: Duration = Duration::from_micros(16);
+/// Where more calls are under way than are free, how many asks must have come together for each of them.
 const GATHERED: usize = 8;
 
 /// What one task asks for: a key and an argument of the script.
@@ -36,27 +46,32 @@ pub(super) struct Ask {
     pub(super) argument: String,
 }
 
-/// What each of a batch is answered, by its seat. `None`: it is to be asked by itself.
-type Answers<A> = Arc<Result<Vec<Option<A>>, Error>>;
+/// What it is answered. `None`: it is to be asked by itself.
+type Answer<A> = Result<Option<A>, Error>;
+
+struct Seat<A> {
+    ask: Arc<Ask>,
+    answer: oneshot::Sender<Answer<A>>,
+}
 
 /// Calls that will go together.
 struct Batch<A> {
     session: SessionId,
-    seats: Arc<Mutex<Seats>>,
-    /// Driven by all who sit in it, so by those who are left when others are dropped.
-    answers: Shared<BoxFuture<'static, Answers<A>>>,
+    seats: Arc<Mutex<Seats<A>>>,
+    /// Resolved when it has gone: the next goes after it.
+    gone: oneshot::Receiver<()>,
 }
 
-#[derive(Default)]
-struct Seats {
+struct Seats<A> {
     /// Empty where who sat there has been dropped.
-    asks: Vec<Option<Arc<Ask>>>,
-    has_gone: bool,
+    taken: Vec<Option<Seat<A>>>,
+    /// Until it has gone. Then nobody can sit down any more.
+    forming: Option<oneshot::Sender<()>>,
 }
 
 /// A place in a batch. Dropped before the batch has gone, nothing is asked for it.
-struct Seat {
-    seats: Arc<Mutex<Seats>>,
+struct Place<A> {
+    seats: Arc<Mutex<Seats<A>>>,
     number: usize,
 }
 
@@ -74,34 +89,78 @@ pub(super) struct Combine<A> {
     forming: Mutex<Option<Batch<A>>>,
 }
 
-/// The calls of one kind that are under way.
-#[derive(Default)]
-struct Traffic {
-    calls: AtomicUsize,
-    answered: Notify,
+/// Where batches go: in tasks of their own, since whoever sits in one may be dropped, or not be polled for long.
+#[derive(Clone)]
+pub(super) struct Road {
+    tracker: TaskTracker,
+    runtime: Handle,
 }
 
-/// A call that is under way, for as long as this lives.
-struct UnderWay(Arc<Traffic>);
+/// The calls of one kind that are under way.
+struct Traffic {
+    alone: AtomicUsize,
+    batches: AtomicUsize,
+    answered: Notify,
+    /// The shortest round trip, in nanoseconds.
+    shortest: AtomicU64,
+}
+
+/// A call for one that is under way, for as long as this lives.
+struct Alone<'a>(&'a AtomicUsize);
+
+/// A batch that is under way, for as long as this lives.
+struct UnderWay {
+    traffic: Arc<Traffic>,
+    since: Moment,
+}
+
+impl Road {
+    /// In the runtime that this is called in.
+    pub(super) fn new(tracker: TaskTracker) -> Self {
+        Self { tracker, runtime: Handle::current() }
+    }
+}
 
 impl Traffic {
-    fn calls(&self) -> usize {
-        self.calls.load(Ordering::Relaxed)
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            alone: AtomicUsize::new(0),
+            batches: AtomicUsize::new(0),
+            answered: Notify::new(),
+            shortest: AtomicU64::new(u64::MAX),
+        })
     }
 
-    fn begin(self: &Arc<Self>) -> UnderWay {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        UnderWay(self.clone())
+    fn is_none(&self) -> bool {
+        self.alone.load(Ordering::Relaxed) == 0 && self.batches.load(Ordering::Relaxed) == 0
     }
 
-    /// Lets others sit down, and waits until so many are enough for one more call.
-    async fn turn(&self, seats: &Mutex<Seats>) {
+    fn alone(&self) -> Alone<'_> {
+        self.alone.fetch_add(1, Ordering::Relaxed);
+        Alone(&self.alone)
+    }
+
+    fn batch(self: &Arc<Self>) -> UnderWay {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        UnderWay { traffic: self.clone(), since: clock::now() }
+    }
+
+    /// Whether one more batch, of so many, would not only wait at the server. Who asks alone does not count: it may not
+    /// look at its answer for long.
+    fn is_free_for(&self, asks: usize) -> bool {
+        let shortest = Duration::from_nanos(self.shortest.load(Ordering::Relaxed));
+        let at_once = usize::try_from(shortest.as_nanos() / SERVER_TIME.as_nanos()).unwrap_or(usize::MAX);
+        let batches = self.batches.load(Ordering::Relaxed);
+        batches < at_once.max(FREE) || asks >= batches * GATHERED
+    }
+
+    /// Lets others sit down, and waits until so many are enough for one more batch.
+    async fn turn<A>(&self, seats: &Mutex<Seats<A>>) {
         yield_now().await;
         let mut answered = pin!(self.answered.notified());
         poll_fn(|context| {
             loop {
-                let calls = self.calls();
-                if calls < FREE || lock(seats).asks.len() >= calls * GATHERED {
+                if self.is_free_for(lock(seats).taken.len()) {
                     return Poll::Ready(());
                 }
                 ready!(answered.as_mut().poll(context));
@@ -112,10 +171,23 @@ impl Traffic {
     }
 }
 
+impl UnderWay {
+    fn answered(self) {
+        let took = u64::try_from(clock::now().since(self.since).as_nanos()).unwrap_or(u64::MAX);
+        self.traffic.shortest.fetch_min(took, Ordering::Relaxed);
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
-        self.0.answered.notify_one();
+        self.traffic.batches.fetch_sub(1, Ordering::Relaxed);
+        self.traffic.answered.notify_one();
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -123,18 +195,17 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Seats {
-    /// The batch goes: nobody can sit down in it any more.
-    fn leave(&mut self) -> Vec<Option<Arc<Ask>>> {
-        self.has_gone = true;
-        std::mem::take(&mut self.asks)
+impl<A> Seats<A> {
+    fn leave(&mut self) -> (Vec<Arc<Ask>>, Vec<oneshot::Sender<Answer<A>>>) {
+        self.forming = None;
+        self.taken.drain(..).flatten().map(|seat| (seat.ask, seat.answer)).unzip()
     }
 }
 
-impl Drop for Seat {
+impl<A> Drop for Place<A> {
     fn drop(&mut self) {
-        if let Some(ask) = lock(&self.seats).asks.get_mut(self.number) {
-            *ask = None;
+        if let Some(seat) = lock(&self.seats).taken.get_mut(self.number) {
+            *seat = None;
         }
     }
 }
@@ -143,17 +214,20 @@ impl<A> Call<A> {
     async fn make(
         self: Arc<Self>,
         mut connection: MultiplexedConnection,
-        asks: Vec<Option<Arc<Ask>>>,
+        asks: Vec<Arc<Ask>>,
     ) -> Result<Vec<Option<A>>, Error> {
+        if asks.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut invocation = self.script.prepare_invoke();
-        for ask in asks.iter().flatten() {
+        for ask in &asks {
             invocation.key(&ask.key).arg(&ask.argument);
         }
         let invoked: Result<Value, _> = invocation.invoke_async(&mut connection).await;
-        let invoked = invoked.map_err(|error| Error::from_redis(self.name, error))?;
-        let Value::Array(answers) = invoked else { return Err(self.strange()) };
-        let mut answers = answers.iter();
-        Ok(asks.iter().map(|ask| ask.as_ref().and_then(|_| answers.next()).and_then(self.read)).collect())
+        match invoked.map_err(|error| Error::from_redis(self.name, error))? {
+            Value::Array(answers) if answers.len() == asks.len() => Ok(answers.iter().map(self.read).collect()),
+            _ => Err(self.strange()),
+        }
     }
 
     fn strange(&self) -> Error {
@@ -161,9 +235,9 @@ impl<A> Call<A> {
     }
 }
 
-impl<A: Clone + Send + Sync + 'static> Combine<A> {
+impl<A: Send + 'static> Combine<A> {
     pub(super) fn new(name: &'static str, script: &'static LazyLock<Script>, read: fn(&Value) -> Option<A>) -> Self {
-        Self { call: Arc::new(Call { name, script, read }), traffic: Arc::default(), forming: Mutex::default() }
+        Self { call: Arc::new(Call { name, script, read }), traffic: Traffic::new(), forming: Mutex::default() }
     }
 
     /// Asks, with others of the same session or alone.
@@ -174,23 +248,20 @@ impl<A: Clone + Send + Sync + 'static> Combine<A> {
         &self,
         connection: &MultiplexedConnection,
         context: &Arc<Context>,
+        road: &Road,
         session: &SessionId,
         ask: Ask,
     ) -> Result<A, Error> {
         let ask = Arc::new(ask);
-        if self.traffic.calls() > 0 {
-            let (seat, answers) = self.sit_down(connection, context, session, ask.clone());
-            match &*answers.await {
-                Ok(answers) => {
-                    if let Some(Some(answer)) = answers.get(seat.number) {
-                        return Ok(answer.clone());
-                    }
-                }
-                Err(error) => return Err(error.clone()),
+        if !self.traffic.is_none() {
+            let (_place, answer) = self.sit_down(connection, context, road, session, ask.clone());
+            let gone = || Error::uncertain(ErrorKind::Closed, format!("{}: the runtime has ended", self.call.name));
+            if let Some(answer) = answer.await.map_err(|_| gone())?? {
+                return Ok(answer);
             }
         }
-        let _under_way = self.traffic.begin();
-        let asking = self.call.clone().make(connection.clone(), vec![Some(ask)]);
+        let _alone = self.traffic.alone();
+        let asking = self.call.clone().make(connection.clone(), vec![ask]);
         let answers = context.within(self.call.name, asking).await?;
         answers.into_iter().next().flatten().ok_or_else(|| self.call.strange())
     }
@@ -200,44 +271,139 @@ impl<A: Clone + Send + Sync + 'static> Combine<A> {
         &self,
         connection: &MultiplexedConnection,
         context: &Arc<Context>,
+        road: &Road,
         session: &SessionId,
         ask: Arc<Ask>,
-    ) -> (Seat, Shared<BoxFuture<'static, Answers<A>>>) {
+    ) -> (Place<A>, oneshot::Receiver<Answer<A>>) {
+        let (sender, answer) = oneshot::channel();
+        let seat = Some(Seat { ask, answer: sender });
         let mut forming = lock(&self.forming);
         if let Some(batch) = forming.as_ref().filter(|batch| batch.session == *session) {
             let mut seats = lock(&batch.seats);
-            if !seats.has_gone && seats.asks.len() < MOST {
-                let number = seats.asks.len();
-                seats.asks.push(Some(ask));
-                return (Seat { seats: batch.seats.clone(), number }, batch.answers.clone());
+            if seats.forming.is_some() && seats.taken.len() < MOST {
+                let number = seats.taken.len();
+                seats.taken.push(seat);
+                return (Place { seats: batch.seats.clone(), number }, answer);
             }
         }
-        let seats = Arc::new(Mutex::new(Seats { asks: vec![Some(ask)], has_gone: false }));
-        let (taken, call, traffic) = (seats.clone(), self.call.clone(), self.traffic.clone());
-        let (connection, context) = (connection.clone(), context.clone());
-        let answers = async move {
-            let mut sent: Option<BoxFuture<'static, _>> = None;
-            let going = async {
-                traffic.turn(&taken).await;
-                let _under_way = traffic.begin();
-                poll_fn(|context| {
-                    if let Some(sent) = &mut sent {
-                        return sent.as_mut().poll(context);
-                    }
-                    // Nobody gets up while it is being sent: who does so later gives back what it has asked for, and
-                    // that must not come first.
-                    let mut seats = lock(&taken);
-                    let sending = call.clone().make(connection.clone(), seats.leave()).boxed();
-                    sent.insert(sending).as_mut().poll(context)
-                })
-                .await
-            };
-            let answers = context.within(call.name, going).await;
-            lock(&taken).leave();
-            Arc::new(answers)
-        };
-        let answers = answers.boxed().shared();
-        *forming = Some(Batch { session: session.clone(), seats: seats.clone(), answers: answers.clone() });
-        (Seat { seats, number: 0 }, answers)
+        let (going, gone) = oneshot::channel();
+        let seats = Arc::new(Mutex::new(Seats { taken: vec![seat], forming: Some(going) }));
+        let before = forming.replace(Batch { session: session.clone(), seats: seats.clone(), gone });
+        let before = before.map(|batch| batch.gone);
+        let (call, traffic) = (self.call.clone(), self.traffic.clone());
+        let going = go(call, traffic, connection.clone(), context.clone(), seats.clone(), before);
+        road.tracker.spawn_on(going, &road.runtime);
+        (Place { seats, number: 0 }, answer)
+    }
+}
+
+/// Waits for its turn, asks for all who sit there then, and tells each its answer.
+async fn go<A>(
+    call: Arc<Call<A>>,
+    traffic: Arc<Traffic>,
+    connection: MultiplexedConnection,
+    context: Arc<Context>,
+    seats: Arc<Mutex<Seats<A>>>,
+    before: Option<oneshot::Receiver<()>>,
+) where
+    A: Send + 'static,
+{
+    let mut waiting = Vec::new();
+    let asking = async {
+        if let Some(before) = before {
+            // It tells by dropping the other end.
+            let _ = before.await;
+        }
+        traffic.turn(&seats).await;
+        let under_way = traffic.batch();
+        let mut sent: Option<BoxFuture<'static, _>> = None;
+        let answers = poll_fn(|context| {
+            if let Some(sent) = &mut sent {
+                return sent.as_mut().poll(context);
+            }
+            // Nobody gets up while it is being sent: who does so later gives back what it has asked for, and that must
+            // not come first.
+            let mut seats = lock(&seats);
+            let (asks, seated) = seats.leave();
+            waiting = seated;
+            sent.insert(call.clone().make(connection.clone(), asks).boxed()).as_mut().poll(context)
+        })
+        .await?;
+        if !waiting.is_empty() {
+            under_way.answered();
+        }
+        Ok(answers)
+    };
+    let answers = context.within(call.name, asking).await;
+    waiting.extend(lock(&seats).leave().1);
+    match answers {
+        Ok(answers) => {
+            for (waiting, answer) in waiting.into_iter().zip(answers) {
+                // Who has been dropped meanwhile gives back what it has got.
+                let _ = waiting.send(Ok(answer));
+            }
+        }
+        Err(error) => {
+            for waiting in waiting {
+                let _ = waiting.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    fn traffic(shortest: Duration, calls: usize) -> (Arc<Traffic>, Vec<UnderWay>) {
+        let traffic = Traffic::new();
+        traffic.shortest.store(u64::try_from(shortest.as_nanos()).unwrap(), Ordering::Relaxed);
+        let under_way = (0..calls).map(|_| traffic.batch()).collect();
+        (traffic, under_way)
+    }
+
+    fn seats(count: usize) -> Mutex<Seats<()>> {
+        let taken = (0..count).map(|_| None).collect();
+        Mutex::new(Seats { taken, forming: None })
+    }
+
+    #[tokio::test]
+    async fn a_near_server_that_is_busy_is_asked_for_many_or_at_the_next_answer() {
+        let (traffic, mut under_way) = traffic(Duration::from_micros(40), 2);
+        assert!(traffic.is_free_for(16));
+        let seats = seats(3);
+        let mut turn = Box::pin(traffic.turn(&seats));
+        for _ in 0..9 {
+            assert!(poll!(&mut turn).is_pending(), "three are too few for a third call");
+            yield_now().await;
+        }
+        under_way.pop().unwrap().answered();
+        turn.await;
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_makes_way_and_says_nothing_of_the_distance() {
+        let (traffic, mut under_way) = traffic(Duration::from_millis(1), 70);
+        let seats = seats(1);
+        let mut turn = Box::pin(traffic.turn(&seats));
+        assert!(poll!(&mut turn).is_pending());
+        under_way.truncate(40);
+        turn.await;
+        assert_eq!(traffic.shortest.load(Ordering::Relaxed), 1_000_000);
+    }
+
+    #[test]
+    fn the_farther_the_server_the_more_calls_are_free() {
+        for (shortest, free) in [(0, 2), (40, 2), (160, 10), (1000, 62), (20_000, 1250)] {
+            let (traffic, mut under_way) = traffic(Duration::from_micros(shortest), free - 1);
+            assert!(traffic.is_free_for(1), "{shortest}");
+            under_way.push(traffic.batch());
+            assert!(!traffic.is_free_for(1), "{shortest}");
+        }
+        let first = Traffic::new();
+        let _under_way: Vec<_> = (0..100).map(|_| first.batch()).collect();
+        assert!(first.is_free_for(1), "nothing is known before the first answer");
     }
 }

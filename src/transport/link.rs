@@ -1,6 +1,5 @@
 //! The two connections of a connector: one that listens, one that asks.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,10 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::combine::Road;
 use super::commands::{Commands, Context};
 use super::flags;
+use super::locks::Combines;
 use super::overdue::Overdue;
 use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
@@ -55,6 +56,7 @@ pub(crate) struct Dialer {
     client: Client,
     context: Arc<Context>,
     letterbox: Letterbox,
+    road: Road,
     tracker: TaskTracker,
 }
 
@@ -98,7 +100,7 @@ impl Dialer {
         let context = Arc::new(context);
         let watched = context.clone();
         tracker.spawn(async move { watched.overdue.watch().await });
-        Ok(Self { client, context, letterbox, tracker })
+        Ok(Self { client, context, letterbox, road: Road::new(tracker.clone()), tracker })
     }
 
     /// Nothing is asked any more: who still waits for an answer waits in vain.
@@ -120,7 +122,7 @@ impl Dialer {
     }
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
-        Commands { connection, context: self.context.clone(), combines: Arc::default() }
+        Commands { connection, context: self.context.clone(), combines: Arc::new(Combines::new(self.road.clone())) }
     }
 
     /// Connects both ways, sees to the notifications and subscribes. Every step has its timeout.
@@ -265,10 +267,10 @@ impl Link {
         loop {
             let message = tokio::select! {
                 message = self.stream.next() => message,
-                error = &mut self.broken => match error {
-                    Ok(error) => return Err(error),
-                    Err(_) => pending().await,
-                },
+                error = &mut self.broken => {
+                    let ended = || Error::new(ErrorKind::Connection, "nobody watches over the connection any more");
+                    return Err(error.unwrap_or_else(|_| ended()));
+                }
             };
             let Some(message) = message else {
                 return Err(Error::new(ErrorKind::Connection, "the subscription's connection was closed"));

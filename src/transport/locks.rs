@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{ScriptInvocation, Value};
 
-use super::combine::{Ask, Combine};
+use super::combine::{Ask, Combine, Road};
 use super::commands::Commands;
 use super::replies::{number, text};
 use super::scripts;
@@ -23,13 +23,15 @@ pub(crate) struct Inspection {
 
 /// What goes together with its like.
 pub(super) struct Combines {
+    road: Road,
     acquire: Combine<Acquired>,
     release: Combine<bool>,
 }
 
-impl Default for Combines {
-    fn default() -> Self {
+impl Combines {
+    pub(super) fn new(road: Road) -> Self {
         Self {
+            road,
             acquire: Combine::new("acquire", &scripts::ACQUIRE, acquired),
             release: Combine::new("release", &scripts::RELEASE, is_one),
         }
@@ -50,14 +52,14 @@ impl Commands {
         self.combined(&self.combines.release, &bid.grip, entry).await
     }
 
-    async fn combined<A: Clone + Send + Sync + 'static>(
+    async fn combined<A: Send + 'static>(
         &self,
         combine: &Combine<A>,
         grip: &Grip,
         argument: String,
     ) -> Result<A, Error> {
         let key = self.context.keys.at("locks", &grip.name);
-        combine.ask(&self.connection, &self.context, &grip.session, Ask { key, argument }).await
+        combine.ask(&self.connection, &self.context, &self.combines.road, &grip.session, Ask { key, argument }).await
     }
 
     /// Takes the lock from whoever holds it; from how many.

@@ -7,13 +7,13 @@ use futures_util::{FutureExt, poll};
 use group_redis::{Error, ErrorKind, GroupConnector, LockGuard};
 
 use crate::locks_bad_days::{keys, nothing_is_left, queue, say, soon};
-use crate::support::{Fixture, TTL, eventually};
+use crate::support::{Fixture, PATIENCE, TTL, eventually};
 
 type Acquiring = BoxFuture<'static, Result<LockGuard, Error>>;
 
 /// A connector that has a session, so that the next acquisition is the next call. Nothing of its audits comes between.
 async fn connect(fixture: &Fixture) -> GroupConnector {
-    let group = fixture.builder().ttl(TTL * 60).command_timeout(TTL * 15).connect().await.unwrap();
+    let group = fixture.builder().ttl(TTL * 60).command_timeout(TTL * 30).connect().await.unwrap();
     assert!(group.lock("first").acquire().await.unwrap().release().await);
     group
 }
@@ -23,14 +23,11 @@ fn acquiring(group: &GroupConnector, name: impl AsRef<str>) -> Acquiring {
     async move { lock.acquire().await }.boxed()
 }
 
-/// Asks for all of them while the server answers nobody, so that most have to go together.
+/// Asks for all of them within one turn of the scheduler: the first is under way, the others wait to go together.
 async fn ask_all(fixture: &Fixture, asking: &mut [Acquiring]) {
     say::<()>(fixture, &["CLIENT", "PAUSE", "10000", "WRITE"]).await;
-    for _ in 0..3 {
-        for acquiring in asking.iter_mut() {
-            assert!(poll!(acquiring).is_pending());
-        }
-        tokio::task::yield_now().await;
+    for acquiring in asking {
+        assert!(poll!(acquiring).is_pending());
     }
 }
 
@@ -61,15 +58,15 @@ async fn what_goes_together_is_granted_in_the_order_of_asking() {
 async fn one_lock_asked_for_by_many_at_once_is_had_by_one_after_the_other() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
-    // The first two go before it, so those that go together find both locks free, and each asked for many times.
-    let names = (0..42).map(|number| if number < 2 { format!("before{number}") } else { format!("x{}", number % 2) });
+    // The first goes before it, so those that go together find both locks free, and each asked for many times.
+    let names = (0..42).map(|number| if number < 1 { "before".to_owned() } else { format!("x{}", number % 2) });
     let mut asking: Vec<_> = names.map(|name| acquiring(&group, name)).collect();
     ask_all(&fixture, &mut asking).await;
     answer(&fixture).await;
     let mut last = [0, 0];
     for (number, acquiring) in asking.into_iter().enumerate() {
         let guard = soon("its turn", acquiring).await.unwrap();
-        if number >= 2 {
+        if number >= 1 {
             assert!(guard.token().get() > last[number % 2], "{number}");
             last[number % 2] = guard.token().get();
         }
@@ -118,6 +115,25 @@ async fn all_dropped_before_the_call_goes_is_no_call_and_harms_nobody() {
     let [later] = later;
     let guard = soon("who came later", later).await.unwrap();
     assert!(guard.release().await);
+    nothing_is_left(&fixture).await;
+}
+
+/// As in a `select!` whose other branch takes its time.
+#[tokio::test]
+async fn who_does_not_look_at_its_answer_keeps_nobody_waiting() {
+    let fixture = Fixture::new().await;
+    let group = connect(&fixture).await;
+    let mut parked: Vec<_> = (0..400).map(|number| acquiring(&group, format!("parked{number}"))).collect();
+    for acquiring in &mut parked {
+        assert!(poll!(acquiring).is_pending());
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        let asking = (0..20).map(|number| acquiring(&group, format!("x{number}")));
+        let guards = soon("who came later", join_all(asking)).await.into_iter().map(Result::unwrap);
+        assert!(soon("them back", join_all(guards.map(LockGuard::release))).await.into_iter().all(|held| held));
+    }
+    drop(soon("who came first", join_all(parked)).await);
     nothing_is_left(&fixture).await;
 }
 
@@ -182,8 +198,9 @@ async fn many_tasks_that_are_dropped_at_any_moment_leave_nothing_behind() {
                 let number = task * 7 + round * 13;
                 let lock = group.lock(format!("x{}", number % 24));
                 let lock = if number % 5 == 0 { lock.read() } else { lock };
-                // From what is over before the call has gone to what is mostly long enough.
-                let limit = Duration::from_micros(number * 977 % 12_000);
+                // From what is over before the call has gone to what is mostly long enough, and some that wait.
+                let short = Duration::from_micros(number * 977 % 12_000);
+                let limit = if number % 4 == 0 { PATIENCE } else { short };
                 match tokio::time::timeout(limit, lock.acquire()).await {
                     Ok(guard) => {
                         held += 1;
