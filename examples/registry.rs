@@ -17,9 +17,13 @@ use tokio::io::AsyncReadExt;
 
 const FOLDER: &str = "endpoints/";
 
+fn name(value: &DataValue) -> &str {
+    value.path().trim_start_matches(FOLDER)
+}
+
 fn shown(value: &DataValue) -> String {
     let address = value.json::<String>().unwrap_or_else(|error| error.to_string());
-    format!("{} {address}", value.path().trim_start_matches(FOLDER))
+    format!("{} {address}", name(value))
 }
 
 /// Enters the endpoint, and again whenever the lease was lost and with it the entry.
@@ -58,8 +62,8 @@ async fn main() -> Result<(), Error> {
             match event {
                 WatchEvent::Snapshot(values) => values.iter().for_each(|value| println!("there {}", shown(value))),
                 WatchEvent::Set(value) => println!("set {}", shown(&value)),
-                WatchEvent::Deleted(value) => println!("deleted {}", value.path()),
-                WatchEvent::Expired(value) => println!("expired {}", value.path()),
+                WatchEvent::Deleted(value) => println!("deleted {}", name(&value)),
+                WatchEvent::Expired(value) => println!("expired {}", name(&value)),
                 _ => {}
             }
         }
