@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{sleep, timeout};
 
 use super::Locks;
@@ -64,9 +65,14 @@ impl Attempt {
         pending().await
     }
 
-    /// Whether a grant has come that nobody has looked at.
-    fn has_letter(&mut self) -> bool {
-        self.granted.as_mut().is_some_and(|granted| granted.try_recv().is_ok())
+    /// Whether a grant has come that nobody has looked at. It is put aside, and the next is waited for.
+    fn puts_letter_aside(&mut self) -> bool {
+        let has_come = |granted: &mut oneshot::Receiver<_>| !matches!(granted.try_recv(), Err(TryRecvError::Empty));
+        let has_come = self.granted.as_mut().is_some_and(has_come);
+        if has_come {
+            self.granted = Some(self.locks.holds.expect_again(self.nonce));
+        }
+        has_come
     }
 
     fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
@@ -148,9 +154,8 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
                     attempt.asked = true;
                     acquisition.replied(clock::now(), commands.acquire(bid, queues).await);
                     *contended |= acquisition.is_contended();
-                    if matches!(acquisition.step(), Step::Wait(_)) && attempt.has_letter() {
+                    if matches!(acquisition.step(), Step::Wait(_)) && attempt.puts_letter_aside() {
                         // Older or younger than the answer, nobody knows: an operator may have broken the lock since.
-                        attempt.granted = None;
                         acquisition.waited();
                     }
                 }

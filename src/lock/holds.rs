@@ -46,6 +46,13 @@ impl Holds {
         (nonce, receiver)
     }
 
+    /// Where the next grant of an acquisition will come, after one that was not believed.
+    pub(super) fn expect_again(&self, nonce: u64) -> oneshot::Receiver<Grant> {
+        let (sender, receiver) = oneshot::channel();
+        self.table().waiting.insert(nonce, Some(sender));
+        receiver
+    }
+
     /// It is not waited for any more.
     pub(super) fn forget(&self, nonce: u64) {
         self.table().waiting.remove(&nonce);

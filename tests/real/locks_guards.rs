@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::poll;
 use group_redis::{ErrorKind, LockGuard};
 
-use crate::locks_bad_days::{enqueue, nothing_is_left, say, soon};
+use crate::locks_bad_days::{enqueue, nothing_is_left, queue, say, soon};
 use crate::support::{Fixture, TTL, eventually};
 
 #[tokio::test]
@@ -247,6 +247,41 @@ async fn an_acquisition_dropped_at_any_point_leaves_nothing_behind() {
         drop(guard);
         nothing_is_left(&fixture).await;
     }
+}
+
+/// A grant that comes before the answer to the question, and is void by the time that both are looked at.
+#[tokio::test]
+async fn after_a_grant_that_was_broken_unseen_the_next_is_waited_for_and_comes() {
+    let fixture = Fixture::new().await;
+    // Nobody asks again within the test: leases and reconciles are long.
+    let connect = || fixture.builder().ttl(TTL * 60).connect();
+    let (group, other) = (connect().await.unwrap(), connect().await.unwrap());
+    let held = other.lock("x").acquire().await.unwrap();
+    // With a session, the first poll asks.
+    assert!(group.lock("first").acquire().await.unwrap().release().await);
+    let lock = group.lock("x");
+    let mut acquiring = Box::pin(lock.acquire());
+    assert!(poll!(&mut acquiring).is_pending());
+    eventually("it stands in the queue, and has not looked", async || !queue(&fixture, "x").await.is_empty()).await;
+    assert!(held.release().await);
+    assert_eq!(other.lock("x").break_lock().await.unwrap(), 1);
+    let again = other.lock("x").acquire().await.unwrap();
+    // Letters come in order: when this one has come, that of x has.
+    let fence = other.lock("y").acquire().await.unwrap();
+    let fenced = enqueue(&group.lock("y"), 1).await;
+    assert!(fence.release().await);
+    soon("its turn", fenced).await.unwrap().unwrap().release().await;
+
+    assert!(poll!(&mut acquiring).is_pending());
+    eventually("it stands in the queue again", async || {
+        assert!(poll!(&mut acquiring).is_pending(), "another holds it");
+        !queue(&fixture, "x").await.is_empty()
+    })
+    .await;
+    assert!(again.is_held() && again.release().await);
+    let guard = soon("the next grant", acquiring).await.unwrap();
+    assert!(guard.is_held() && guard.release().await);
+    nothing_is_left(&fixture).await;
 }
 
 #[tokio::test]
