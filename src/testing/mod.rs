@@ -37,9 +37,11 @@ mod guard;
 mod launch;
 mod probe;
 mod process;
+mod proxy;
 mod server;
 
 pub use backend::Backend;
 pub use builder::TestRedisBuilder;
 pub use error::TestRedisError;
+pub use proxy::{FaultProxy, Flow, Line, Way};
 pub use server::TestRedis;

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::link::Dialer;
+use super::link::{Dialer, Role};
 use super::scripts;
 use crate::clock;
 use crate::config::{Config, Heartbeats};
@@ -191,7 +191,7 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>) {
     let mut pauses = backoff(&config);
     let mut stalled = false;
     loop {
-        match dialer.connection().await {
+        match dialer.connection(Role::Heartbeat).await {
             Ok(connection) => {
                 let mut commands = dialer.commands(connection);
                 loop {

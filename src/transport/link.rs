@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -44,6 +44,24 @@ struct Subscription {
     done: oneshot::Sender<Result<(), Error>>,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Role {
+    Commands,
+    Events,
+    Heartbeat,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Commands => "commands",
+            Self::Events => "events",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
 /// How many subscriptions may wait for their turn.
 const SUBSCRIPTIONS: usize = 16;
 
@@ -53,7 +71,7 @@ pub(crate) type Letterbox = Arc<dyn Fn(Letter) + Send + Sync>;
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    client: Client,
+    info: Arc<ConnectionInfo>,
     context: Arc<Context>,
     letterbox: Letterbox,
     road: Road,
@@ -81,11 +99,7 @@ impl Dialer {
     ) -> Result<Self, Error> {
         let info = client.get_connection_info().clone();
         let settings = tcp_settings(info.tcp_settings(), &config);
-        let client = info
-            .set_tcp_settings(settings)
-            .into_connection_info()
-            .and_then(Client::open)
-            .map_err(|error| Error::from_redis("opening the client", error))?;
+        let info = Arc::new(info.set_tcp_settings(settings));
         let keys = config.keys();
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
         let holder = format!("{{\"host\":{host},\"pid\":{},\"since\":", std::process::id());
@@ -100,7 +114,7 @@ impl Dialer {
         let context = Arc::new(context);
         let watched = context.clone();
         tracker.spawn(async move { watched.overdue.watch().await });
-        Ok(Self { client, context, letterbox, road: Road::new(tracker.clone()), tracker })
+        Ok(Self { info, context, letterbox, road: Road::new(tracker.clone()), tracker })
     }
 
     /// Nothing is asked any more: who still waits for an answer waits in vain.
@@ -112,12 +126,21 @@ impl Dialer {
         &self.context.config
     }
 
+    /// A client whose connections tell the server what they are for, as `CLIENT LIST` shows.
+    fn client(&self, role: Role) -> Result<Client, Error> {
+        let settings = self.info.redis_settings().clone();
+        let settings =
+            settings.set_lib_name(format!("redis-rs(group-redis-{})", role.name()), env!("CARGO_PKG_VERSION"));
+        let info = self.info.as_ref().clone().set_redis_settings(settings);
+        Client::open(info).map_err(|error| Error::from_redis("opening the client", error))
+    }
+
     /// One more connection for commands.
-    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Error> {
-        let limit = self.config().connect_timeout;
+    pub(super) async fn connection(&self, role: Role) -> Result<MultiplexedConnection, Error> {
+        let (client, limit) = (self.client(role)?, self.config().connect_timeout);
         // The timeouts are ours: redis would count them for each part of a call.
         let settings = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&settings);
+        let connecting = client.get_multiplexed_async_connection_with_config(&settings);
         within("connecting", limit, connecting).await
     }
 
@@ -128,8 +151,9 @@ impl Dialer {
     /// Connects both ways, sees to the notifications and subscribes. Every step has its timeout.
     pub(crate) async fn dial(&self) -> Result<Link, Error> {
         let limit = self.config().command_timeout;
-        let mut connection = self.connection().await?;
-        let listening = self.client.get_async_pubsub();
+        let mut connection = self.connection(Role::Commands).await?;
+        let client = self.client(Role::Events)?;
+        let listening = client.get_async_pubsub();
         let (mut sink, stream) =
             within("connecting to listen", self.config().connect_timeout, listening).await?.split();
         timeout(limit, flags::ensure(&mut connection, self.config()))
@@ -152,7 +176,7 @@ impl Dialer {
     }
 
     fn database(&self) -> i64 {
-        self.client.get_connection_info().redis_settings().db()
+        self.info.redis_settings().db()
     }
 
     async fn subscribe(&self, sink: &mut PubSubSink, limit: Duration) -> Result<(), Error> {
