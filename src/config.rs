@@ -1,5 +1,6 @@
 //! Validated settings: the one place that relates ttl, heartbeat, timeouts and margins.
 
+use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -20,7 +21,11 @@ pub enum Notifications {
     Never,
 }
 
-/// Where hints come from. `tracking` and `poll` are to follow.
+/// Where hints come from.
+///
+/// It is the one that is wanted. A source that does not prove itself, or stops to, is replaced by the next in this
+/// order: the wanted one, [`Tracking`](Self::Tracking), [`Poll`](Self::Poll); the better ones are tried again from
+/// time to time. [`GroupConnector::status`](crate::GroupConnector::status) tells which serves now, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventSource {
@@ -30,6 +35,24 @@ pub enum EventSource {
     /// `__keyevent@<db>__:set` and so on: every key of the database is heard, so it is for a database that holds
     /// little else. Needs the flags `E$gx`.
     Keyevent,
+    /// `CLIENT TRACKING` in broadcast mode, over RESP3: needs no setting of the server, and the right to
+    /// `CLIENT TRACKING`. Somewhat dearer: it does not say what happened to a key, so that each message is a look.
+    Tracking,
+    /// No messages at all: the group is compared with the server at each
+    /// [`poll`](crate::GroupConnectorBuilder::poll) interval. Works everywhere. Members that another program keeps
+    /// are not found.
+    Poll,
+}
+
+impl fmt::Display for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keyspace => "keyspace notifications",
+            Self::Keyevent => "keyevent notifications",
+            Self::Tracking => "tracking",
+            Self::Poll => "polling",
+        })
+    }
 }
 
 /// What a join does when its name is live under another session.
@@ -76,6 +99,7 @@ pub(crate) struct Draft {
     pub(crate) command_timeout: Duration,
     pub(crate) backoff_cap: Duration,
     pub(crate) reconcile: Option<Duration>,
+    pub(crate) poll: Duration,
     pub(crate) notifications: Notifications,
     pub(crate) source: EventSource,
     pub(crate) on_conflict: OnConflict,
@@ -97,6 +121,7 @@ impl Default for Draft {
             command_timeout: Duration::from_secs(1),
             backoff_cap: Duration::from_secs(1),
             reconcile: None,
+            poll: Duration::from_millis(500),
             notifications: Notifications::default(),
             source: EventSource::default(),
             on_conflict: OnConflict::default(),
@@ -147,6 +172,7 @@ impl Draft {
         within("backoff_cap", self.backoff_cap, Duration::from_millis(10), hour)?;
         let reconcile = self.reconcile.unwrap_or(self.ttl);
         within("reconcile", reconcile, Duration::from_millis(20), Duration::from_secs(24 * 60 * 60))?;
+        within("poll", self.poll, Duration::from_millis(10), hour)?;
         within("stall_tolerance", self.stall_tolerance, Duration::from_millis(100), Duration::MAX)?;
         if !(1..=1 << 20).contains(&self.event_buffer) {
             return Err(refused(format!("event_buffer is {}: it must be 1 to {}", self.event_buffer, 1 << 20)));
@@ -184,6 +210,16 @@ impl Config {
         self.connect_timeout + self.command_timeout
     }
 
+    /// How often to look where nobody tells what changes.
+    pub(crate) fn poll(&self) -> Duration {
+        self.poll.min(self.reconcile)
+    }
+
+    /// How long the canary may take: twice that, and the source is replaced, within one reconcile interval.
+    fn canary_timeout(&self) -> Duration {
+        self.command_timeout.min((self.reconcile / 3).max(Duration::from_millis(50)))
+    }
+
     /// How long a call of the heartbeat or a ping may take: after it there must be time for another.
     pub(crate) fn pulse_timeout(&self) -> Duration {
         self.command_timeout.min(self.heartbeat)
@@ -205,8 +241,10 @@ impl Config {
             ttl: self.ttl,
             lost_after: self.lost_after(),
             reconcile: self.reconcile,
+            poll: self.poll(),
+            source: self.source,
             request_timeout: self.request_timeout(),
-            canary_timeout: self.command_timeout,
+            canary_timeout: self.canary_timeout(),
             on_conflict: self.on_conflict,
             on_lost: self.on_lost,
             jitter,
@@ -240,6 +278,7 @@ mod tests {
             (Box::new(|d| d.connect_timeout = Duration::ZERO), ["connect_timeout", "at least"]),
             (Box::new(|d| d.command_timeout = Duration::ZERO), ["command_timeout", "at least"]),
             (Box::new(|d| d.reconcile = Some(Duration::ZERO)), ["reconcile", "at least"]),
+            (Box::new(|d| d.poll = Duration::ZERO), ["poll", "at least"]),
             (Box::new(|d| d.backoff_cap = Duration::ZERO), ["backoff_cap", "at least"]),
             (Box::new(|d| d.stall_tolerance = Duration::ZERO), ["stall_tolerance", "at least"]),
             (Box::new(|d| d.event_buffer = 0), ["event_buffer", "1 to"]),

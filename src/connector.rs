@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Client, IntoConnectionInfo};
 use tokio::sync::watch;
@@ -262,10 +262,18 @@ impl GroupConnector {
     #[must_use]
     pub fn status(&self) -> Status {
         let link = self.inner.link.borrow();
+        let hearing = &link.hearing;
         Status {
             state: *self.inner.state.borrow(),
-            source: self.inner.config.source,
-            notifications_arrive: link.proven,
+            source: hearing.source,
+            source_since: hearing.since.map(clock::instant),
+            source_reason: hearing.reason.clone(),
+            notifications_arrive: hearing.is_proven,
+            grants_arrive: hearing.letters,
+            last_canary: hearing.canary_at.map(clock::instant),
+            round_trip: hearing.round_trip,
+            event_lag: hearing.event_lag,
+            sweep_lag: hearing.sweep_lag,
             reconnects: link.reconnects,
             error: link.error.clone(),
         }
@@ -307,10 +315,24 @@ impl fmt::Debug for GroupConnector {
 pub struct Status {
     /// The link state.
     pub state: State,
-    /// Where hints come from.
+    /// Where hints come from now: the source that is wanted, or what had to take its place.
     pub source: EventSource,
-    /// What the last canary said: whether notifications arrive. `None` before the first has returned.
-    pub notifications_arrive: Option<bool>,
+    /// Since when; `None` before the first source has proven itself.
+    pub source_since: Option<Instant>,
+    /// Why it is not the one that is wanted; `None` where it is.
+    pub source_reason: Option<String>,
+    /// Whether changes are told by messages. If not, they are seen at the next poll interval.
+    pub notifications_arrive: bool,
+    /// Whether grants of locks come by messages. If not, who waits for a lock asks at each poll interval.
+    pub grants_arrive: bool,
+    /// When a canary last came home: a key of the connector's own, written to prove that its events arrive.
+    pub last_canary: Option<Instant>,
+    /// How long the server took to answer that write.
+    pub round_trip: Option<Duration>,
+    /// How long after the sending of that write its first event came. About a round trip where all is well.
+    pub event_lag: Option<Duration>,
+    /// How late after an owner's deadline the last sweep was sent.
+    pub sweep_lag: Option<Duration>,
     /// How many links have broken and been made anew.
     pub reconnects: u64,
     /// Why there is no link, while there is none.
@@ -385,6 +407,13 @@ impl GroupConnectorBuilder {
     /// makes the group converge that much later after a loss.
     pub fn reconcile(mut self, interval: Duration) -> Self {
         self.draft.reconcile = Some(interval);
+        self
+    }
+
+    /// How often to compare with the server where no event source serves, and how often who waits for a lock asks
+    /// where no message comes: 10 ms to an hour. Default: 500 ms, and never more than the reconcile interval.
+    pub fn poll(mut self, interval: Duration) -> Self {
+        self.draft.poll = interval;
         self
     }
 
@@ -513,7 +542,7 @@ impl GroupConnectorBuilder {
             view: reader,
             state: state.subscribe(),
             link: link.subscribe(),
-            locks: Locks::new(direct.clone(), holds.clone(), config.reconcile),
+            locks: Locks::new(direct.clone(), holds.clone(), &config),
             stall: Stall::new(direct, shelf),
             tracker: tracker.clone(),
             _shutdown: shutdown.clone().drop_guard(),

@@ -20,7 +20,8 @@ use crate::error::Error;
 use crate::lock::Holds;
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
 use crate::proto::{
-    Answer, Change, Command, Input, Machine, Moment, Output, Pulse, Reply, Request, Settings, Standing, Tag, Ticket,
+    Answer, Change, Command, Hearing, Input, Machine, Moment, Output, Pulse, Reply, Request, Settings, Standing, Tag,
+    Ticket,
 };
 use crate::state::State;
 use crate::tenure::Tenure;
@@ -162,7 +163,8 @@ pub(crate) struct LinkReport {
     pub(crate) error: Option<Error>,
     /// How many links have stood before this one.
     pub(crate) reconnects: u64,
-    pub(crate) proven: Option<bool>,
+    /// How changes are heard of.
+    pub(crate) hearing: Hearing,
 }
 
 /// Where the driver tells what it sees.
@@ -181,7 +183,7 @@ type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, 
 
 enum Wire {
     Dialing(Pin<Box<dyn Future<Output = Result<Link, Error>> + Send>>),
-    Up(Link),
+    Up(Box<Link>),
 }
 
 pub(crate) struct Driver {
@@ -315,7 +317,7 @@ impl Driver {
             }
             Happening::Link(Ok(link)) => {
                 self.publish.commands.send_replace(Some(link.commands()));
-                self.wire = Wire::Up(link);
+                self.wire = Wire::Up(Box::new(link));
                 self.links += 1;
                 let reconnects = self.links - 1;
                 self.publish.link.send_modify(|report| report.reconnects = reconnects);
@@ -462,13 +464,14 @@ impl Driver {
                 let unknown = self.publish.holds.audit(asked, held);
                 self.give_back(unknown);
             }
-            Output::Proven(proven) => {
-                if proven {
-                    tracing::debug!("notifications arrive");
-                } else {
-                    tracing::warn!("notifications do not arrive: changes are seen at the next reconciliation");
-                }
-                self.publish.link.send_modify(|report| report.proven = Some(proven));
+            Output::Hearing(hearing) => {
+                tracing::debug!(source = %hearing.source, proven = hearing.is_proven, "changes are heard");
+                self.publish.link.send_modify(|report| report.hearing = hearing);
+            }
+            Output::Letters(come) => {
+                self.publish.holds.letters(come);
+                // Who waits asks again, for the letter may have come to what listened before.
+                self.publish.commands.send_modify(|_| {});
             }
             Output::DropLink(error) => self.redial(error),
             Output::Warn(line) => tracing::warn!("{line}"),
@@ -504,13 +507,21 @@ impl Driver {
     }
 
     fn send(&mut self, tag: Tag, command: Command) {
-        let Wire::Up(link) = &self.wire else { return };
-        if let Command::Subscribe { topic } = command {
-            let subscribing = link.subscribe(topic);
-            self.replies.push(Box::pin(subscribing.map(move |done| (tag, done.map(|()| Reply::Done)))));
-        } else {
-            let running = link.commands().run(command);
-            self.replies.push(Box::pin(running.map(move |reply| (tag, reply))));
+        let Wire::Up(link) = &mut self.wire else { return };
+        match command {
+            Command::Subscribe { topic } => {
+                let subscribing = link.subscribe(&topic);
+                self.replies.push(Box::pin(subscribing.map(move |done| (tag, done.map(|()| Reply::Done)))));
+            }
+            Command::Listen { source } => {
+                let listening = link.listen(source);
+                let said = listening.map(move |done| (tag, done.map(|letters| Reply::Listening { letters })));
+                self.replies.push(Box::pin(said));
+            }
+            command => {
+                let running = link.commands().run(command);
+                self.replies.push(Box::pin(running.map(move |reply| (tag, reply))));
+            }
         }
     }
 

@@ -137,7 +137,10 @@ impl Error {
     pub(crate) fn is_of_the_link(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Connection | ErrorKind::Timeout)
             || self.0.source.as_ref().and_then(|s| s.downcast_ref::<redis::RedisError>()).is_some_and(|said| {
-                matches!(said.code(), Some("LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN"))
+                matches!(
+                    said.code(),
+                    Some("NOAUTH" | "WRONGPASS" | "LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN")
+                )
             })
     }
 }

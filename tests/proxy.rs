@@ -1,6 +1,7 @@
 //! The fault-injecting proxy, by a client and a server that only count bytes, and by a connector.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
+
 use std::time::{Duration, Instant};
 
 use group_redis::GroupConnector;

@@ -145,7 +145,7 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
             Err(error) => return Err(error),
         };
         let mut attempt = Attempt::new(locks.clone(), tenure.clone(), wish);
-        let mut acquisition = Acquisition::new(locks.reconcile);
+        let mut acquisition = Acquisition::new(locks.patience());
         loop {
             match acquisition.step() {
                 Step::Ask => {

@@ -1,6 +1,7 @@
 //! Which locks this connector holds or waits for: where letters find whom they are for.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -13,7 +14,10 @@ use crate::wire::{Bid, Grant, Grip, Letter};
 
 /// The acquisitions of one connector, by their nonces.
 #[derive(Default)]
-pub(crate) struct Holds(Mutex<Table>);
+pub(crate) struct Holds {
+    table: Mutex<Table>,
+    is_silent: AtomicBool,
+}
 
 #[derive(Default)]
 struct Table {
@@ -33,7 +37,17 @@ struct Held {
 
 impl Holds {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether letters come.
+    pub(crate) fn letters(&self, come: bool) {
+        self.is_silent.store(!come, Ordering::Relaxed);
+    }
+
+    /// Whether nobody is told of a grant: who waits has to ask.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     /// A nonce for one more acquisition, and where its grant will come.

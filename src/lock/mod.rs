@@ -27,6 +27,7 @@ use named::Named;
 pub use named::NamedLocks;
 pub use run::LockContext;
 
+use crate::config::Config;
 use crate::direct::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::member::{FencingToken, MemberId};
@@ -41,16 +42,23 @@ pub(crate) struct Locks {
     holds: Arc<Holds>,
     gates: Gates,
     named: Named,
-    /// After how long a lost grant is found.
+    /// After how long a lost grant is found, and how often to ask where none comes.
     reconcile: Duration,
+    poll: Duration,
     host: MemberId,
 }
 
 impl Locks {
-    pub(crate) fn new(direct: Direct, holds: Arc<Holds>, reconcile: Duration) -> Arc<Self> {
+    pub(crate) fn new(direct: Direct, holds: Arc<Holds>, config: &Config) -> Arc<Self> {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let host = MemberId::new(&host).unwrap_or_else(|_| MemberId::known("localhost"));
-        Arc::new(Self { direct, holds, gates: Gates::default(), named: Named::default(), reconcile, host })
+        let (gates, named) = (Gates::default(), Named::default());
+        Arc::new(Self { direct, holds, gates, named, reconcile: config.reconcile, poll: config.poll(), host })
+    }
+
+    /// How long who waits for a grant waits before he asks.
+    fn patience(&self) -> Duration {
+        if self.holds.is_silent() { self.poll } else { self.reconcile }
     }
 
     /// Nobody can name the locks any more that are held by name.

@@ -16,7 +16,7 @@ local function tell(record, path)
   local session, nonce = holder_in(record)
   broken = broken + 1
   redis.call('SREM', prefix .. 'owned/' .. session, path .. (path == 'shared/' .. name and ' ' .. nonce or ''))
-  redis.call('PUBLISH', inbox_of(prefix, session), 'broken ' .. nonce)
+  redis.pcall('PUBLISH', inbox_of(prefix, session), 'broken ' .. nonce)
 end
 
 local record = redis.call('GET', KEYS[1])

@@ -57,7 +57,7 @@ local function hand_on(prefix, name)
       redis.call('ZREM', queue, entry)
       redis.call('SREM', prefix .. 'owned/' .. session, 'queues/' .. name .. ' ' .. entry)
       local token, now = hold(prefix, name, waiter)
-      redis.call('PUBLISH', inbox_of(prefix, session), 'grant ' .. waiter[2] .. ' ' .. token .. ' ' .. number(now))
+      redis.pcall('PUBLISH', inbox_of(prefix, session), 'grant ' .. waiter[2] .. ' ' .. token .. ' ' .. number(now))
       if waiter[3] == 'w' then
         return
       end

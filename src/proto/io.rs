@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Moment;
-use crate::config::{OnConflict, OnLost};
+use crate::config::{EventSource, OnConflict, OnLost};
 use crate::error::Error;
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
 use crate::wire::{Bid, Draft, Grip, Holding, Notice, Stored};
@@ -19,6 +19,10 @@ pub(crate) struct Settings {
     /// How long after the sending of its last acknowledged heartbeat a lease is held to be lost.
     pub(crate) lost_after: Duration,
     pub(crate) reconcile: Duration,
+    /// How often to look where nobody tells what changes.
+    pub(crate) poll: Duration,
+    /// Where hints are to come from.
+    pub(crate) source: EventSource,
     /// How long a request may wait for a link and its answer.
     pub(crate) request_timeout: Duration,
     pub(crate) canary_timeout: Duration,
@@ -149,14 +153,34 @@ pub(crate) enum Output {
     Release,
     /// All the locks that the session held, asked for from this moment on.
     Audited(Moment, Vec<Grip>),
-    /// Notifications have been proven to arrive, or not to.
-    Proven(bool),
+    /// How changes are heard of from now on.
+    Hearing(Hearing),
+    /// Something else listens from now on; whether letters come to it.
+    Letters(bool),
     /// The link is of no use: make a new one.
     DropLink(Error),
     /// Something an operator should read.
     Warn(String),
     /// Everything is given back; there is nothing left to do.
     Closed,
+}
+
+/// How changes are heard of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hearing {
+    pub(crate) source: EventSource,
+    /// Since when it is this source; never, before the first has proven itself.
+    pub(crate) since: Option<Moment>,
+    /// Why it is not the one that is wanted.
+    pub(crate) reason: Option<String>,
+    pub(crate) is_proven: bool,
+    /// Whether letters come to the inbox. If not, who waits for a lock has to ask.
+    pub(crate) letters: bool,
+    pub(crate) canary_at: Option<Moment>,
+    pub(crate) round_trip: Option<Duration>,
+    /// From the canary's sending to its first event.
+    pub(crate) event_lag: Option<Duration>,
+    pub(crate) sweep_lag: Option<Duration>,
 }
 
 /// One change of the roster.
@@ -276,15 +300,22 @@ pub(crate) enum Command {
     Read {
         wanted: Vec<(MemberId, Option<SessionId>)>,
     },
+    /// Hints are to come from there, and no longer from where they came from.
+    Listen {
+        source: EventSource,
+    },
     PlantCanary,
     TouchCanary,
-    EnableNotifications,
 }
 
 /// The answers of the server. `due` is the time to the earliest deadline in the index of leases.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     Done,
+    /// Whether letters come to the inbox.
+    Listening {
+        letters: bool,
+    },
     Opened,
     Joined {
         incarnation: Incarnation,

@@ -4,6 +4,7 @@
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
 mod acquisition;
+mod hearing;
 mod io;
 mod moment;
 mod outbox;
@@ -23,6 +24,7 @@ pub(crate) use moment::Moment;
 use crate::error::{Error, ErrorKind};
 use crate::member::LeaveCause;
 use crate::wire::{Happened, Notice};
+use hearing::Heard;
 use outbox::Outbox;
 use roster::Roster;
 use session::{Effects, Session, Stored};
@@ -33,6 +35,8 @@ use upkeep::{Upkeep, Wishes};
 #[derive(Debug)]
 enum Link {
     Detached,
+    /// Nothing tells of changes yet.
+    Deaf,
     /// Listing and reading what the last link may have missed. Users see none of it until it is whole.
     Syncing {
         listing: u64,
@@ -65,6 +69,7 @@ pub(crate) struct Machine {
     roster: Roster,
     session: Session,
     upkeep: Upkeep,
+    hearing: hearing::Hearing,
     shelf: Shelf,
     flying: Vec<(Tag, Flight)>,
     list_wanted: bool,
@@ -85,6 +90,7 @@ impl Machine {
             roster: Roster::default(),
             session: Session::new(settings.clone()),
             upkeep: Upkeep::new(settings.clone()),
+            hearing: hearing::Hearing::new(settings.clone()),
             shelf: Shelf::default(),
             settings,
             flying: Vec::new(),
@@ -105,14 +111,15 @@ impl Machine {
     /// When to call again, if nothing else happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let syncs = self.syncs.iter().map(|sync| sync.deadline).min();
-        [self.session.timeout(self.is_attached()), self.upkeep.timeout(), syncs].into_iter().flatten().min()
+        let [session, upkeep] = [self.session.timeout(self.is_attached()), self.upkeep.timeout()];
+        [session, upkeep, self.hearing.timeout(), syncs].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
         match input {
-            Input::LinkUp => self.link_up(now),
+            Input::LinkUp => self.link_up(),
             Input::LinkDown => self.link_down(),
-            Input::Notices(notices) => notices.into_iter().for_each(|notice| self.notice(notice)),
+            Input::Notices(notices) => notices.into_iter().for_each(|notice| self.notice(now, notice)),
             Input::Reply(tag, reply) => self.reply(now, tag, reply),
             Input::Beat { session, acked, pulse } => {
                 let mut effects = Effects::default();
@@ -145,10 +152,27 @@ impl Machine {
         !matches!(self.link, Link::Detached)
     }
 
-    fn link_up(&mut self, now: Moment) {
+    fn link_up(&mut self) {
         self.link_down();
-        self.link = Link::Syncing { listing: self.roster.listings() + 1 };
-        self.upkeep.reconcile(now, &mut self.out);
+        self.link = Link::Deaf;
+        self.hearing.link_up(&mut self.out);
+    }
+
+    /// A source of hints stands: whatever it could not tell is looked for.
+    fn listening(&mut self, now: Moment) {
+        if let Link::Deaf = self.link {
+            self.link = Link::Syncing { listing: self.roster.listings() + 1 };
+        } else {
+            self.roster.doubt();
+            self.shelf.relisten();
+        }
+        self.reconcile(now);
+    }
+
+    fn reconcile(&mut self, now: Moment) {
+        self.upkeep.reconcile(now, self.hearing.is_proven(), &mut self.out);
+        self.hearing.prove(now, &mut self.out);
+        self.shelf.reconcile();
         self.list_wanted = true;
     }
 
@@ -157,6 +181,7 @@ impl Machine {
         self.roster.abandon();
         self.session.link_down(&mut self.out);
         self.upkeep.link_down();
+        self.hearing.link_down();
         self.shelf.link_down();
         self.flying.clear();
         self.list_wanted = false;
@@ -171,11 +196,22 @@ impl Machine {
         self.out.push(Output::DropLink(error));
     }
 
-    fn notice(&mut self, notice: Notice) {
+    fn notice(&mut self, now: Moment, notice: Notice) {
         match notice {
             _ if !self.is_attached() => {}
             Notice::Member(id, happened) => self.roster.hint(id, happened),
-            Notice::Canary(happened) => self.upkeep.canary(happened, &mut self.out),
+            Notice::Canary(happened) => {
+                let was_proven = self.hearing.is_proven();
+                self.hearing.canary(now, happened, self.upkeep.lag(), &mut self.out);
+                if !was_proven && self.hearing.is_proven() {
+                    self.upkeep.relax(now);
+                }
+            }
+            Notice::Everything => {
+                self.roster.doubt();
+                self.shelf.doubt();
+                self.list_wanted = true;
+            }
             Notice::Path(path, happened) => self.shelf.hint(path, happened),
             Notice::Stray(key) => {
                 self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
@@ -206,6 +242,13 @@ impl Machine {
                 self.upkeep.swept(now, due, more, dying);
             }
             return self.grant(wishes);
+        }
+        if let Some(Heard { anew, broken }) = self.hearing.reply(now, tag, &reply, &mut self.out) {
+            if anew {
+                self.listening(now);
+            }
+            broken.into_iter().for_each(|error| self.drop_link(error));
+            return;
         }
         if let Ok(Reply::Looked { due, .. } | Reply::SameCatalog { due } | Reply::Catalog { due, .. }) = &reply {
             self.upkeep.due(now, *due);
@@ -312,11 +355,6 @@ impl Machine {
         for id in wishes.hints {
             self.roster.hint(id, Happened::Other);
         }
-        if wishes.doubt {
-            self.roster.doubt();
-            self.shelf.doubt();
-            self.list_wanted = true;
-        }
         if let Some(error) = wishes.broken {
             self.drop_link(error);
         }
@@ -324,10 +362,15 @@ impl Machine {
 
     fn tick(&mut self, now: Moment) {
         self.session.tick(now, &mut self.out);
-        if self.is_attached() && self.upkeep.tick(now, &mut self.out) {
-            self.upkeep.reconcile(now, &mut self.out);
-            self.shelf.reconcile();
-            self.list_wanted = true;
+        if self.is_attached() {
+            let was_proven = self.hearing.is_proven();
+            self.hearing.tick(now, &mut self.out);
+            if was_proven && !self.hearing.is_proven() {
+                self.upkeep.hurry(now);
+            }
+            if self.upkeep.tick(now, &mut self.out) {
+                self.reconcile(now);
+            }
         }
         let (over, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(|sync| sync.deadline <= now);
         self.syncs = waiting;
@@ -344,6 +387,9 @@ impl Machine {
             return;
         }
         self.session.dispatch(now, self.roster.settled(), &mut self.out);
+        if let Link::Deaf = self.link {
+            return;
+        }
         if self.list_wanted
             && let Some(known) = self.roster.begin_listing()
         {

@@ -73,6 +73,13 @@ impl Shelf {
         self.flying.clear();
     }
 
+    /// Hints come from elsewhere from now on: everything is subscribed to there.
+    pub(crate) fn relisten(&mut self) {
+        self.topics.values_mut().for_each(|coverage| *coverage = Coverage::Unheard);
+        self.flying.retain(|(_, flight)| !matches!(flight, Flight::Subscribe(_)));
+        self.doubt();
+    }
+
     /// Looks everything through, in case that a notification went missing.
     pub(crate) fn reconcile(&mut self) {
         let leaders = self.topics.iter().filter(|(_, coverage)| **coverage != Coverage::Unheard);

@@ -1,4 +1,4 @@
-//! When to sweep, when to reconcile, and whether notifications still prove themselves.
+//! When to sweep and when to reconcile.
 //!
 //! The clock never removes a member: a deadline only makes us ask, and the server's answer removes.
 
@@ -9,7 +9,6 @@ use super::Moment;
 use super::io::{Command, Output, Settings, Tag};
 use super::outbox::Outbox;
 use crate::member::MemberId;
-use crate::wire::Happened;
 
 /// A key is expired only once the clock has passed its deadline.
 const PAST_DEADLINE: Duration = Duration::from_millis(1);
@@ -21,40 +20,10 @@ const TOUCH_AFTER: Duration = Duration::from_millis(3);
 /// How long to wait after a sweep that the server refused.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    set: bool,
-    deleted: bool,
-    expired: bool,
-}
-
-/// A key of our own whose three notifications must come back.
-#[derive(Debug)]
-enum Canary {
-    Idle,
-    /// Sent. Its short life counts from the answer, which is later than its beginning.
-    Planting {
-        until: Moment,
-        seen: Seen,
-    },
-    Planted {
-        touch_at: Moment,
-        until: Moment,
-        seen: Seen,
-    },
-    Awaiting {
-        until: Moment,
-        seen: Seen,
-    },
-}
-
 #[derive(Debug)]
 enum Flight {
     Sweep,
     Touch(Vec<MemberId>),
-    Plant,
-    Canary,
-    Enable,
 }
 
 #[derive(Debug)]
@@ -64,10 +33,8 @@ pub(crate) struct Upkeep {
     sweeping: bool,
     touches: VecDeque<(Moment, Vec<MemberId>)>,
     reconcile_at: Option<Moment>,
-    canary: Canary,
-    proven: Option<bool>,
-    /// Notifications have been enabled anew since the last reconcile.
-    enabled: bool,
+    /// How late the last sweep was sent.
+    lag: Option<Duration>,
     flying: Vec<(Tag, Flight)>,
 }
 
@@ -75,8 +42,6 @@ pub(crate) struct Upkeep {
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) hints: Vec<MemberId>,
-    /// List again, in full: something may have been missed.
-    pub(crate) doubt: bool,
     pub(crate) broken: Option<crate::error::Error>,
 }
 
@@ -88,27 +53,37 @@ impl Upkeep {
             sweeping: false,
             touches: VecDeque::new(),
             reconcile_at: None,
-            canary: Canary::Idle,
-            proven: None,
-            enabled: false,
+            lag: None,
             flying: Vec::new(),
         }
     }
 
     pub(crate) fn link_down(&mut self) {
-        let proven = self.proven;
-        *self = Self { proven, ..Self::new(self.settings.clone()) };
+        *self = Self { lag: self.lag, ..Self::new(self.settings.clone()) };
     }
 
-    /// Sweeps, plants a canary and says when to come again. The listing is the caller's.
-    pub(crate) fn reconcile(&mut self, now: Moment, out: &mut Outbox) {
+    /// Sweeps, and says when to come again: soon where nobody tells what changes. The rest is the caller's.
+    pub(crate) fn reconcile(&mut self, now: Moment, is_told: bool, out: &mut Outbox) {
         let jitter = 0.85 + 0.15 * self.settings.jitter;
-        self.reconcile_at = Some(now + self.settings.reconcile.mul_f64(jitter));
-        self.enabled = false;
+        let interval = if is_told { self.settings.reconcile } else { self.settings.poll };
+        self.reconcile_at = Some(now + interval.mul_f64(jitter));
         self.sweep(out);
-        if let Canary::Idle = self.canary {
-            self.plant(now, out);
-        }
+    }
+
+    /// Nobody tells what changes any more: the next reconcile comes soon.
+    pub(crate) fn hurry(&mut self, now: Moment) {
+        self.reconcile_at = self.reconcile_at.map(|at| at.min(now + self.settings.poll));
+    }
+
+    /// From now on somebody tells what changes.
+    pub(crate) fn relax(&mut self, now: Moment) {
+        let jitter = 0.85 + 0.15 * self.settings.jitter;
+        self.reconcile_at = self.reconcile_at.map(|_| now + self.settings.reconcile.mul_f64(jitter));
+    }
+
+    /// How late the last sweep was sent.
+    pub(crate) fn lag(&self) -> Option<Duration> {
+        self.lag
     }
 
     fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
@@ -122,12 +97,6 @@ impl Upkeep {
             self.sweeping = true;
             self.send(Command::Sweep, Flight::Sweep, out);
         }
-    }
-
-    fn plant(&mut self, now: Moment, out: &mut Outbox) {
-        let until = now + self.settings.canary_timeout;
-        self.canary = Canary::Planting { until, seen: Seen::default() };
-        self.send(Command::PlantCanary, Flight::Plant, out);
     }
 
     /// Some answer told how long it is to the earliest deadline.
@@ -145,31 +114,6 @@ impl Upkeep {
             self.sweep_at = Some(now);
         } else {
             self.due(now, due);
-        }
-    }
-
-    pub(crate) fn canary(&mut self, happened: Happened, out: &mut Outbox) {
-        let (Canary::Planting { seen, .. } | Canary::Planted { seen, .. } | Canary::Awaiting { seen, .. }) =
-            &mut self.canary
-        else {
-            return;
-        };
-        match happened {
-            Happened::Set => seen.set = true,
-            Happened::Deleted => seen.deleted = true,
-            Happened::Expired => seen.expired = true,
-            Happened::Evicted | Happened::Expire | Happened::Other => {}
-        }
-        if seen.set && seen.deleted && seen.expired {
-            self.canary = Canary::Idle;
-            self.prove(true, out);
-        }
-    }
-
-    fn prove(&mut self, proven: bool, out: &mut Outbox) {
-        if self.proven != Some(proven) {
-            self.proven = Some(proven);
-            out.push(Output::Proven(proven));
         }
     }
 
@@ -196,37 +140,16 @@ impl Upkeep {
             }
             // Who swept looks for itself too: without notifications nobody would tell.
             (Flight::Touch(ids), None) => wishes.hints = ids,
-            (Flight::Plant | Flight::Canary, Some(error)) => {
-                self.canary = Canary::Idle;
-                out.push(Output::Warn(format!("notifications could not be put to the proof: {error}")));
-            }
             (Flight::Touch(_), Some(error)) => out.push(Output::Warn(format!("the touch failed: {error}"))),
-            (Flight::Enable, None) => {
-                wishes.doubt = true;
-                self.plant(now, out);
-            }
-            (Flight::Enable, Some(error)) => {
-                out.push(Output::Warn(format!("notifications could not be enabled: {error}")));
-            }
-            (Flight::Plant, None) => {
-                if let Canary::Planting { until, seen } = self.canary {
-                    self.canary = Canary::Planted { touch_at: now + TOUCH_AFTER, until, seen };
-                }
-            }
-            (Flight::Sweep | Flight::Canary, None) => {}
+            (Flight::Sweep, None) => {}
         }
         Some(wishes)
     }
 
     pub(crate) fn timeout(&self) -> Option<Moment> {
-        let canary = match self.canary {
-            Canary::Idle => None,
-            Canary::Planted { touch_at, .. } => Some(touch_at),
-            Canary::Planting { until, .. } | Canary::Awaiting { until, .. } => Some(until),
-        };
         let touch = self.touches.front().map(|(at, _)| *at);
         let sweep = self.sweep_at.filter(|_| self.settings.sweeps && !self.sweeping);
-        [canary, touch, sweep, self.reconcile_at].into_iter().flatten().min()
+        [touch, sweep, self.reconcile_at].into_iter().flatten().min()
     }
 
     /// Lets time have its effect; answers whether it is time to reconcile.
@@ -235,23 +158,9 @@ impl Upkeep {
             let Some((_, ids)) = self.touches.pop_front() else { break };
             self.send(Command::Touch { ids: ids.clone() }, Flight::Touch(ids), out);
         }
-        if self.sweep_at.is_some_and(|at| at <= now) {
+        if let Some(due) = self.sweep_at.filter(|at| *at <= now) {
+            self.lag = Some(now.since(due));
             self.sweep(out);
-        }
-        match self.canary {
-            Canary::Planted { touch_at, until, seen } if touch_at <= now => {
-                self.canary = Canary::Awaiting { until, seen };
-                self.send(Command::TouchCanary, Flight::Canary, out);
-            }
-            Canary::Planting { until, .. } | Canary::Awaiting { until, .. } if until <= now => {
-                self.canary = Canary::Idle;
-                self.prove(false, out);
-                if !self.enabled {
-                    self.enabled = true;
-                    self.send(Command::EnableNotifications, Flight::Enable, out);
-                }
-            }
-            _ => {}
         }
         self.reconcile_at.is_some_and(|at| at <= now)
     }

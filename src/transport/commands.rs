@@ -8,7 +8,7 @@ use redis::{ScriptInvocation, Value};
 
 use super::locks::Combines;
 use super::overdue::Overdue;
-use super::{flags, replies, scripts};
+use super::{replies, scripts};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
@@ -94,8 +94,8 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::opened)
             }
             Command::Extend { session, cursor } => self.extend(&session, cursor).await,
-            Command::Subscribe { topic } => {
-                Err(Error::new(ErrorKind::Server, format!("{topic:?} is for the connection that listens")))
+            Command::Subscribe { .. } | Command::Listen { .. } => {
+                Err(Error::new(ErrorKind::Server, format!("{name} is for the connection that listens")))
             }
             Command::Look { paths } => self.clone().look(&paths).await,
             Command::Catalog { known, after } => self.clone().catalog("ephemerals", "", known, after).await,
@@ -214,10 +214,6 @@ impl Commands {
                 let done: Result<Value, _> = touch.query_async(&mut self.connection).await;
                 done.map(|_| Reply::Done).map_err(|error| Error::from_redis(name, error))
             }
-            Command::EnableNotifications => {
-                flags::ensure(&mut self.connection, config).await?;
-                Ok(Reply::Done)
-            }
         }
     }
 
@@ -269,6 +265,6 @@ fn name(command: &Command) -> &'static str {
         Command::List { .. } => "listing of the members",
         Command::Read { .. } => "reading of members",
         Command::PlantCanary | Command::TouchCanary => "canary",
-        Command::EnableNotifications => "enabling of notifications",
+        Command::Listen { .. } => "listening",
     }
 }

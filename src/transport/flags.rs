@@ -10,6 +10,7 @@ fn needed(source: EventSource) -> &'static str {
     match source {
         EventSource::Keyspace => "K$gx",
         EventSource::Keyevent => "E$gx",
+        EventSource::Tracking | EventSource::Poll => "",
     }
 }
 
@@ -25,8 +26,13 @@ fn missing(flags: &str, wanted: &str) -> String {
 /// Sees to it that the server notifies, as far as the policy allows.
 ///
 /// Where `CONFIG` is forbidden nothing is wrong yet: the canary tells whether notifications arrive.
-pub(super) async fn ensure(connection: &mut MultiplexedConnection, config: &Config) -> Result<(), Error> {
-    if config.notifications == Notifications::Never {
+pub(super) async fn ensure(
+    connection: &mut MultiplexedConnection,
+    config: &Config,
+    source: EventSource,
+) -> Result<(), Error> {
+    let needed = needed(source);
+    if config.notifications == Notifications::Never || needed.is_empty() {
         return Ok(());
     }
     let mut get = redis::cmd("CONFIG");
@@ -42,7 +48,6 @@ pub(super) async fn ensure(connection: &mut MultiplexedConnection, config: &Conf
             return Ok(());
         }
     };
-    let needed = needed(config.source);
     if missing(&flags, needed).is_empty() {
         return Ok(());
     }

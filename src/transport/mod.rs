@@ -7,6 +7,7 @@ mod fences;
 mod flags;
 mod heartbeat;
 mod link;
+mod listener;
 mod locks;
 mod overdue;
 mod replies;

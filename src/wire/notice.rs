@@ -39,6 +39,13 @@ pub(crate) enum Notice {
     Path(String, Happened),
     /// A key among the member keys that no name encodes to.
     Stray(String),
+    /// The server said that anything may have changed.
+    Everything,
+}
+
+/// The key of an invalidation message, which does not say what happened to it.
+pub(crate) fn invalidated(keys: &Keys, canary: &str, key: &[u8]) -> Option<Notice> {
+    about(keys, canary, key, b"invalidated")
 }
 
 /// `__keyspace@<db>__:<key>` with the event as payload.

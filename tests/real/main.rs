@@ -20,5 +20,6 @@ mod scale;
 mod scripts;
 mod scripts_data;
 mod scripts_locks;
+mod sources;
 mod support;
 mod worker;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{OnConflict, OnLost};
+use crate::config::{EventSource, OnConflict, OnLost};
 use crate::member::{Member, MemberId, Metadata, SessionId};
 use crate::wire::{Draft, Happened, Notice};
 use server::{Server, TTL};
@@ -26,7 +26,9 @@ struct Client {
     attached: bool,
     dropped: bool,
     sent: VecDeque<(Tag, Command)>,
-    replies: VecDeque<(Tag, Reply)>,
+    replies: VecDeque<(Tag, Result<Reply, Error>)>,
+    /// What it has told the server to tell it.
+    listening: EventSource,
     notices: VecDeque<Notice>,
     keeping: Option<(SessionId, Moment, Moment)>,
     /// What the events fold to.
@@ -46,6 +48,8 @@ impl Client {
             ttl: TTL,
             lost_after: TTL - Duration::from_millis(20),
             reconcile: RECONCILE,
+            poll: RECONCILE / 2,
+            source: EventSource::Keyspace,
             request_timeout: Duration::from_millis(1500),
             canary_timeout: Duration::from_millis(500),
             on_conflict,
@@ -59,6 +63,7 @@ impl Client {
             dropped: false,
             sent: VecDeque::new(),
             replies: VecDeque::new(),
+            listening: EventSource::Poll,
             notices: VecDeque::new(),
             keeping: None,
             folded: BTreeMap::new(),
@@ -109,7 +114,8 @@ impl Client {
             | Output::Covered(_)
             | Output::Confirmed(_)
             | Output::State(_)
-            | Output::Proven(_)
+            | Output::Hearing(_)
+            | Output::Letters(_)
             | Output::Warn(_)
             | Output::Closed => {}
         }
@@ -135,6 +141,7 @@ impl Client {
         self.sent.clear();
         self.replies.clear();
         self.notices.clear();
+        self.listening = EventSource::Poll;
     }
 
     fn request(&mut self, now: Moment, request: Request) {
@@ -172,6 +179,7 @@ enum Step {
     Evict(u8),
     FlushAll,
     Mute,
+    Forbid(u8),
     Sync(usize),
 }
 
@@ -193,7 +201,7 @@ impl World {
     fn fan_out(&mut self) {
         for notice in std::mem::take(&mut self.server.notices) {
             for client in self.clients.iter_mut().filter(|client| client.attached) {
-                client.notices.push_back(notice.clone());
+                client.notices.extend(self.server.tells(client.listening, notice.clone()));
             }
         }
     }
@@ -203,22 +211,23 @@ impl World {
         let reply = self.server.run(&command);
         self.fan_out();
         let client = &mut self.clients[who];
-        client.replies.push_back((tag, reply));
-        if self.server.notifies {
-            match command {
-                Command::PlantCanary => client.notices.push_back(Notice::Canary(Happened::Set)),
-                Command::TouchCanary => {
-                    client.notices.extend([Happened::Expired, Happened::Set, Happened::Deleted].map(Notice::Canary));
-                }
-                _ => {}
-            }
+        if let (Command::Listen { source }, Ok(_)) = (&command, &reply) {
+            client.listening = *source;
         }
+        client.replies.push_back((tag, reply));
+        let told = match command {
+            Command::PlantCanary => vec![Happened::Set],
+            Command::TouchCanary => vec![Happened::Expired, Happened::Set, Happened::Deleted],
+            _ => Vec::new(),
+        };
+        let told = told.into_iter().map(Notice::Canary);
+        client.notices.extend(told.filter_map(|notice| self.server.tells(client.listening, notice)));
     }
 
     fn deliver(&mut self, who: usize, which: usize) {
         let (now, client) = (self.server.now, &mut self.clients[who]);
         if let Some((tag, reply)) = client.replies.remove(which.min(client.replies.len().saturating_sub(1))) {
-            client.input(now, Input::Reply(tag, Ok(reply)));
+            client.input(now, Input::Reply(tag, reply));
         }
         self.clear_dropped(who);
     }
@@ -301,9 +310,11 @@ impl World {
             }
             Step::FlushAll => {
                 self.server.flush_all();
+                self.fan_out();
                 self.server.now = now + Duration::from_millis(1);
             }
             Step::Mute => self.server.notifies = false,
+            Step::Forbid(what) => self.server.forbidden = what,
             Step::Sync(who) => self.clients[who].request(now, Request::Sync),
         }
         for who in 0..self.clients.len() {
@@ -422,6 +433,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => member.prop_map(Step::Persistent),
         1 => Just(Step::FlushAll),
         1 => Just(Step::Mute),
+        1 => (0u8..8).prop_map(Step::Forbid),
         2 => client.prop_map(Step::Sync),
     ];
     proptest::collection::vec(step, 1..120)

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Command, Contest, Entry, Finding, Known, Moment, Reply, Written};
+use crate::config::EventSource;
+use crate::error::{Error, ErrorKind};
 use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
 use crate::wire::{Draft, Happened, Notice};
 
@@ -38,6 +40,8 @@ pub(super) struct Server {
     /// Notifications since they were last taken. The canaries are the connectors' own.
     pub(super) notices: Vec<Notice>,
     pub(super) notifies: bool,
+    /// Bits: 1 the channels of notifications, 2 tracking, 4 the setting of flags.
+    pub(super) forbidden: u8,
 }
 
 impl Server {
@@ -53,6 +57,7 @@ impl Server {
             revision: 0,
             notices: Vec::new(),
             notifies: true,
+            forbidden: 0,
         }
     }
 
@@ -70,8 +75,17 @@ impl Server {
     }
 
     fn notify(&mut self, id: &MemberId, happened: Happened) {
-        if self.notifies {
-            self.notices.push(Notice::Member(id.clone(), happened));
+        self.notices.push(Notice::Member(id.clone(), happened));
+    }
+
+    /// How somebody who listens so is told of it.
+    pub(super) fn tells(&self, source: EventSource, notice: Notice) -> Option<Notice> {
+        match (source, notice) {
+            (EventSource::Poll, _) | (EventSource::Keyspace | EventSource::Keyevent, Notice::Everything) => None,
+            (EventSource::Tracking, Notice::Member(id, _)) => Some(Notice::Member(id, Happened::Other)),
+            (EventSource::Tracking, Notice::Canary(_)) => Some(Notice::Canary(Happened::Other)),
+            (EventSource::Tracking, notice) => Some(notice),
+            (_, notice) => self.notifies.then_some(notice),
         }
     }
 
@@ -124,8 +138,9 @@ impl Server {
     }
 
     pub(super) fn flush_all(&mut self) {
-        let (now, notifies) = (self.now, self.notifies);
-        *self = Self { now, notifies, ..Self::new() };
+        let (now, notifies, forbidden) = (self.now, self.notifies, self.forbidden);
+        *self = Self { now, notifies, forbidden, ..Self::new() };
+        self.notices.push(Notice::Everything);
     }
 
     pub(super) fn heartbeat(&mut self, session: &SessionId) -> bool {
@@ -137,7 +152,19 @@ impl Server {
         true
     }
 
-    pub(super) fn run(&mut self, command: &Command) -> Reply {
+    pub(super) fn run(&mut self, command: &Command) -> Result<Reply, Error> {
+        let denied = |what| Err(Error::new(ErrorKind::Denied, what));
+        match command {
+            Command::Listen { source: EventSource::Keyspace } if self.forbidden & 1 != 0 => return denied("channels"),
+            Command::Listen { source: EventSource::Tracking } if self.forbidden & 2 != 0 => return denied("tracking"),
+            // Whoever listens to keyspace notifications sees to the flags first, where that is allowed.
+            Command::Listen { source: EventSource::Keyspace } => self.notifies |= self.forbidden & 4 == 0,
+            _ => {}
+        }
+        Ok(self.answer(command))
+    }
+
+    fn answer(&mut self, command: &Command) -> Reply {
         match command {
             Command::Join { id, session, opening, contest, nonce, draft } => {
                 self.join(id, session, *opening, *contest, *nonce, draft)
@@ -219,10 +246,7 @@ impl Server {
                 Reply::Found { due: self.due(), findings }
             }
             Command::PlantCanary | Command::TouchCanary => Reply::Done,
-            Command::EnableNotifications => {
-                self.notifies = true;
-                Reply::Done
-            }
+            Command::Listen { .. } => Reply::Listening { letters: true },
         }
     }
 

@@ -29,9 +29,9 @@ fn an_opening_whose_reply_is_lost_opens_the_same_session_again() {
          > down
          state suspended
          > up
+         open c-1
          sweep
          plant
-         open c-1
          list all
          > answer open lost
          open c-2
@@ -83,9 +83,9 @@ fn what_is_given_back_is_given_back_over_the_next_link_and_not_for_a_lost_sessio
          > down
          state suspended
          > up
+         release x#7
          sweep
          plant
-         release x#7
          list all
          > answer release true
          > beat c-1 lost
@@ -112,9 +112,9 @@ fn the_holds_are_asked_for_part_by_part() {
          > wait 700
          > beat c-1 alive
          > up
+         extend c-1 from 0
          sweep
          plant
-         extend c-1 from 0
          list all
          > answer extend 5 x#1 y#2
          extend c-1 from 5

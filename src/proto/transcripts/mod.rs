@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{OnConflict, OnLost};
+use crate::config::{EventSource, OnConflict, OnLost};
 use crate::error::ErrorKind;
 use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
 use crate::wire::{Draft, Grip, Stored as Value};
@@ -19,6 +19,8 @@ fn settings(on_lost: OnLost) -> Settings {
         ttl: TTL,
         lost_after: Duration::from_millis(980),
         reconcile: TTL,
+        poll: TTL,
+        source: EventSource::Keyspace,
         request_timeout: Duration::from_millis(3000),
         canary_timeout: Duration::from_millis(500),
         on_conflict: OnConflict::TakeOver,
@@ -64,7 +66,13 @@ impl Script {
         let words: Vec<&str> = line.split_whitespace().collect();
         let now = Moment::from_origin(self.now);
         let input = match words[..] {
-            ["up"] => Input::LinkUp,
+            ["link"] => Input::LinkUp,
+            ["up"] => {
+                let mut said = self.play("link");
+                assert_eq!(said.remove(0), "listen Keyspace");
+                said.extend(self.play("answer listen"));
+                return said;
+            }
             ["down"] => {
                 self.sent.clear();
                 Input::LinkDown
@@ -74,6 +82,8 @@ impl Script {
                 Input::Tick
             }
             ["hear", event, name] => Input::Notices(vec![Notice::Member(id(name), happened(event))]),
+            ["invalid", "canary"] => Input::Notices(vec![Notice::Canary(Happened::Other)]),
+            ["invalid", "all"] => Input::Notices(vec![Notice::Everything]),
             ["canary", event] => Input::Notices(vec![Notice::Canary(happened(event))]),
             ["join", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Join(id(name), Draft::default())),
             ["text", ticket, name, text] => {
@@ -162,11 +172,13 @@ impl Script {
             Output::Doubt => "doubt".into(),
             Output::Trust => "trust".into(),
             Output::Audited(_, held) => format!("audited {}", grips(&held)),
-            Output::Proven(proven) => format!("proven {proven}"),
+            Output::Hearing(hearing) if hearing.is_proven => format!("proven {:?}", hearing.source),
+            Output::Hearing(hearing) => format!("hearing by {:?}", hearing.source),
+            Output::Letters(false) => "no letters".into(),
             Output::DropLink(error) => format!("drop link {:?}", error.kind()),
             Output::Warn(_) => "warn".into(),
             Output::Closed => "closed".into(),
-            Output::Confirmed(_) => return None,
+            Output::Letters(true) | Output::Confirmed(_) => return None,
         })
     }
 }
@@ -257,7 +269,7 @@ fn command_line(command: &Command) -> (String, String) {
         }
         Command::PlantCanary => "plant".into(),
         Command::TouchCanary => "peck".into(),
-        Command::EnableNotifications => "enable".into(),
+        Command::Listen { source } => format!("listen {source:?}"),
     };
     (line.split(' ').next().unwrap_or_default().to_owned(), line)
 }
@@ -267,6 +279,7 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
     match words {
         ["broken"] => return Err(Error::uncertain(ErrorKind::Connection, "broken")),
         ["full"] => return Err(Error::new(ErrorKind::OutOfMemory, "full")),
+        ["unchecked"] => return Err(Error::new(ErrorKind::Notifications, "a flag is missing")),
         ["refused"] => return Err(Error::new(ErrorKind::ForeignValue, "refused")),
         _ => {}
     }
@@ -290,6 +303,7 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             Reply::Catalog { due: None, known: (number(count), number(highest)), after, entries }
         }
         ("open", _) => Reply::Opened,
+        ("listen", letters) => Reply::Listening { letters: *letters != ["deaf"] },
         ("extend", [cursor, held @ ..]) => {
             Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| grip(held)).collect() }
         }
@@ -371,6 +385,7 @@ fn live(members: &str, rest: &str) -> String {
     format!("> up\nsweep\nplant\nlist all\n> answer sweep\n> answer plant\n{reading}{rest}")
 }
 
+mod hearing;
 mod locks;
 mod reading;
 mod requests;

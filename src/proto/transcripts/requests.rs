@@ -46,9 +46,9 @@ fn a_lost_reply_is_asked_for_again_under_the_same_name() {
          > down
          state suspended
          > up
+         join a opening c-1 take nonce 1
          sweep
          plant
-         join a opening c-1 take nonce 1
          list all
          > answer list 9
          snapshot []
@@ -74,9 +74,9 @@ fn a_join_whose_time_is_up_is_undone_where_it_may_have_happened() {
          answer 1 Timeout perhaps
          a ended left
          > up
+         close c-1
          sweep
          plant
-         close c-1
          list all",
     ));
 }
@@ -199,7 +199,7 @@ fn a_lease_not_heard_of_is_lost_before_others_can_have_it_and_found_again() {
          > canary set
          > canary del
          > canary expired
-         proven true
+         proven Keyspace
          > beat c-1 missed
          state suspended
          > wait 846
@@ -333,7 +333,7 @@ fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
         "> canary set
          > canary del
          > canary expired
-         proven true
+         proven Keyspace
          > wait 700
          > beat c-1 alive
          > wait 700
@@ -342,8 +342,6 @@ fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
          list since 9 0
          > beat c-1 alive
          > wait 600
-         proven false
-         enable
          renew c-1 a
          extend c-1 from 0
          > answer renew a

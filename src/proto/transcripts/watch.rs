@@ -81,7 +81,7 @@ fn a_lost_notification_is_found_by_the_catalog() {
         "> canary set
          > canary del
          > canary expired
-         proven true
+         proven Keyspace
          > wait 860
          sweep
          plant

@@ -1,0 +1,290 @@
+//! How changes are heard of: where hints come from, whether that proves itself, and what takes its place if not.
+//!
+//! The canary is a key of our own: it is written, touched when it has run out, written again and deleted, and what a
+//! source tells of that proves it, whatever may be forbidden or misconfigured on the way.
+
+use std::time::Duration;
+
+use super::Moment;
+use super::io::{Command, Hearing as Report, Output, Reply, Settings, Tag};
+use super::outbox::Outbox;
+use crate::config::EventSource;
+use crate::error::{Error, ErrorKind};
+use crate::wire::Happened;
+
+/// The canary lives for 2 ms; a touch after 3 makes the server say so.
+const TOUCH_AFTER: Duration = Duration::from_millis(3);
+
+/// How much longer each pause before a better source is tried again may grow, in reconcile intervals.
+const LONGEST_RETRY: u32 = 32;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Seen {
+    set: bool,
+    deleted: bool,
+    expired: bool,
+    /// What came from a source that does not say what happened.
+    changes: u32,
+}
+
+impl Seen {
+    fn add(&mut self, happened: Happened) {
+        match happened {
+            Happened::Set => self.set = true,
+            Happened::Deleted => self.deleted = true,
+            Happened::Expired => self.expired = true,
+            Happened::Other => self.changes += 1,
+            Happened::Evicted | Happened::Expire => {}
+        }
+    }
+
+    fn is_proof(self) -> bool {
+        self.set && self.deleted && self.expired || self.changes >= 2
+    }
+}
+
+#[derive(Debug)]
+enum Canary {
+    Idle,
+    /// Sent. Its short life counts from the answer, which is later than its beginning.
+    Planting,
+    Planted {
+        touch_at: Moment,
+    },
+    Touching,
+    /// Everything it has to tell of has happened: time counts only from then.
+    Awaiting {
+        until: Moment,
+    },
+}
+
+#[derive(Debug)]
+enum Flight {
+    Listen,
+    Plant { sent: Moment },
+    Touch,
+}
+
+/// What is asked of the rest of the machine.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// A source stands from now on: what came before it must be looked for.
+    pub(crate) anew: bool,
+    pub(crate) broken: Option<Error>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    settings: Settings,
+    /// The wanted source, and what may take its place, the better ones first.
+    sources: Vec<EventSource>,
+    at: usize,
+    canary: Canary,
+    seen: Seen,
+    /// When the canary was let go.
+    begun: Moment,
+    is_proven: bool,
+    /// It has been made anew since it last proved itself.
+    is_renewed: bool,
+    retry_at: Option<Moment>,
+    retries: u32,
+    report: Report,
+    flying: Option<(Tag, Flight)>,
+}
+
+impl Hearing {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let all = [settings.source, EventSource::Tracking, EventSource::Poll];
+        let first = all.iter().rposition(|source| *source == settings.source).unwrap_or_default();
+        let report = Report { source: settings.source, ..Report::default() };
+        Self {
+            sources: all[first..].to_vec(),
+            settings,
+            at: 0,
+            canary: Canary::Idle,
+            seen: Seen::default(),
+            begun: Moment::ORIGIN,
+            is_proven: false,
+            is_renewed: false,
+            retry_at: None,
+            retries: 0,
+            report,
+            flying: None,
+        }
+    }
+
+    fn source(&self) -> EventSource {
+        self.sources[self.at]
+    }
+
+    /// Whether hints come by themselves. If not, only looking tells what has changed.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    /// A new link: the best source first, whatever it was that served before.
+    pub(crate) fn link_up(&mut self, out: &mut Outbox) {
+        self.at = 0;
+        self.listen(out);
+    }
+
+    pub(crate) fn link_down(&mut self) {
+        (self.canary, self.is_proven, self.retry_at, self.flying) = (Canary::Idle, false, None, None);
+    }
+
+    fn listen(&mut self, out: &mut Outbox) {
+        (self.canary, self.is_proven, self.is_renewed) = (Canary::Idle, false, true);
+        let tag = out.command(Command::Listen { source: self.source() });
+        self.flying = Some((tag, Flight::Listen));
+    }
+
+    /// Puts the source to the proof, unless that is under way.
+    pub(crate) fn prove(&mut self, now: Moment, out: &mut Outbox) {
+        if self.source() != EventSource::Poll
+            && let (Canary::Idle, None) = (&self.canary, &self.flying)
+        {
+            self.plant(now, out);
+        }
+    }
+
+    fn plant(&mut self, now: Moment, out: &mut Outbox) {
+        (self.canary, self.seen) = (Canary::Planting, Seen::default());
+        self.begun = now;
+        let tag = out.command(Command::PlantCanary);
+        self.flying = Some((tag, Flight::Plant { sent: now }));
+    }
+
+    /// The source has told something of the canary.
+    pub(crate) fn canary(&mut self, now: Moment, happened: Happened, sweep_lag: Option<Duration>, out: &mut Outbox) {
+        if let Canary::Idle = self.canary {
+            return;
+        }
+        if self.seen == Seen::default() {
+            self.report.event_lag = Some(now.since(self.begun));
+        }
+        self.seen.add(happened);
+        if self.seen.is_proof() {
+            (self.canary, self.flying, self.is_proven, self.is_renewed) = (Canary::Idle, None, true, false);
+            (self.report.canary_at, self.report.sweep_lag) = (Some(now), sweep_lag);
+            self.settled(now, out);
+        }
+    }
+
+    /// This source serves from now on.
+    fn settled(&mut self, now: Moment, out: &mut Outbox) {
+        let source = self.source();
+        if self.report.source != source || self.report.since.is_none() {
+            (self.report.source, self.report.since) = (source, Some(now));
+        }
+        if self.at == 0 {
+            (self.retry_at, self.retries, self.report.reason) = (None, 0, None);
+        } else if self.retry_at.is_none() {
+            let pause = self.settings.reconcile * 2u32.saturating_pow(self.retries).min(LONGEST_RETRY);
+            (self.retry_at, self.retries) = (Some(now + pause), self.retries.saturating_add(1));
+        }
+        self.report.is_proven = source != EventSource::Poll;
+        out.push(Output::Hearing(self.report.clone()));
+    }
+
+    /// The source is of no use; the next takes its place.
+    fn give_up(&mut self, now: Moment, reason: &str, out: &mut Outbox) {
+        let given_up = self.source();
+        (self.is_proven, self.canary) = (false, Canary::Idle);
+        self.at = (self.at + 1).min(self.sources.len() - 1);
+        if self.retries == 0 || self.report.source == given_up {
+            let next = self.source();
+            out.push(Output::Warn(format!("{given_up} does not serve: {reason}; {next} takes its place")));
+        }
+        self.report.reason = Some(format!("{given_up}: {reason}"));
+        if self.source() == given_up {
+            self.settled(now, out);
+        } else {
+            self.listen(out);
+        }
+    }
+
+    /// Takes the reply to a command of ours; hands back any other tag.
+    pub(crate) fn reply(
+        &mut self,
+        now: Moment,
+        tag: Tag,
+        reply: &Result<Reply, Error>,
+        out: &mut Outbox,
+    ) -> Option<Heard> {
+        let (_, flight) = self.flying.take_if(|(flying, _)| *flying == tag)?;
+        let mut heard = Heard::default();
+        match (flight, reply) {
+            (_, Err(error)) if error.is_of_the_link() => heard.broken = Some(error.clone()),
+            // Who asked for the flags to be checked is told, when connecting.
+            (Flight::Listen, Err(error)) if error.kind() == ErrorKind::Notifications && self.report.since.is_none() => {
+                heard.broken = Some(error.clone());
+            }
+            (Flight::Listen, Err(error)) => self.give_up(now, &error.to_string(), out),
+            (Flight::Listen, Ok(reply)) => {
+                heard.anew = true;
+                self.report.letters = matches!(reply, Reply::Listening { letters: true });
+                out.push(Output::Letters(self.report.letters));
+                if self.source() == EventSource::Poll {
+                    self.settled(now, out);
+                }
+            }
+            (Flight::Plant { sent }, Ok(_)) => {
+                self.report.round_trip = Some(now.since(sent));
+                if let Canary::Planting = self.canary {
+                    self.canary = Canary::Planted { touch_at: now + TOUCH_AFTER };
+                }
+            }
+            (Flight::Touch, Ok(_)) => {
+                if let Canary::Touching = self.canary {
+                    self.canary = Canary::Awaiting { until: now + self.settings.canary_timeout };
+                }
+            }
+            (Flight::Plant { .. } | Flight::Touch, Err(error)) => {
+                // Where nothing can be written, out of memory say, this proves nothing.
+                self.canary = Canary::Idle;
+                out.push(Output::Warn(format!("notifications could not be put to the proof: {error}")));
+            }
+        }
+        Some(heard)
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Moment> {
+        let canary = match self.canary {
+            Canary::Idle | Canary::Planting | Canary::Touching => None,
+            Canary::Planted { touch_at } => Some(touch_at),
+            Canary::Awaiting { until } => Some(until),
+        };
+        canary.into_iter().chain(self.retry_at).min()
+    }
+
+    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
+        match self.canary {
+            Canary::Planted { touch_at } if touch_at <= now => {
+                self.canary = Canary::Touching;
+                let tag = out.command(Command::TouchCanary);
+                self.flying = Some((tag, Flight::Touch));
+            }
+            Canary::Awaiting { until } if until <= now => self.not_home(now, out),
+            _ => {}
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            if self.flying.is_none() && matches!(self.canary, Canary::Idle) {
+                (self.retry_at, self.at) = (None, 0);
+                self.listen(out);
+            } else {
+                self.retry_at = Some(now + self.settings.canary_timeout);
+            }
+        }
+    }
+
+    /// The canary did not come home in time.
+    fn not_home(&mut self, now: Moment, out: &mut Outbox) {
+        self.canary = Canary::Idle;
+        if self.is_renewed {
+            self.give_up(now, "what it should tell does not arrive", out);
+        } else {
+            // It served until now: perhaps only the server's settings are gone, or its subscription.
+            self.listen(out);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! What listens: one connection for hints and letters, by whichever source; a task of its own pings it, and the one
+//! that asks.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::StreamExt;
+use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::commands::Context;
+use super::flags;
+use super::link::{Dialer, Role, within};
+use crate::config::{Config, EventSource};
+use crate::error::{Error, ErrorKind};
+use crate::proto::Topic;
+use crate::wire::{Letter, Notice, invalidated, keyevent, keyspace};
+
+/// The events that a keyevent source listens to.
+const EVENTS: [&str; 11] = [
+    "set",
+    "del",
+    "expired",
+    "evicted",
+    "expire",
+    "persist",
+    "rename_from",
+    "rename_to",
+    "restore",
+    "copy_to",
+    "append",
+];
+
+/// What is to be listened to, and where to say that it is.
+struct Subscription {
+    wanted: Wanted,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+#[derive(Debug)]
+enum Wanted {
+    Channels(Vec<String>),
+    Pattern(String),
+    /// Keys that begin so.
+    Prefixes(Vec<String>),
+}
+
+/// How many subscriptions may wait for their turn.
+const SUBSCRIPTIONS: usize = 16;
+
+/// How many pushes may wait to be heard.
+const PUSHES: usize = 1 << 16;
+
+/// What is heard.
+pub(super) enum Heard {
+    Notice(Notice),
+    Letter(Letter),
+}
+
+/// Where what is heard comes from.
+enum Ear {
+    Messages(PubSubStream),
+    Pushes(mpsc::Receiver<PushInfo>),
+    /// Nothing may be subscribed to.
+    Deaf,
+}
+
+/// The other side of it: what subscribes and pings.
+enum Mouth {
+    Messages(PubSubSink),
+    Pushes(MultiplexedConnection),
+    Mute,
+}
+
+pub(super) struct Listener {
+    source: EventSource,
+    context: Arc<Context>,
+    database: i64,
+    ear: Ear,
+    /// What came together with what was heard last.
+    pending: VecDeque<Heard>,
+    letters: bool,
+    broken: oneshot::Receiver<Error>,
+    subscriptions: mpsc::Sender<Subscription>,
+    _pinging: DropGuard,
+}
+
+impl Listener {
+    /// Connects, sees to the server's flags and subscribes. Every step has its timeout.
+    pub(super) async fn open(
+        dialer: &Dialer,
+        mut commands: MultiplexedConnection,
+        source: EventSource,
+    ) -> Result<Self, Error> {
+        let (context, limit) = (dialer.context().clone(), dialer.config().command_timeout);
+        timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("CONFIG: no answer within {limit:?}"))))?;
+        let (mut ear, mut mouth) = connect(dialer, source).await?;
+        let inbox = Wanted::Channels(vec![context.inbox.clone()]);
+        let letters = match mouth.subscribe(&inbox, dialer.config()).await {
+            Err(error) if error.is_of_the_link() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "grants of locks do not come by themselves: they are asked for");
+                false
+            }
+            Ok(()) => true,
+        };
+        if !letters && source == EventSource::Poll {
+            (ear, mouth) = (Ear::Deaf, Mouth::Mute);
+        }
+        for wanted in sources(&context, source, dialer.database()) {
+            mouth.subscribe(&wanted, dialer.config()).await?;
+        }
+        let (report, broken) = oneshot::channel();
+        let (subscriptions, wanted) = mpsc::channel(SUBSCRIPTIONS);
+        let pinging = CancellationToken::new();
+        let tracker = dialer.tracker();
+        tracker.spawn(pinging.clone().run_until_cancelled_owned(ping(
+            mouth,
+            commands,
+            wanted,
+            dialer.config().clone(),
+            report,
+        )));
+        let (database, pending, _pinging) = (dialer.database(), VecDeque::new(), pinging.drop_guard());
+        Ok(Self { source, context, database, ear, pending, letters, broken, subscriptions, _pinging })
+    }
+
+    pub(super) fn hears_letters(&self) -> bool {
+        self.letters
+    }
+
+    /// Listens to one topic more; answers when the server has confirmed it.
+    pub(super) fn subscribe(&self, topic: &Topic) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (keys, db, subscriptions) = (&self.context.keys, self.database, self.subscriptions.clone());
+        let wanted = match (self.source, topic) {
+            (EventSource::Keyspace, Topic::Ephemerals) => {
+                Some(Wanted::Pattern(format!("__keyspace@{db}__:{}", keys.at("ephemerals", "*"))))
+            }
+            (EventSource::Keyspace, Topic::Leader(lock)) => {
+                Some(Wanted::Channels(vec![format!("__keyspace@{db}__:{}", keys.at("locks", lock))]))
+            }
+            (EventSource::Tracking, Topic::Ephemerals) => Some(Wanted::Prefixes(vec![keys.at("ephemerals", "")])),
+            // One prefix must not begin another, so it is all the locks.
+            (EventSource::Tracking, Topic::Leader(_)) => Some(Wanted::Prefixes(vec![keys.at("locks", "")])),
+            (EventSource::Keyevent | EventSource::Poll, _) => None,
+        };
+        async move {
+            let Some(wanted) = wanted else { return Ok(()) };
+            let (done, said) = oneshot::channel();
+            let gone = || Error::new(ErrorKind::Connection, "the subscription's connection was given up");
+            subscriptions.send(Subscription { wanted, done }).await.map_err(|_| gone())?;
+            said.await.unwrap_or_else(|_| Err(gone()))
+        }
+    }
+
+    /// What is heard next, or why there will be nothing.
+    ///
+    /// Cancel safe: something is taken only when it is returned.
+    pub(super) async fn next(&mut self) -> Result<Heard, Error> {
+        loop {
+            if let Some(heard) = self.pending.pop_front() {
+                return Ok(heard);
+            }
+            let sound = tokio::select! {
+                sound = self.ear.next() => sound,
+                error = &mut self.broken => {
+                    let ended = || Error::new(ErrorKind::Connection, "nobody watches over the connection any more");
+                    return Err(error.unwrap_or_else(|_| ended()));
+                }
+            };
+            match sound {
+                Some(Sound::Message(message)) => {
+                    let heard = self.message(message.get_channel_name().as_bytes(), message.get_payload_bytes());
+                    self.pending.extend(heard);
+                }
+                Some(Sound::Push(PushInfo { kind: PushKind::Invalidate, data })) => self.invalidated(&data),
+                Some(Sound::Push(PushInfo { kind: PushKind::Message, data })) => {
+                    if let [Value::BulkString(channel), Value::BulkString(payload)] = &data[..] {
+                        let heard = self.message(channel, payload);
+                        self.pending.extend(heard);
+                    }
+                }
+                Some(Sound::Push(push)) if push.kind != PushKind::Disconnection => {}
+                Some(Sound::Push(_)) | None => {
+                    return Err(Error::new(ErrorKind::Connection, "the subscription's connection was closed"));
+                }
+            }
+        }
+    }
+
+    fn message(&self, channel: &[u8], payload: &[u8]) -> Option<Heard> {
+        let context = &self.context;
+        if channel == context.inbox.as_bytes() {
+            return Letter::parse(payload).map(Heard::Letter);
+        }
+        let parse = match self.source {
+            EventSource::Keyspace => keyspace,
+            EventSource::Keyevent => keyevent,
+            EventSource::Tracking | EventSource::Poll => return None,
+        };
+        parse(&context.keys, &context.canary, channel, payload).map(Heard::Notice)
+    }
+
+    /// The keys that have changed; none is named where all may have.
+    fn invalidated(&mut self, data: &[Value]) {
+        match data {
+            [Value::Array(keys)] => {
+                let context = &self.context;
+                let notices = keys.iter().filter_map(|key| match key {
+                    Value::BulkString(key) => invalidated(&context.keys, &context.canary, key),
+                    _ => None,
+                });
+                self.pending.extend(notices.map(Heard::Notice));
+            }
+            _ => self.pending.push_back(Heard::Notice(Notice::Everything)),
+        }
+    }
+}
+
+/// One thing that came, not yet understood.
+enum Sound {
+    Message(redis::Msg),
+    Push(PushInfo),
+}
+
+impl Ear {
+    /// Cancel safe: what is not returned stays.
+    async fn next(&mut self) -> Option<Sound> {
+        match self {
+            Self::Messages(stream) => stream.next().await.map(Sound::Message),
+            Self::Pushes(pushes) => pushes.recv().await.map(Sound::Push),
+            Self::Deaf => pending().await,
+        }
+    }
+}
+
+/// A connection that this source can come by.
+async fn connect(dialer: &Dialer, source: EventSource) -> Result<(Ear, Mouth), Error> {
+    if source == EventSource::Tracking {
+        let (sender, pushes) = mpsc::channel(PUSHES);
+        let sender = Mutex::new(Some(sender));
+        let settings = AsyncConnectionConfig::new().set_push_sender(move |push| {
+            let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_sent = sender.as_ref().is_some_and(|sender| sender.try_send(push).is_ok());
+            // What is too much ends the sender, and with it the link: after the next everything is looked for.
+            sender.take_if(|_| !is_sent).map_or(Ok(()), Err)
+        });
+        let connection = dialer.connection_with(Role::Events, ProtocolVersion::RESP3, settings).await?;
+        return Ok((Ear::Pushes(pushes), Mouth::Pushes(connection)));
+    }
+    let client = dialer.client(Role::Events, ProtocolVersion::RESP2)?;
+    let listening = client.get_async_pubsub();
+    let (sink, stream) = within("connecting to listen", dialer.config().connect_timeout, listening).await?.split();
+    Ok((Ear::Messages(stream), Mouth::Messages(sink)))
+}
+
+/// What the hints of this source come by.
+fn sources(context: &Context, source: EventSource, db: i64) -> Vec<Wanted> {
+    match source {
+        EventSource::Keyspace => vec![
+            Wanted::Pattern(format!("__keyspace@{db}__:{}", context.keys.member_pattern())),
+            Wanted::Channels(vec![format!("__keyspace@{db}__:{}", context.canary)]),
+        ],
+        EventSource::Keyevent => {
+            vec![Wanted::Channels(EVENTS.map(|event| format!("__keyevent@{db}__:{event}")).to_vec())]
+        }
+        EventSource::Tracking => {
+            vec![Wanted::Prefixes(vec![context.keys.at("members", ""), context.canary.clone()])]
+        }
+        EventSource::Poll => Vec::new(),
+    }
+}
+
+impl Mouth {
+    async fn subscribe(&mut self, wanted: &Wanted, config: &Config) -> Result<(), Error> {
+        let limit = config.command_timeout;
+        match (self, wanted) {
+            (Self::Messages(sink), Wanted::Channels(channels)) => {
+                within(&format!("SUBSCRIBE {}", channels.join(" ")), limit, sink.subscribe(channels)).await
+            }
+            (Self::Messages(sink), Wanted::Pattern(pattern)) => {
+                within(&format!("PSUBSCRIBE {pattern}"), limit, sink.psubscribe(pattern)).await
+            }
+            (Self::Pushes(connection), Wanted::Channels(channels)) => {
+                within(&format!("SUBSCRIBE {}", channels.join(" ")), limit, connection.subscribe(channels)).await
+            }
+            (Self::Pushes(connection), Wanted::Prefixes(prefixes)) => {
+                let mut tracking = redis::cmd("CLIENT");
+                tracking.arg("TRACKING").arg("ON").arg("BCAST");
+                for prefix in prefixes {
+                    tracking.arg("PREFIX").arg(prefix);
+                }
+                let said = within("CLIENT TRACKING", limit, tracking.query_async::<()>(connection)).await;
+                said.or_else(|error| if error.to_string().contains("overlaps") { Ok(()) } else { Err(error) })
+            }
+            (Self::Mute, _) => Ok(()),
+            (_, wanted) => Err(Error::new(ErrorKind::Server, format!("{wanted:?} does not come by this source"))),
+        }
+    }
+
+    async fn ping(&mut self, config: &Config) -> Result<(), Error> {
+        let (what, limit) = ("PING of the subscription", config.pulse_timeout());
+        match self {
+            Self::Messages(sink) => within(what, limit, sink.ping::<Value>()).await.map(drop),
+            Self::Pushes(connection) => {
+                within(what, limit, redis::cmd("PING").query_async::<Value>(connection)).await.map(drop)
+            }
+            Self::Mute => Ok(()),
+        }
+    }
+}
+
+/// Pings both connections, and subscribes to what is wanted, until one of them does not answer.
+async fn ping(
+    mut mouth: Mouth,
+    mut commands: MultiplexedConnection,
+    mut wanted: mpsc::Receiver<Subscription>,
+    config: Config,
+    report: oneshot::Sender<Error>,
+) {
+    let limit = config.pulse_timeout();
+    let mut next = tokio::time::interval(config.heartbeat);
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    next.tick().await;
+    let error = loop {
+        tokio::select! {
+            _ = next.tick() => {}
+            Some(Subscription { wanted, done }) = wanted.recv() => {
+                // Nobody waits for it any more when the link has been given up meanwhile.
+                let _ = done.send(mouth.subscribe(&wanted, &config).await);
+                continue;
+            }
+        }
+        let command = redis::cmd("PING");
+        let (listening, asking) =
+            tokio::join!(mouth.ping(&config), within("PING", limit, command.query_async::<Value>(&mut commands)),);
+        if let Err(error) = listening.and(asking.map(drop)) {
+            break error;
+        }
+    };
+    // Nobody listens any more when the link has been dropped meanwhile.
+    let _ = report.send(error);
+}
