@@ -100,6 +100,8 @@ pub(crate) struct Draft {
     pub(crate) backoff_cap: Duration,
     pub(crate) reconcile: Option<Duration>,
     pub(crate) poll: Duration,
+    pub(crate) presence: bool,
+    pub(crate) grace: Duration,
     pub(crate) notifications: Notifications,
     pub(crate) source: EventSource,
     pub(crate) on_conflict: OnConflict,
@@ -122,6 +124,8 @@ impl Default for Draft {
             backoff_cap: Duration::from_secs(1),
             reconcile: None,
             poll: Duration::from_millis(500),
+            presence: true,
+            grace: Duration::from_millis(250),
             notifications: Notifications::default(),
             source: EventSource::default(),
             on_conflict: OnConflict::default(),
@@ -172,6 +176,7 @@ impl Draft {
         within("backoff_cap", self.backoff_cap, Duration::from_millis(10), hour)?;
         let reconcile = self.reconcile.unwrap_or(self.ttl);
         within("reconcile", reconcile, Duration::from_millis(20), Duration::from_secs(24 * 60 * 60))?;
+        within("grace", self.grace, Duration::from_millis(50), hour)?;
         within("poll", self.poll, Duration::from_millis(10), hour)?;
         within("stall_tolerance", self.stall_tolerance, Duration::from_millis(100), Duration::MAX)?;
         if !(1..=1 << 20).contains(&self.event_buffer) {
@@ -220,6 +225,16 @@ impl Config {
         self.command_timeout.min((self.reconcile / 3).max(Duration::from_millis(50)))
     }
 
+    /// How long who is not present any more may still live; `None` where that is as long as its lease.
+    pub(crate) fn grace(&self) -> Option<Duration> {
+        Some(self.grace).filter(|grace| self.presence && *grace < self.lost_after())
+    }
+
+    /// How long a lease is vouched for once its connection is closed: the server may have closed it a little earlier.
+    pub(crate) fn absence(&self) -> Duration {
+        self.grace().map_or(self.ttl, |grace| grace / 2)
+    }
+
     /// How long a call of the heartbeat or a ping may take: after it there must be time for another.
     pub(crate) fn pulse_timeout(&self) -> Duration {
         self.command_timeout.min(self.heartbeat)
@@ -243,6 +258,7 @@ impl Config {
             reconcile: self.reconcile,
             poll: self.poll(),
             source: self.source,
+            grace: self.grace(),
             request_timeout: self.request_timeout(),
             canary_timeout: self.canary_timeout(),
             on_conflict: self.on_conflict,
@@ -278,6 +294,7 @@ mod tests {
             (Box::new(|d| d.connect_timeout = Duration::ZERO), ["connect_timeout", "at least"]),
             (Box::new(|d| d.command_timeout = Duration::ZERO), ["command_timeout", "at least"]),
             (Box::new(|d| d.reconcile = Some(Duration::ZERO)), ["reconcile", "at least"]),
+            (Box::new(|d| d.grace = Duration::ZERO), ["grace", "at least"]),
             (Box::new(|d| d.poll = Duration::ZERO), ["poll", "at least"]),
             (Box::new(|d| d.backoff_cap = Duration::ZERO), ["backoff_cap", "at least"]),
             (Box::new(|d| d.stall_tolerance = Duration::ZERO), ["stall_tolerance", "at least"]),

@@ -1,30 +1,30 @@
-//! The public face: a connector to one group, and its builder.
+//! The public face: a connector to one group.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo};
+use redis::Client;
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
+use crate::builder::{GroupConnectorBuilder, Server};
 use crate::clock;
-use crate::config::{self, Config, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-use crate::data::{Ephemeral, Persistent, Stall, shelf};
-use crate::direct::Direct;
-use crate::driver::{Caller, Driver, LinkReport, Publish};
+use crate::config::Config;
+use crate::data::{Ephemeral, Persistent, Stall};
+use crate::driver::{Caller, LinkReport};
 use crate::election::Election;
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
-use crate::lock::{Holds, Lock, Locks, NamedLocks};
+use crate::lock::{Lock, Locks, NamedLocks};
 use crate::member::{Member, MemberId};
 use crate::membership::Join;
 use crate::proto::Request;
 use crate::state::{State, StateWatch};
-use crate::transport::{Dialer, Keeper, Letterbox};
-use crate::view::{View, ViewReader, view};
+use crate::status::Status;
+use crate::view::{View, ViewReader};
 
 /// A connector to one group: joins it, watches it, and answers who is in it from memory.
 ///
@@ -49,19 +49,20 @@ use crate::view::{View, ViewReader, view};
 /// ```
 #[derive(Clone)]
 pub struct GroupConnector {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: Config,
-    caller: Caller,
-    view: ViewReader,
-    state: watch::Receiver<State>,
-    link: watch::Receiver<LinkReport>,
-    locks: Arc<Locks>,
-    stall: Arc<Stall>,
-    tracker: TaskTracker,
-    _shutdown: DropGuard,
+/// What the clones of a connector share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) caller: Caller,
+    pub(crate) view: ViewReader,
+    pub(crate) state: watch::Receiver<State>,
+    pub(crate) link: watch::Receiver<LinkReport>,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) stall: Arc<Stall>,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) _shutdown: DropGuard,
 }
 
 impl Drop for Inner {
@@ -71,6 +72,10 @@ impl Drop for Inner {
 }
 
 impl GroupConnector {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
     /// Begins with a URL: `redis://`, `rediss://` (feature `tls`) or `redis+unix://`, with user, password and
     /// database where needed. It is checked when connecting.
     ///
@@ -274,6 +279,7 @@ impl GroupConnector {
             round_trip: hearing.round_trip,
             event_lag: hearing.event_lag,
             sweep_lag: hearing.sweep_lag,
+            sessions_seen: link.seen,
             reconnects: link.reconnects,
             error: link.error.clone(),
         }
@@ -306,286 +312,5 @@ impl fmt::Debug for GroupConnector {
             .field("group", &self.inner.config.group)
             .field("state", &*self.inner.state.borrow())
             .finish_non_exhaustive()
-    }
-}
-
-/// How a connector stands, for operators.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// The link state.
-    pub state: State,
-    /// Where hints come from now: the source that is wanted, or what had to take its place.
-    pub source: EventSource,
-    /// Since when; `None` before the first source has proven itself.
-    pub source_since: Option<Instant>,
-    /// Why it is not the one that is wanted; `None` where it is.
-    pub source_reason: Option<String>,
-    /// Whether changes are told by messages. If not, they are seen at the next poll interval.
-    pub notifications_arrive: bool,
-    /// Whether grants of locks come by messages. If not, who waits for a lock asks at each poll interval.
-    pub grants_arrive: bool,
-    /// When a canary last came home: a key of the connector's own, written to prove that its events arrive.
-    pub last_canary: Option<Instant>,
-    /// How long the server took to answer that write.
-    pub round_trip: Option<Duration>,
-    /// How long after the sending of that write its first event came. About a round trip where all is well.
-    pub event_lag: Option<Duration>,
-    /// How late after an owner's deadline the last sweep was sent.
-    pub sweep_lag: Option<Duration>,
-    /// How many links have broken and been made anew.
-    pub reconnects: u64,
-    /// Why there is no link, while there is none.
-    pub error: Option<Error>,
-}
-
-enum Server {
-    Url(String),
-    Environment,
-    Client(Box<Client>),
-}
-
-/// Settings of a [`GroupConnector`]. All are checked together, before any I/O.
-#[must_use = "a builder does nothing until it connects"]
-pub struct GroupConnectorBuilder {
-    server: Server,
-    draft: config::Draft,
-}
-
-impl GroupConnectorBuilder {
-    fn new(server: Server) -> Self {
-        Self { server, draft: config::Draft::default() }
-    }
-
-    /// The group, 1 to 512 bytes. Default: `default-group`.
-    pub fn group(mut self, group: impl Into<String>) -> Self {
-        self.draft.group = group.into();
-        self
-    }
-
-    /// What all keys begin with, 1 to 512 bytes: to keep environments apart in one database. Default: nothing.
-    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.draft.namespace = Some(namespace.into());
-        self
-    }
-
-    /// How long after its last heartbeat a connector is taken for dead: 200 ms to a day. Default: 7.5 s.
-    ///
-    /// Shorter is seen sooner; longer forgives longer pauses of the process, its host or the network.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.draft.ttl = ttl;
-        self
-    }
-
-    /// The pause between heartbeats: less than half the ttl. Default: a third of it.
-    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.draft.heartbeat = Some(heartbeat);
-        self
-    }
-
-    /// How long making one connection may take. Default: 2 s.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.draft.connect_timeout = timeout;
-        self
-    }
-
-    /// How long the server may take to answer one call. Default: 1 s.
-    ///
-    /// A request of yours may take this and the connect timeout together, as it waits for a link to be mended.
-    pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.draft.command_timeout = timeout;
-        self
-    }
-
-    /// The longest pause between two attempts to reconnect, of which there is no end. Default: 1 s.
-    pub fn backoff_cap(mut self, cap: Duration) -> Self {
-        self.draft.backoff_cap = cap;
-        self
-    }
-
-    /// How often to compare with the server, in case a notification went missing. Default: the ttl; what is longer
-    /// makes the group converge that much later after a loss.
-    pub fn reconcile(mut self, interval: Duration) -> Self {
-        self.draft.reconcile = Some(interval);
-        self
-    }
-
-    /// How often to compare with the server where no event source serves, and how often who waits for a lock asks
-    /// where no message comes: 10 ms to an hour. Default: 500 ms, and never more than the reconcile interval.
-    pub fn poll(mut self, interval: Duration) -> Self {
-        self.draft.poll = interval;
-        self
-    }
-
-    /// What to do with the server's notification flags. Default: add what is missing.
-    pub fn notifications(mut self, policy: Notifications) -> Self {
-        self.draft.notifications = policy;
-        self
-    }
-
-    /// Where hints come from. Default: keyspace notifications of this group's keys.
-    pub fn event_source(mut self, source: EventSource) -> Self {
-        self.draft.source = source;
-        self
-    }
-
-    /// What a join does when its name is taken. Default: take it over.
-    pub fn on_conflict(mut self, policy: OnConflict) -> Self {
-        self.draft.on_conflict = policy;
-        self
-    }
-
-    /// What becomes of the members when the lease is lost. Default: they rejoin.
-    pub fn on_lost(mut self, policy: OnLost) -> Self {
-        self.draft.on_lost = policy;
-        self
-    }
-
-    /// Where heartbeats run. Default: on a thread of their own.
-    pub fn heartbeats(mut self, place: Heartbeats) -> Self {
-        self.draft.heartbeats = place;
-        self
-    }
-
-    /// How long the application's runtime may make no progress before its heartbeats stop, so that a hung process
-    /// fails over. Default: 30 s.
-    pub fn stall_tolerance(mut self, tolerance: Duration) -> Self {
-        self.draft.stall_tolerance = tolerance;
-        self
-    }
-
-    /// How many batches of events a subscriber may be behind before it gets a snapshot instead. Default: 1024.
-    pub fn event_buffer(mut self, batches: usize) -> Self {
-        self.draft.event_buffer = batches;
-        self
-    }
-
-    /// Leaves it to other connectors to sweep dead sessions out of the group. For tests of what the sweep is worth.
-    #[doc(hidden)]
-    pub fn without_sweep(mut self) -> Self {
-        self.draft.sweeps = false;
-        self
-    }
-
-    /// Connects, and answers once the members are known.
-    ///
-    /// # Errors
-    /// Before any I/O: [`ErrorKind::Config`], [`ErrorKind::InvalidName`]. Then [`ErrorKind::Connection`],
-    /// [`ErrorKind::Timeout`], [`ErrorKind::Denied`], [`ErrorKind::ForeignValue`], and
-    /// [`ErrorKind::Notifications`] with [`Notifications::Check`]. After an error nothing goes on; to keep trying,
-    /// use [`connect_lazy`](Self::connect_lazy).
-    ///
-    /// # Cancel safety
-    /// Dropped before it has answered, it leaves nothing behind.
-    pub async fn connect(self) -> Result<GroupConnector, Error> {
-        let connector = self.connect_lazy()?;
-        let (mut state, mut link) = (connector.state(), connector.inner.link.clone());
-        let limit = connector.inner.config.connect_timeout + connector.inner.config.command_timeout;
-        let refused = async {
-            loop {
-                let error = link.borrow_and_update().error.clone();
-                if let Some(error) = error.filter(|error| !error.is_retryable()) {
-                    return error;
-                }
-                if link.changed().await.is_err() {
-                    return Error::closed();
-                }
-            }
-        };
-        let failed = tokio::select! {
-            state = state.wait_for(|state| state == State::Connected) => {
-                if state == State::Connected {
-                    return Ok(connector);
-                }
-                Error::closed()
-            }
-            error = refused => error,
-            () = tokio::time::sleep(limit) => connector.inner.link.borrow().error.clone().unwrap_or_else(|| {
-                Error::new(ErrorKind::Timeout, format!("the server did not answer within {limit:?}"))
-            }),
-        };
-        connector.close().await.ok();
-        Err(failed)
-    }
-
-    /// Starts to connect in the background, and answers at once: for services that start before their Redis.
-    ///
-    /// Must be called within a tokio runtime. Follow [`GroupConnector::state`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`], [`ErrorKind::InvalidName`]: found before any I/O.
-    pub fn connect_lazy(self) -> Result<GroupConnector, Error> {
-        let config = self.draft.validate()?;
-        let client = self.server.client()?;
-        tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::caused_by(ErrorKind::Config, "a connector needs a tokio runtime to be made in", error)
-        })?;
-        let tracker = TaskTracker::new();
-        let shutdown = CancellationToken::new();
-        let name = uuid::Uuid::new_v4();
-        // Where this connector lies in every range of jitter, once and for all.
-        let jitter = f64::from(u16::from_le_bytes([name.as_bytes()[0], name.as_bytes()[1]])) / f64::from(u16::MAX);
-        let name = name.simple().to_string();
-        let holds = Arc::new(Holds::default());
-        let addressees = holds.clone();
-        let letterbox: Letterbox = Arc::new(move |letter| addressees.deliver(letter));
-        let dialer = Dialer::new(&client, config.clone(), &name, letterbox, tracker.clone())?;
-        let (caller, called) = Caller::new();
-        let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
-        let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
-        let (commands, standing) = watch::channel(None);
-        let (tenure, present) = watch::channel(None);
-        let (contents, shelf) = shelf();
-        let direct = Direct::new(standing, present, caller.clone(), config.request_timeout());
-        let inner = Inner {
-            caller,
-            view: reader,
-            state: state.subscribe(),
-            link: link.subscribe(),
-            locks: Locks::new(direct.clone(), holds.clone(), &config),
-            stall: Stall::new(direct, shelf),
-            tracker: tracker.clone(),
-            _shutdown: shutdown.clone().drop_guard(),
-            config,
-        };
-        let (keeper, beats) = Keeper::new(dialer.clone(), tracker.clone());
-        let publish = Publish { view: writer, state, link, commands, tenure, holds, shelf: contents };
-        let settings = inner.config.settings(name, jitter);
-        tracker.spawn(Driver::new(settings, dialer, keeper, beats, called, publish, shutdown).run());
-        tracker.close();
-        Ok(GroupConnector { inner: Arc::new(inner) })
-    }
-}
-
-impl Server {
-    fn client(self) -> Result<Client, Error> {
-        let url = match self {
-            Self::Client(client) => return Ok(*client),
-            Self::Url(url) => url,
-            Self::Environment => std::env::var("REDIS_URL").map_err(|error| {
-                Error::caused_by(ErrorKind::Config, "REDIS_URL is not set: set it, or use builder(url)", error)
-            })?,
-        };
-        if url.starts_with("rediss:") && !cfg!(feature = "tls") {
-            return Err(Error::new(ErrorKind::Config, "rediss:// needs the feature \"tls\" of group-redis"));
-        }
-        #[cfg(feature = "tls")]
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Whoever was first has chosen for the process; that is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
-        // The URL is not in the message: it may hold a password.
-        let refused = |error| {
-            let message = "the URL is not one of a Redis server: redis://[user:password@]host[:port][/db]";
-            Error::caused_by(ErrorKind::Config, message, error)
-        };
-        url.into_connection_info().and_then(Client::open).map_err(refused)
-    }
-}
-
-impl fmt::Debug for GroupConnectorBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the server: its URL may hold a password.
-        f.debug_struct("GroupConnectorBuilder").field("settings", &self.draft).finish_non_exhaustive()
     }
 }

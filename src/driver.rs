@@ -165,6 +165,8 @@ pub(crate) struct LinkReport {
     pub(crate) reconnects: u64,
     /// How changes are heard of.
     pub(crate) hearing: Hearing,
+    /// How many sessions this connector sees to be present.
+    pub(crate) seen: usize,
 }
 
 /// Where the driver tells what it sees.
@@ -337,8 +339,8 @@ impl Driver {
             }
             Happening::Beat => {
                 let beat = self.beats.borrow_and_update().clone();
-                if let Some(Beat { session, acked, pulse }) = beat {
-                    self.machine.handle_input(now, Input::Beat { session, acked, pulse });
+                if let Some(Beat { session, until, pulse }) = beat {
+                    self.machine.handle_input(now, Input::Beat { session, until, pulse });
                 }
             }
             Happening::Released(Release::Unclaimed(id, incarnation)) => {
@@ -346,7 +348,7 @@ impl Driver {
             }
             Happening::Released(Release::Bid(bid)) => self.machine.handle_input(now, Input::GiveBack(bid)),
             Happening::Released(Release::LeaseLost(session)) => {
-                let lost = Input::Beat { session, acked: Moment::ORIGIN, pulse: Pulse::Lost };
+                let lost = Input::Beat { session, until: Moment::ORIGIN, pulse: Pulse::Lost };
                 self.machine.handle_input(now, lost);
             }
             Happening::TenureEnded => {
@@ -468,6 +470,7 @@ impl Driver {
                 tracing::debug!(source = %hearing.source, proven = hearing.is_proven, "changes are heard");
                 self.publish.link.send_modify(|report| report.hearing = hearing);
             }
+            Output::Seen(sessions) => self.publish.link.send_modify(|report| report.seen = sessions),
             Output::Letters(come) => {
                 self.publish.holds.letters(come);
                 // Who waits asks again, for the letter may have come to what listened before.

@@ -44,6 +44,7 @@
 //! # Features
 //! `tls` for `rediss://` URLs. `testing` for a throw-away Redis server in tests. None is on by default.
 
+mod builder;
 mod clock;
 mod config;
 mod connector;
@@ -58,6 +59,7 @@ mod member;
 mod membership;
 mod proto;
 mod state;
+mod status;
 mod tenure;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -65,8 +67,9 @@ mod transport;
 mod view;
 mod wire;
 
+pub use builder::GroupConnectorBuilder;
 pub use config::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-pub use connector::{GroupConnector, GroupConnectorBuilder, Status};
+pub use connector::GroupConnector;
 pub use data::{DataValue, Ephemeral, MAX_VALUE, Persistent, Watch, WatchEvent};
 pub use election::{Election, Leader, LeaderWatch, Leadership};
 pub use error::{Error, ErrorKind};
@@ -76,6 +79,7 @@ pub use member::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, Me
 pub use membership::{Join, Membership};
 pub use redis;
 pub use state::{State, StateWatch};
+pub use status::Status;
 pub use view::View;
 
 /// The README's code is compiled with the documentation tests.

@@ -85,7 +85,7 @@ fn the_pure_core_has_no_io_no_clock_no_executor_and_no_randomness() {
 #[test]
 fn only_the_transport_speaks_redis() {
     let mut sources = shipped();
-    let allowed = ["src/transport/", "src/error.rs", "src/connector.rs"];
+    let allowed = ["src/transport/", "src/error.rs", "src/connector.rs", "src/builder.rs"];
     check(
         "redis is spoken in transport/, in the constructors and in error.rs",
         holding(outside(&mut sources, &allowed), &["redis::"]),

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) poll: Duration,
     /// Where hints are to come from.
     pub(crate) source: EventSource,
+    /// How long who is not present any more may still live; nobody is looked for where there is none.
+    pub(crate) grace: Option<Duration>,
     /// How long a request may wait for a link and its answer.
     pub(crate) request_timeout: Duration,
     pub(crate) canary_timeout: Duration,
@@ -49,10 +51,10 @@ pub(crate) enum Input {
     /// What has been heard since, in order.
     Notices(Vec<Notice>),
     Reply(Tag, Result<Reply, Error>),
-    /// How the last heartbeat ended, and when the last acknowledged one was sent.
+    /// How the last heartbeat ended, and until when the lease is vouched for.
     Beat {
         session: SessionId,
-        acked: Moment,
+        until: Moment,
         pulse: Pulse,
     },
     Request(Ticket, Request),
@@ -155,6 +157,8 @@ pub(crate) enum Output {
     Audited(Moment, Vec<Grip>),
     /// How changes are heard of from now on.
     Hearing(Hearing),
+    /// How many sessions this connector sees to be present.
+    Seen(usize),
     /// Something else listens from now on; whether letters come to it.
     Letters(bool),
     /// The link is of no use: make a new one.
@@ -306,6 +310,17 @@ pub(crate) enum Command {
     },
     PlantCanary,
     TouchCanary,
+    /// May this connector look who is present?
+    AskToProbe {
+        place: Duration,
+    },
+    Probe {
+        sessions: Vec<SessionId>,
+    },
+    /// Less time for those who are not present, each so much at the most.
+    Shorten {
+        sessions: Vec<(SessionId, Duration)>,
+    },
 }
 
 /// The answers of the server. `due` is the time to the earliest deadline in the index of leases.
@@ -372,6 +387,16 @@ pub(crate) enum Reply {
     Found {
         due: Option<Duration>,
         findings: Vec<Finding>,
+    },
+    Probing {
+        sessions: Vec<SessionId>,
+    },
+    NotProbing {
+        leases: u64,
+    },
+    Present(Vec<bool>),
+    Shortened {
+        due: Option<Duration>,
     },
 }
 

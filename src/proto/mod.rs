@@ -8,6 +8,7 @@ mod hearing;
 mod io;
 mod moment;
 mod outbox;
+mod presence;
 mod roster;
 mod session;
 mod shelf;
@@ -26,6 +27,7 @@ use crate::member::LeaveCause;
 use crate::wire::{Happened, Notice};
 use hearing::Heard;
 use outbox::Outbox;
+use presence::{Looked, Presence};
 use roster::Roster;
 use session::{Effects, Session, Stored};
 use shelf::Shelf;
@@ -70,6 +72,7 @@ pub(crate) struct Machine {
     session: Session,
     upkeep: Upkeep,
     hearing: hearing::Hearing,
+    presence: Presence,
     shelf: Shelf,
     flying: Vec<(Tag, Flight)>,
     list_wanted: bool,
@@ -91,6 +94,7 @@ impl Machine {
             session: Session::new(settings.clone()),
             upkeep: Upkeep::new(settings.clone()),
             hearing: hearing::Hearing::new(settings.clone()),
+            presence: Presence::new(settings.clone()),
             shelf: Shelf::default(),
             settings,
             flying: Vec::new(),
@@ -112,7 +116,7 @@ impl Machine {
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let syncs = self.syncs.iter().map(|sync| sync.deadline).min();
         let [session, upkeep] = [self.session.timeout(self.is_attached()), self.upkeep.timeout()];
-        [session, upkeep, self.hearing.timeout(), syncs].into_iter().flatten().min()
+        [session, upkeep, self.hearing.timeout(), self.presence.timeout(), syncs].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
@@ -121,9 +125,9 @@ impl Machine {
             Input::LinkDown => self.link_down(),
             Input::Notices(notices) => notices.into_iter().for_each(|notice| self.notice(now, notice)),
             Input::Reply(tag, reply) => self.reply(now, tag, reply),
-            Input::Beat { session, acked, pulse } => {
+            Input::Beat { session, until, pulse } => {
                 let mut effects = Effects::default();
-                self.session.beat(&session, acked, pulse, &mut effects, &mut self.out);
+                self.session.beat(&session, until, pulse, &mut effects, &mut self.out);
                 self.take(effects);
             }
             Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
@@ -162,6 +166,7 @@ impl Machine {
     fn listening(&mut self, now: Moment) {
         if let Link::Deaf = self.link {
             self.link = Link::Syncing { listing: self.roster.listings() + 1 };
+            self.presence.link_up(now);
         } else {
             self.roster.doubt();
             self.shelf.relisten();
@@ -182,6 +187,7 @@ impl Machine {
         self.session.link_down(&mut self.out);
         self.upkeep.link_down();
         self.hearing.link_down();
+        self.presence.link_down();
         self.shelf.link_down();
         self.flying.clear();
         self.list_wanted = false;
@@ -247,6 +253,12 @@ impl Machine {
             if anew {
                 self.listening(now);
             }
+            broken.into_iter().for_each(|error| self.drop_link(error));
+            return;
+        }
+        let own = self.session.session();
+        if let Some(Looked { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out) {
+            self.upkeep.due(now, due);
             broken.into_iter().for_each(|error| self.drop_link(error));
             return;
         }
@@ -368,6 +380,7 @@ impl Machine {
             if was_proven && !self.hearing.is_proven() {
                 self.upkeep.hurry(now);
             }
+            self.presence.tick(now, &mut self.out);
             if self.upkeep.tick(now, &mut self.out) {
                 self.reconcile(now);
             }

@@ -21,6 +21,9 @@ const SWEEP_LEASES: usize = 64;
 const EXTEND_KEYS: usize = 500;
 const CLOSE_KEYS: usize = 1000;
 const LIST_ENTRIES: usize = 500;
+/// How many connectors look who is present, and for how many sessions at the most.
+const PROBERS: usize = 2;
+const PROBED: usize = 2000;
 /// How many bytes of records one read may bring.
 const READ_BYTES: usize = 4 << 20;
 /// How long the lease of a closed session says so.
@@ -34,6 +37,7 @@ const CANARY_LONG: Duration = Duration::from_secs(5);
 pub(super) struct Context {
     pub(super) config: Config,
     pub(super) keys: Keys,
+    pub(super) connector: String,
     pub(super) canary: String,
     pub(super) inbox: String,
     /// The start of a lease's value, which says who holds it.
@@ -201,6 +205,28 @@ impl Commands {
                 let touched: Vec<_> = ids.iter().map(|id| keys.member(id.as_str())).collect();
                 self.query(name, redis::cmd("EXISTS").arg(touched)).await
             }
+            Command::AskToProbe { place } => {
+                let mut script = scripts::PROBERS.key(keys.leases());
+                script.key(keys.probers()).arg(&context.connector).arg(ms(place)).arg(PROBERS).arg(PROBED);
+                replies::reply(name, self.invoke(name, &script).await?, replies::probing)
+            }
+            Command::Probe { sessions } => {
+                let mut probe = redis::cmd("PUBSUB");
+                probe.arg("NUMSUB");
+                for session in &sessions {
+                    probe.arg(keys.presence(session.as_str()));
+                }
+                let value = probe.query_async::<Value>(&mut self.connection).await;
+                replies::reply(name, value.map_err(|error| Error::from_redis(name, error))?, replies::present)
+            }
+            Command::Shorten { sessions } => {
+                let mut script = scripts::SHORTEN.key(keys.leases());
+                script.arg(keys.prefix());
+                for (session, left) in &sessions {
+                    script.arg(session.as_str()).arg(ms(*left));
+                }
+                replies::reply(name, self.invoke(name, &script).await?, replies::shortened)
+            }
             Command::PlantCanary => {
                 let mut plant = redis::cmd("SET");
                 plant.arg(&context.canary).arg(1).arg("PX").arg(ms(CANARY_SHORT));
@@ -265,6 +291,9 @@ fn name(command: &Command) -> &'static str {
         Command::List { .. } => "listing of the members",
         Command::Read { .. } => "reading of members",
         Command::PlantCanary | Command::TouchCanary => "canary",
+        Command::AskToProbe { .. } => "asking who looks for the presence of others",
+        Command::Probe { .. } => "looking who is present",
+        Command::Shorten { .. } => "shortening of the leases of those who are gone",
         Command::Listen { .. } => "listening",
     }
 }

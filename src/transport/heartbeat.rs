@@ -1,22 +1,26 @@
 //! Keeps a lease alive: on a thread and a connection of its own, for as long as the application makes progress.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::link::{Dialer, Role};
+use super::commands::Commands;
+use super::link::{Dialer, Role, within};
 use super::scripts;
 use crate::clock;
 use crate::config::{Config, Heartbeats};
 use crate::driver::LONGEST_SLEEP;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
 use crate::proto::{Moment, Pulse, Reply};
 
@@ -24,8 +28,8 @@ use crate::proto::{Moment, Pulse, Reply};
 #[derive(Clone, Debug)]
 pub(crate) struct Beat {
     pub(crate) session: SessionId,
-    /// When the last acknowledged heartbeat was sent.
-    pub(crate) acked: Moment,
+    /// Until when the lease is vouched for.
+    pub(crate) until: Moment,
     pub(crate) pulse: Pulse,
 }
 
@@ -125,8 +129,8 @@ impl Keeper {
         let progress = Arc::new(Progress::default());
         progress.made();
         vouch(&self.vouched, acked + config.lost_after());
-        let report = Report { session, acked, beats: self.beats.clone(), vouched: self.vouched.clone() };
-        let beating = beat(self.dialer.clone(), report, progress.clone());
+        let report = Report { session, answered: false, beats: self.beats.clone(), vouched: self.vouched.clone() };
+        let beating = beat(self.dialer.clone(), report, progress.clone(), acked);
         let beating = stop.clone().run_until_cancelled_owned(beating);
         match &thread {
             Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
@@ -157,7 +161,8 @@ fn backoff(config: &Config) -> impl Iterator<Item = Duration> + use<> {
 /// Where the heartbeats of one session are told.
 struct Report {
     session: SessionId,
-    acked: Moment,
+    /// Whether a heartbeat was answered over the present line.
+    answered: bool,
     beats: watch::Sender<Option<Beat>>,
     vouched: watch::Sender<Moment>,
 }
@@ -168,13 +173,21 @@ fn vouch(vouched: &watch::Sender<Moment>, until: Moment) {
 
 impl Report {
     fn tell(&self, pulse: Pulse) {
-        self.beats.send_replace(Some(Beat { session: self.session.clone(), acked: self.acked, pulse }));
+        let until = *self.vouched.borrow();
+        self.beats.send_replace(Some(Beat { session: self.session.clone(), until, pulse }));
     }
 
     fn alive(&mut self, sent: Moment, config: &Config) {
-        self.acked = sent;
+        self.answered = true;
         vouch(&self.vouched, sent + config.lost_after());
         self.tell(Pulse::Alive);
+    }
+
+    /// The server does not see us any more: others may look for us now, and the lease be shortened.
+    fn cut(&mut self, config: &Config) {
+        let until = clock::now() + config.absence();
+        self.vouched.send_modify(|latest| *latest = until.min(*latest));
+        self.tell(Pulse::Missed);
     }
 }
 
@@ -185,53 +198,157 @@ async fn sleep_until(then: Moment) {
     }
 }
 
-async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>) {
+/// A connection for heartbeats. Where it is subscribed to the session's channel, its being there is our presence.
+struct Line {
+    commands: Commands,
+    is_present: bool,
+    closed: CancellationToken,
+}
+
+impl Line {
+    async fn open(dialer: &Dialer, session: &SessionId) -> Result<Self, Error> {
+        let closed = CancellationToken::new();
+        if dialer.config().grace().is_none() {
+            let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
+            return Ok(Self { commands, is_present: false, closed });
+        }
+        let ended = closed.clone();
+        let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                ended.cancel();
+            }
+            Ok::<_, Infallible>(())
+        });
+        let connection = match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
+            Err(error) if !error.is_of_the_link() => {
+                tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
+                let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
+                return Ok(Self { commands, is_present: false, closed });
+            }
+            connection => connection?,
+        };
+        let channel = dialer.context().keys.presence(session.as_str());
+        let mut subscriber = connection.clone();
+        let subscribing = subscriber.subscribe(&channel);
+        let is_present =
+            match within(&format!("SUBSCRIBE {channel}"), dialer.config().pulse_timeout(), subscribing).await {
+                Ok(()) => true,
+                Err(error) if error.is_of_the_link() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "a crash of this process is seen only when its lease runs out");
+                    false
+                }
+            };
+        Ok(Self { commands: dialer.commands(connection), is_present, closed })
+    }
+
+    /// Waits until the server does not see us by this any more.
+    async fn vanished(line: &Option<Self>) {
+        match line {
+            Some(line) if line.is_present => line.closed.cancelled().await,
+            _ => pending().await,
+        }
+    }
+}
+
+/// Why a line is used no longer.
+enum End {
+    Closed,
+    Unanswered,
+    Lost,
+}
+
+async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, acked: Moment) {
     let config = dialer.config().clone();
-    let mut next = report.acked + config.heartbeat;
+    let mut next = acked + config.heartbeat;
     let mut pauses = backoff(&config);
+    // What was not answered in time is closed only when the next stands: until then the server sees us by it.
+    let mut before: Option<Line> = None;
+    let mut pause = Duration::ZERO;
+    loop {
+        let opening = async {
+            sleep(pause).await;
+            Line::open(&dialer, &report.session).await
+        };
+        let line = tokio::select! {
+            line = opening => line,
+            () = Line::vanished(&before) => {
+                before = None;
+                report.cut(&config);
+                continue;
+            }
+        };
+        let mut line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                tracing::debug!(%error, "no connection for heartbeats");
+                report.tell(Pulse::Missed);
+                pause = pauses.next().unwrap_or(config.heartbeat);
+                continue;
+            }
+        };
+        before = None;
+        match keep_beating(&mut line, &mut next, &mut report, &progress, &config).await {
+            End::Lost => return report.tell(Pulse::Lost),
+            End::Closed if line.is_present => report.cut(&config),
+            End::Closed => report.tell(Pulse::Missed),
+            End::Unanswered => {
+                before = Some(line);
+                report.tell(Pulse::Missed);
+            }
+        }
+        if std::mem::take(&mut report.answered) {
+            pauses = backoff(&config);
+        }
+        // The lease may have been shortened meanwhile.
+        next = clock::now();
+        pause = pauses.next().unwrap_or(config.heartbeat);
+    }
+}
+
+/// One heartbeat after the other, over one line, until it is of no use any more.
+async fn keep_beating(
+    line: &mut Line,
+    next: &mut Moment,
+    report: &mut Report,
+    progress: &Progress,
+    config: &Config,
+) -> End {
     let mut stalled = false;
     loop {
-        match dialer.connection(Role::Heartbeat).await {
-            Ok(connection) => {
-                let mut commands = dialer.commands(connection);
-                loop {
-                    sleep_until(next).await;
-                    if progress.is_stalled(config.stall_tolerance) {
-                        if !std::mem::replace(&mut stalled, true) {
-                            let tolerance = config.stall_tolerance;
-                            tracing::warn!(?tolerance, "the runtime makes no progress: no heartbeats");
-                        }
-                        sleep(config.heartbeat.min(config.stall_tolerance) / 8).await;
-                        continue;
-                    }
-                    stalled = false;
-                    if progress.is_stalled(config.ttl / 2) {
-                        // Whoever renews what lives by the lease hangs: without that the lease would outlive it.
-                        commands.extend_all(&report.session, config.pulse_timeout()).await;
-                    }
-                    let sent = clock::now();
-                    match timeout(config.pulse_timeout(), commands.heartbeat(&report.session)).await {
-                        Ok(Ok(true)) => {
-                            report.alive(sent, &config);
-                            pauses = backoff(&config);
-                            next = sent + config.heartbeat;
-                        }
-                        Ok(Ok(false)) => return report.tell(Pulse::Lost),
-                        Ok(Err(error)) => {
-                            tracing::debug!(%error, "a heartbeat failed");
-                            break;
-                        }
-                        Err(_) => {
-                            tracing::debug!("a heartbeat was not answered");
-                            break;
-                        }
-                    }
-                }
-            }
-            Err(error) => tracing::debug!(%error, "no connection for heartbeats"),
+        tokio::select! {
+            () = sleep_until(*next) => {}
+            () = line.closed.cancelled() => return End::Closed,
         }
-        report.tell(Pulse::Missed);
-        sleep(pauses.next().unwrap_or(config.heartbeat)).await;
+        if progress.is_stalled(config.stall_tolerance) {
+            if !std::mem::replace(&mut stalled, true) {
+                let tolerance = config.stall_tolerance;
+                tracing::warn!(?tolerance, "the runtime makes no progress: no heartbeats");
+            }
+            sleep(config.heartbeat.min(config.stall_tolerance) / 8).await;
+            continue;
+        }
+        stalled = false;
+        if progress.is_stalled(config.ttl / 2) {
+            // Whoever renews what lives by the lease hangs: without that the lease would outlive it.
+            line.commands.extend_all(&report.session, config.pulse_timeout()).await;
+        }
+        let sent = clock::now();
+        match timeout(config.pulse_timeout(), line.commands.heartbeat(&report.session)).await {
+            Ok(Ok(true)) => {
+                report.alive(sent, config);
+                *next = sent + config.heartbeat;
+            }
+            Ok(Ok(false)) => return End::Lost,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a heartbeat failed");
+                return if error.kind() == ErrorKind::Connection { End::Closed } else { End::Unanswered };
+            }
+            Err(_) => {
+                tracing::debug!("a heartbeat was not answered");
+                return End::Unanswered;
+            }
+        }
     }
 }
 

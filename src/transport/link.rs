@@ -77,6 +77,7 @@ impl Dialer {
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
         let holder = format!("{{\"host\":{host},\"pid\":{},\"since\":", std::process::id());
         let context = Context {
+            connector: connector.to_owned(),
             canary: keys.canary(connector),
             inbox: keys.inbox(connector),
             holder,

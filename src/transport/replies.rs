@@ -51,6 +51,25 @@ pub(super) fn opened(items: &[Value]) -> Option<Reply> {
     Some(if number(items.first()?)? == 1 { Reply::Opened } else { Reply::Lost })
 }
 
+pub(super) fn probing(items: &[Value]) -> Option<Reply> {
+    let (holds, rest) = items.split_first()?;
+    if number(holds)? == 0 {
+        return Some(Reply::NotProbing { leases: number(rest.first()?)? });
+    }
+    let session = |value: &Value| Some(SessionId::new(std::str::from_utf8(text(value)?).ok()?));
+    Some(Reply::Probing { sessions: rest.iter().map(session).collect::<Option<_>>()? })
+}
+
+/// Channels, each with the number of its subscribers.
+pub(super) fn present(items: &[Value]) -> Option<Reply> {
+    let is_present = |pair: &[Value]| Some(number(pair.get(1)?)? > 0);
+    Some(Reply::Present(items.chunks(2).map(is_present).collect::<Option<_>>()?))
+}
+
+pub(super) fn shortened(items: &[Value]) -> Option<Reply> {
+    Some(Reply::Shortened { due: due(items.first()?)? })
+}
+
 pub(super) fn extended(items: &[Value], session: &SessionId) -> Option<Reply> {
     let (cursor, held) = items.split_first()?;
     let grip = |pair: &[Value]| Grip::of_path(session, text(&pair[0])?, number(&pair[1])?);

@@ -45,6 +45,8 @@ script!(LEAVE, "../lua/leave.lua");
 estate_script!(CLOSE, "../lua/close.lua");
 script!(HEARTBEAT, "../lua/heartbeat.lua");
 script!(RENEW, "../lua/renew.lua");
+script!(PROBERS, "../lua/probers.lua");
+script!(SHORTEN, "../lua/shorten.lua");
 estate_script!(SWEEP, "../lua/sweep.lua");
 script!(LIST, "../lua/list.lua");
 script!(READ, "../lua/read.lua");

@@ -148,6 +148,15 @@ impl Keys {
         format!("{}inbox/{connector}", self.prefix)
     }
 
+    /// Subscribed to by the connection that keeps this session's lease.
+    pub(crate) fn presence(&self, session: &str) -> String {
+        format!("{}presence/{session}", self.prefix)
+    }
+
+    pub(crate) fn probers(&self) -> String {
+        format!("{}probers", self.prefix)
+    }
+
     pub(crate) fn canary(&self, connector: &str) -> String {
         format!("{}canaries/{connector}", self.prefix)
     }

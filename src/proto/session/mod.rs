@@ -37,7 +37,13 @@ const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
 enum Lease {
     Absent,
     Opening,
-    Held { session: SessionId, acked: Moment, doubted: bool, renew_at: Moment },
+    /// `until` is when it cannot be vouched for any more.
+    Held {
+        session: SessionId,
+        until: Moment,
+        doubted: bool,
+        renew_at: Moment,
+    },
 }
 
 #[derive(Debug)]
@@ -172,6 +178,14 @@ impl Session {
     pub(crate) fn is_lost(&self) -> bool {
         let over = |own: &Own| matches!(own.hold, Hold::Rejoining { .. } | Hold::Ended(LeaveCause::Expired));
         matches!(self.lease, Lease::Held { doubted: true, .. }) || self.lost && self.own.values().any(over)
+    }
+
+    /// The session that this connector has opened.
+    pub(crate) fn session(&self) -> Option<&SessionId> {
+        match &self.lease {
+            Lease::Held { session, .. } => Some(session),
+            Lease::Absent | Lease::Opening => None,
+        }
     }
 
     pub(crate) fn misses_beats(&self) -> bool {
@@ -373,8 +387,8 @@ impl Session {
     /// Whether the clock has something for us.
     pub(crate) fn timeout(&self, attached: bool) -> Option<Moment> {
         let lease = match &self.lease {
-            Lease::Held { acked, doubted, renew_at, .. } => {
-                let doubt = (!doubted).then(|| *acked + self.settings.lost_after);
+            Lease::Held { until, doubted, renew_at, .. } => {
+                let doubt = (!doubted).then_some(*until);
                 let renew = attached.then_some(*renew_at);
                 doubt.into_iter().chain(renew).min()
             }
@@ -385,9 +399,9 @@ impl Session {
 
     /// Lets time have its effect.
     pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
-        if let Lease::Held { acked, doubted, .. } = &mut self.lease
+        if let Lease::Held { until, doubted, .. } = &mut self.lease
             && !*doubted
-            && now >= *acked + self.settings.lost_after
+            && now >= *until
         {
             *doubted = true;
             out.push(Output::Doubt);

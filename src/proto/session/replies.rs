@@ -152,7 +152,8 @@ impl Session {
     fn opened(&mut self, now: Moment, sent: Moment, op: &Op, out: &mut Outbox) {
         let Some(session) = &op.opens else { return };
         let renew_at = now + RENEW_EVERY * self.settings.ttl;
-        self.lease = Lease::Held { session: session.clone(), acked: sent, doubted: false, renew_at };
+        let until = sent + self.settings.lost_after;
+        self.lease = Lease::Held { session: session.clone(), until, doubted: false, renew_at };
         (self.lost, self.missing_beats) = (false, false);
         out.push(Output::Keep(session.clone(), sent));
     }
@@ -201,16 +202,16 @@ impl Session {
     pub(crate) fn beat(
         &mut self,
         session: &SessionId,
-        last: Moment,
+        vouched: Moment,
         pulse: Pulse,
         effects: &mut Effects,
         out: &mut Outbox,
     ) {
-        let Lease::Held { session: ours, acked, doubted, .. } = &mut self.lease else { return };
+        let Lease::Held { session: ours, until, doubted, .. } = &mut self.lease else { return };
         if ours != session {
             return;
         }
-        *acked = (*acked).max(last);
+        *until = vouched;
         self.missing_beats = pulse == Pulse::Missed;
         match pulse {
             Pulse::Alive => {

@@ -19,6 +19,7 @@ use server::{Server, TTL};
 
 const RECONCILE: Duration = Duration::from_millis(1000);
 const HEARTBEAT: Duration = Duration::from_millis(333);
+const LOST_AFTER: Duration = TTL.saturating_sub(Duration::from_millis(20));
 
 /// A connector: its machine, what is on its wires, and what its users have been told.
 struct Client {
@@ -46,7 +47,8 @@ impl Client {
         let machine = Machine::new(Settings {
             connector: name.into(),
             ttl: TTL,
-            lost_after: TTL - Duration::from_millis(20),
+            lost_after: LOST_AFTER,
+            grace: None,
             reconcile: RECONCILE,
             poll: RECONCILE / 2,
             source: EventSource::Keyspace,
@@ -116,6 +118,7 @@ impl Client {
             | Output::State(_)
             | Output::Hearing(_)
             | Output::Letters(_)
+            | Output::Seen(_)
             | Output::Warn(_)
             | Output::Closed => {}
         }
@@ -245,7 +248,7 @@ impl World {
         if let Some(keeping) = &mut self.clients[who].keeping {
             (keeping.1, keeping.2) = (now, now + HEARTBEAT);
         }
-        self.clients[who].input(now, Input::Beat { session, acked: now, pulse });
+        self.clients[who].input(now, Input::Beat { session, until: now + LOST_AFTER, pulse });
     }
 
     fn up(&mut self, who: usize) {

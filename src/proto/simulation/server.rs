@@ -245,7 +245,11 @@ impl Server {
                 let findings = wanted.iter().map(|(id, session)| self.find(id, session.as_ref())).collect();
                 Reply::Found { due: self.due(), findings }
             }
-            Command::PlantCanary | Command::TouchCanary => Reply::Done,
+            Command::PlantCanary
+            | Command::TouchCanary
+            | Command::AskToProbe { .. }
+            | Command::Probe { .. }
+            | Command::Shorten { .. } => Reply::Done,
             Command::Listen { .. } => Reply::Listening { letters: true },
         }
     }

@@ -12,12 +12,14 @@ use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId
 use crate::wire::{Draft, Grip, Stored as Value};
 
 const TTL: Duration = Duration::from_millis(1000);
+const LOST_AFTER: Duration = Duration::from_millis(980);
 
 fn settings(on_lost: OnLost) -> Settings {
     Settings {
         connector: "c".into(),
         ttl: TTL,
-        lost_after: Duration::from_millis(980),
+        lost_after: LOST_AFTER,
+        grace: None,
         reconcile: TTL,
         poll: TTL,
         source: EventSource::Keyspace,
@@ -35,6 +37,8 @@ struct Script {
     machine: Machine,
     now: Duration,
     sent: Vec<(String, Tag)>,
+    /// Until when the lease is vouched for.
+    until: Moment,
 }
 
 fn id(name: &str) -> MemberId {
@@ -59,7 +63,11 @@ fn shown(member: &Member) -> String {
 
 impl Script {
     fn new(on_lost: OnLost) -> Self {
-        Self { machine: Machine::new(settings(on_lost)), now: Duration::from_secs(10), sent: Vec::new() }
+        Self::with(settings(on_lost))
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self { machine: Machine::new(settings), now: Duration::from_secs(10), sent: Vec::new(), until: Moment::ORIGIN }
     }
 
     fn play(&mut self, line: &str) -> Vec<String> {
@@ -100,16 +108,22 @@ impl Script {
             ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
             ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
             ["unclaimed", name, incarnation] => Input::Unclaimed(id(name), Incarnation::new(number(incarnation))),
-            ["beat", session, pulse] => Input::Beat {
-                session: SessionId::new(session),
-                acked: if pulse == "missed" { Moment::ORIGIN } else { now },
-                pulse: match pulse {
-                    "alive" => Pulse::Alive,
+            ["beat", session, pulse] => {
+                let pulse = match pulse {
+                    "alive" => {
+                        self.until = now + LOST_AFTER;
+                        Pulse::Alive
+                    }
                     "lost" => Pulse::Lost,
                     "missed" => Pulse::Missed,
+                    "cut" => {
+                        self.until = now + Duration::from_millis(100);
+                        Pulse::Missed
+                    }
                     other => panic!("{other:?}"),
-                },
-            },
+                };
+                Input::Beat { session: SessionId::new(session), until: self.until, pulse }
+            }
             ["answer", command, ref rest @ ..] => {
                 let sent = self.sent.iter().position(|(name, _)| name == command);
                 let (_, tag) =
@@ -165,7 +179,10 @@ impl Script {
             Output::Standing(name, Standing::Held(incarnation)) => format!("{name} holds {incarnation}"),
             Output::Standing(name, Standing::Lost(cause)) => format!("{name} lost {cause}"),
             Output::Standing(name, Standing::Ended(cause)) => format!("{name} ended {cause}"),
-            Output::Keep(session, _) => format!("keep {session}"),
+            Output::Keep(session, acked) => {
+                self.until = acked + LOST_AFTER;
+                format!("keep {session}")
+            }
             Output::Release => "release".into(),
             Output::Values(changes) => changes.iter().map(value_change).collect::<Vec<_>>().join(", "),
             Output::Covered(topic) => format!("covered {topic:?}"),
@@ -174,6 +191,7 @@ impl Script {
             Output::Audited(_, held) => format!("audited {}", grips(&held)),
             Output::Hearing(hearing) if hearing.is_proven => format!("proven {:?}", hearing.source),
             Output::Hearing(hearing) => format!("hearing by {:?}", hearing.source),
+            Output::Seen(sessions) => format!("seen {sessions}"),
             Output::Letters(false) => "no letters".into(),
             Output::DropLink(error) => format!("drop link {:?}", error.kind()),
             Output::Warn(_) => "warn".into(),
@@ -269,6 +287,14 @@ fn command_line(command: &Command) -> (String, String) {
         }
         Command::PlantCanary => "plant".into(),
         Command::TouchCanary => "peck".into(),
+        Command::AskToProbe { .. } => "ask".into(),
+        Command::Probe { sessions } => {
+            format!("probe {}", sessions.iter().map(SessionId::as_str).collect::<Vec<_>>().join(" "))
+        }
+        Command::Shorten { sessions } => {
+            let gone = sessions.iter().map(|(session, left)| format!("{session}:{}", left.as_millis()));
+            format!("shorten {}", gone.collect::<Vec<_>>().join(" "))
+        }
         Command::Listen { source } => format!("listen {source:?}"),
     };
     (line.split(' ').next().unwrap_or_default().to_owned(), line)
@@ -303,6 +329,12 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             Reply::Catalog { due: None, known: (number(count), number(highest)), after, entries }
         }
         ("open", _) => Reply::Opened,
+        ("ask", ["no", leases]) => Reply::NotProbing { leases: number(leases) },
+        ("ask", sessions) => {
+            Reply::Probing { sessions: sessions.iter().map(|session| SessionId::new(*session)).collect() }
+        }
+        ("probe", present) => Reply::Present(present.iter().map(|present| *present == "yes").collect()),
+        ("shorten", [ms]) => Reply::Shortened { due: Some(Duration::from_millis(number(ms))) },
         ("listen", letters) => Reply::Listening { letters: *letters != ["deaf"] },
         ("extend", [cursor, held @ ..]) => {
             Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| grip(held)).collect() }
@@ -350,7 +382,10 @@ fn finding(word: &str) -> Finding {
 
 /// Plays the lines that begin with `>`, and compares what comes out with the lines between them.
 fn check_with(on_lost: OnLost, transcript: &str) {
-    let mut script = Script::new(on_lost);
+    check_in(Script::new(on_lost), transcript);
+}
+
+fn check_in(mut script: Script, transcript: &str) {
     let mut said: Vec<String> = Vec::new();
     let mut played = String::new();
     for line in transcript.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -387,6 +422,7 @@ fn live(members: &str, rest: &str) -> String {
 
 mod hearing;
 mod locks;
+mod presence;
 mod reading;
 mod requests;
 mod watch;

@@ -1,0 +1,169 @@
+//! Who is not present any more: a process that ends takes its connections with it, long before its lease runs out.
+//!
+//! A few connectors look, at short intervals, whether each session still has its subscription. It is an edge that
+//! counts: only who was seen present by this connector, over this link, and is not any more, is given less time.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::Moment;
+use super::io::{Command, Output, Reply, Settings, Tag};
+use super::outbox::Outbox;
+use crate::error::Error;
+use crate::member::SessionId;
+
+/// How long a prober's place is held without being asked for again.
+pub(crate) const PLACE: Duration = Duration::from_secs(1);
+
+/// The pause between two looks, for so few sessions that a look costs next to nothing.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What each session adds to it, so that a server's work for it stays the same.
+const PAUSE_EACH: Duration = Duration::from_micros(200);
+/// What each lease adds to the pause of those who have no place.
+const WAIT_EACH: Duration = Duration::from_millis(20);
+
+/// The least that is left to a session.
+const LEAST: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+enum Flight {
+    Ask,
+    Look { sessions: Vec<SessionId>, sent: Moment },
+    Shorten,
+}
+
+#[derive(Debug)]
+pub(crate) struct Presence {
+    settings: Settings,
+    /// Whom to look for.
+    sessions: Vec<SessionId>,
+    /// When each was last seen, over this link.
+    seen: HashMap<SessionId, Moment>,
+    ask_at: Option<Moment>,
+    look_at: Option<Moment>,
+    /// How many were seen when it was last told.
+    told: usize,
+    flying: Vec<(Tag, Flight)>,
+}
+
+/// What came of a reply.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// The time to the earliest deadline, where it was answered.
+    pub(crate) due: Option<Duration>,
+    pub(crate) broken: Option<Error>,
+}
+
+impl Presence {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            sessions: Vec::new(),
+            seen: HashMap::new(),
+            ask_at: None,
+            look_at: None,
+            told: 0,
+            flying: Vec::new(),
+        }
+    }
+
+    pub(crate) fn link_up(&mut self, now: Moment) {
+        self.ask_at = self.settings.grace.map(|_| now);
+    }
+
+    pub(crate) fn link_down(&mut self) {
+        *self = Self { told: self.told, ..Self::new(self.settings.clone()) };
+    }
+
+    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
+        let tag = out.command(command);
+        self.flying.push((tag, flight));
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Moment> {
+        self.ask_at.into_iter().chain(self.look_at).min()
+    }
+
+    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
+        if self.ask_at.take_if(|at| *at <= now).is_some() {
+            self.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
+        }
+        if self.look_at.take_if(|at| *at <= now).is_some() {
+            let sessions = self.sessions.clone();
+            self.send(Command::Probe { sessions: sessions.clone() }, Flight::Look { sessions, sent: now }, out);
+        }
+    }
+
+    /// Takes the reply to a command of ours; hands back any other tag. `own` is the session of this connector.
+    pub(crate) fn reply(
+        &mut self,
+        now: Moment,
+        tag: Tag,
+        reply: &Result<Reply, Error>,
+        own: Option<&SessionId>,
+        out: &mut Outbox,
+    ) -> Option<Looked> {
+        let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
+        let (_, flight) = self.flying.swap_remove(index);
+        let mut looked = Looked::default();
+        match (flight, reply) {
+            (_, Err(error)) if error.is_of_the_link() => looked.broken = Some(error.clone()),
+            (Flight::Shorten, Err(error)) => {
+                out.push(Output::Warn(format!(
+                    "a process that has ended is seen only when its lease runs out: {error}"
+                )));
+            }
+            (_, Err(error)) => {
+                self.link_down();
+                out.push(Output::Warn(format!("processes that end are seen only when their leases run out: {error}")));
+            }
+            (Flight::Ask, Ok(Reply::Probing { sessions })) => {
+                self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
+                self.seen.retain(|session, _| sessions.contains(session));
+                self.ask_at = Some(now + PLACE / 2);
+                if !self.sessions.is_empty() && self.look_at.is_none() && !self.is_looking() {
+                    self.look_at = Some(now);
+                }
+            }
+            (Flight::Ask, Ok(Reply::NotProbing { leases })) => {
+                self.sessions.clear();
+                self.seen.clear();
+                self.look_at = None;
+                let leases = u32::try_from(*leases).unwrap_or(u32::MAX);
+                let wait = PLACE / 2 + WAIT_EACH.saturating_mul(leases);
+                self.ask_at = Some(now + wait.mul_f64(1.0 + self.settings.jitter));
+            }
+            (Flight::Look { sessions, sent }, Ok(Reply::Present(present))) => {
+                self.looked(sent, &sessions, present, out);
+                let pause = PAUSE.max(PAUSE_EACH * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
+                self.look_at = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
+            }
+            (Flight::Shorten, Ok(Reply::Shortened { due })) => looked.due = *due,
+            (_, Ok(_)) => {}
+        }
+        if std::mem::replace(&mut self.told, self.seen.len()) != self.seen.len() {
+            out.push(Output::Seen(self.seen.len()));
+        }
+        Some(looked)
+    }
+
+    fn is_looking(&self) -> bool {
+        self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look { .. }))
+    }
+
+    fn looked(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
+        let Some(grace) = self.settings.grace else { return };
+        let mut gone = Vec::new();
+        for (session, is_present) in sessions.iter().zip(present) {
+            if *is_present {
+                self.seen.insert(session.clone(), sent);
+            } else if let Some(last) = self.seen.remove(session) {
+                // It may have gone right after it was last seen.
+                gone.push((session.clone(), grace.saturating_sub(sent.since(last)).max(LEAST)));
+            }
+        }
+        if !gone.is_empty() {
+            self.send(Command::Shorten { sessions: gone }, Flight::Shorten, out);
+        }
+    }
+}

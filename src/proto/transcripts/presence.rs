@@ -1,0 +1,124 @@
+//! Presence: who looks, whom it gives less time, and what that means for oneself.
+
+use super::*;
+
+fn probing(rest: &str) -> String {
+    format!(
+        "> up
+         sweep
+         plant
+         ask
+         list all
+         > answer list 9
+         snapshot []
+         state connected
+         > answer sweep
+         > answer ask s t
+         probe s t
+         > answer probe yes no
+         seen 1
+         {rest}"
+    )
+}
+
+fn check_presence(transcript: &str) {
+    check_in(
+        Script::with(Settings { grace: Some(Duration::from_millis(250)), ..settings(OnLost::Rejoin) }),
+        transcript,
+    );
+}
+
+#[test]
+fn only_who_was_seen_before_is_given_less_time_and_once() {
+    check_presence(&probing(
+        "> wait 20
+         probe s t
+         > wait 5
+         > answer probe no no
+         shorten s:230
+         seen 0
+         > answer shorten 225
+         > wait 20
+         probe s t
+         > answer probe no no
+         > wait 20
+         probe s t
+         > answer probe yes no
+         seen 1
+         > wait 20
+         probe s t
+         > answer probe no yes
+         shorten s:230
+         > wait 20
+         probe s t
+         > wait 150
+         sweep",
+    ));
+}
+
+#[test]
+fn what_was_seen_over_another_link_does_not_count() {
+    check_presence(&probing(
+        "> down
+         state suspended
+         > up
+         sweep
+         plant
+         ask
+         list all
+         > answer ask s
+         seen 0
+         probe s
+         > answer probe no
+         > wait 20
+         probe s",
+    ));
+}
+
+#[test]
+fn who_gets_no_place_asks_again_later_and_who_may_not_look_does_not() {
+    check_presence(&probing(
+        "> wait 500
+         ask
+         probe s t
+         > answer probe yes yes
+         seen 2
+         > answer ask no 10
+         seen 0
+         > wait 200
+         > wait 150
+         sweep
+         list since 9 0
+         > wait 350
+         ask
+         > answer ask refused
+         warn",
+    ));
+}
+
+#[test]
+fn a_lease_whose_connection_was_closed_is_doubted_soon_and_trusted_again_with_the_next_heartbeat() {
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10
+         > wait 3
+         peck
+         > beat c-1 cut
+         state suspended
+         > wait 99
+         > wait 1
+         doubt
+         a lost expired
+         state lost
+         > beat c-1 alive
+         trust
+         a holds 10
+         state connected",
+    ));
+}

@@ -1,0 +1,40 @@
+//! What an operator wants to know of a connector.
+
+use std::time::{Duration, Instant};
+
+use crate::config::EventSource;
+use crate::error::Error;
+use crate::state::State;
+
+/// How a connector stands, for operators.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The link state.
+    pub state: State,
+    /// Where hints come from now: the source that is wanted, or what had to take its place.
+    pub source: EventSource,
+    /// Since when; `None` before the first source has proven itself.
+    pub source_since: Option<Instant>,
+    /// Why it is not the one that is wanted; `None` where it is.
+    pub source_reason: Option<String>,
+    /// Whether changes are told by messages. If not, they are seen at the next poll interval.
+    pub notifications_arrive: bool,
+    /// Whether grants of locks come by messages. If not, who waits for a lock asks at each poll interval.
+    pub grants_arrive: bool,
+    /// When a canary last came home: a key of the connector's own, written to prove that its events arrive.
+    pub last_canary: Option<Instant>,
+    /// How long the server took to answer that write.
+    pub round_trip: Option<Duration>,
+    /// How long after the sending of that write its first event came. About a round trip where all is well.
+    pub event_lag: Option<Duration>,
+    /// How late after an owner's deadline the last sweep was sent.
+    pub sweep_lag: Option<Duration>,
+    /// How many other sessions this connector sees to be present, if it is one of the few that look: a process of which
+    /// this is true is seen to end within the grace.
+    pub sessions_seen: usize,
+    /// How many links have broken and been made anew.
+    pub reconnects: u64,
+    /// Why there is no link, while there is none.
+    pub error: Option<Error>,
+}

@@ -1,0 +1,125 @@
+//! Two speeds of death: a process that ends is seen by its connections, one that is frozen by its lease.
+
+use std::time::{Duration, Instant};
+
+use group_redis::testing::{FaultProxy, Line};
+use group_redis::{GroupConnector, LeaveCause, State};
+
+use super::support::{Fixture, PATIENCE, Recorder, eventually};
+use super::worker::Worker;
+
+const LONG: Duration = Duration::from_secs(10);
+
+async fn watcher(fixture: &Fixture) -> GroupConnector {
+    fixture.builder().ttl(LONG).connect().await.unwrap()
+}
+
+/// A connector whose connections can be broken.
+async fn through(fixture: &Fixture, proxy: &FaultProxy) -> GroupConnector {
+    GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(LONG).connect().await.unwrap()
+}
+
+/// Waits until the watcher has seen that somebody else is there.
+async fn are_seen(watcher: &GroupConnector) {
+    eventually("somebody is seen", async || watcher.status().sessions_seen == 1).await;
+}
+
+#[tokio::test]
+async fn who_is_cut_off_for_good_leaves_after_the_grace_and_knows_it_before() {
+    let fixture = Fixture::new().await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let (watcher, group) = (watcher(&fixture).await, through(&fixture, &proxy).await);
+    let seen = Recorder::new(&watcher);
+    group.join("a").await.unwrap();
+    let guard = group.lock("l").acquire().await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    are_seen(&watcher).await;
+
+    let begun = Instant::now();
+    proxy.refuse();
+    proxy.reset(Line::Any);
+    guard.lost().await;
+    let lost = begun.elapsed();
+    let second = watcher.lock("l").acquire().await.unwrap();
+    let taken = begun.elapsed();
+    seen.wait_for_names(&[]).await;
+    assert_eq!(seen.read(|record| record.left("a")), Some(LeaveCause::Expired));
+    assert!(lost < taken && taken < LONG / 2, "lost after {lost:?}, taken over after {taken:?}");
+    assert!(second.token() > guard.token());
+    assert!(!guard.is_held());
+
+    // Let in again, it joins again.
+    proxy.heal();
+    seen.wait_for_names(&["a"]).await;
+    watcher.close().await.unwrap();
+    group.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_only_reconnects_keeps_everything() {
+    let fixture = Fixture::new().await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let (watcher, group) = (watcher(&fixture).await, through(&fixture, &proxy).await);
+    let seen = Recorder::new(&watcher);
+    group.join("a").await.unwrap();
+    let guard = group.lock("l").acquire().await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    are_seen(&watcher).await;
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        proxy.reset(Line::Any);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let mut state = group.state();
+    tokio::time::timeout(PATIENCE, state.wait_for(|state| state == State::Connected)).await.unwrap();
+    assert!(guard.is_held(), "{}", seen.history());
+    assert_eq!(seen.read(|record| (record.joins, record.leaves)), (1, 0), "{}", seen.history());
+    watcher.close().await.unwrap();
+    group.close().await.unwrap();
+}
+
+/// The watcher would see it, but there is nothing to see.
+#[tokio::test]
+async fn without_presence_only_the_lease_counts() {
+    let fixture = Fixture::new().await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let ttl = Duration::from_secs(3);
+    let watcher = fixture.builder().ttl(ttl).connect().await.unwrap();
+    let builder = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(ttl).without_presence();
+    let group = builder.connect().await.unwrap();
+    let seen = Recorder::new(&watcher);
+    group.join("a").await.unwrap();
+    let guard = group.lock("l").acquire().await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    proxy.refuse();
+    proxy.reset(Line::Any);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(guard.is_held());
+    assert_eq!(seen.read(|record| record.leaves), 0);
+    proxy.heal();
+    let mut state = group.state();
+    tokio::time::timeout(PATIENCE, state.wait_for(|state| state == State::Connected)).await.unwrap();
+    assert!(guard.is_held());
+    assert_eq!(seen.read(|record| record.leaves), 0, "{}", seen.history());
+    watcher.close().await.unwrap();
+    group.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_process_is_seen_long_before_its_ttl_and_a_frozen_one_is_left_alone() {
+    let fixture = Fixture::new().await;
+    let watcher = watcher(&fixture).await;
+    let seen = Recorder::new(&watcher);
+    let worker = Worker::start(&fixture, "w", LONG, 1, 1).await;
+    seen.wait_until("the worker", |record| record.members.len() == 1).await;
+    are_seen(&watcher).await;
+    worker.signal("-STOP");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    worker.signal("-CONT");
+    assert_eq!(seen.read(|record| record.leaves), 0, "{}", seen.history());
+    let begun = Instant::now();
+    worker.signal("-KILL");
+    seen.wait_for_names(&[]).await;
+    assert!(begun.elapsed() < LONG / 2, "{:?}: {}", begun.elapsed(), seen.history());
+    watcher.close().await.unwrap();
+}

@@ -1,0 +1,51 @@
+//! The scripts of presence, each by itself.
+
+use crate::scripts::Caller;
+use crate::support::{Fixture, eventually};
+
+fn words(value: redis::Value) -> Vec<String> {
+    redis::from_redis_value(value).unwrap()
+}
+
+#[tokio::test]
+async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let ask = async |caller: &mut Caller, connector: &str, ms: &str| {
+        words(caller.run("probers", &["leases", "probers"], &[connector, ms, "2", "3"]).await)
+    };
+    assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "0"]);
+    assert!(!caller.ask::<bool>("EXISTS", "probers", &[]).await, "nothing is written where there is nobody");
+
+    caller.ask::<()>("ZADD", "leases", &["5", "s-1", "6", "~foreign", "7", "s-2", "8", "s-3"]).await;
+    assert_eq!(ask(&mut caller, "a", "50").await, ["1", "s-1", "s-2"], "the first three of the index");
+    assert_eq!(ask(&mut caller, "b", "60000").await[0], "1");
+    assert_eq!(ask(&mut caller, "b", "60000").await[0], "1", "it is held already");
+    eventually("the place of a is free", async || ask(&mut caller, "c", "60000").await[0] == "1").await;
+    assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "4"]);
+    assert!(caller.ask::<i64>("PTTL", "probers", &[]).await > 0);
+}
+
+#[tokio::test]
+async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let mut listening = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();
+    listening.subscribe(fixture.key("presence/there")).await.unwrap();
+    for (session, value, ms) in
+        [("there", "{}", "60000"), ("gone", "{}", "60000"), ("short", "{}", "100"), ("over", "closed", "5000")]
+    {
+        caller.ask::<()>("SET", &format!("leases/{session}"), &[value, "PX", ms]).await;
+    }
+    caller.ask::<()>("ZADD", "leases", &["99999999999999", "there", "99999999999999", "gone"]).await;
+    let prefix = caller.prefix.clone();
+    let pairs = ["there", "250", "gone", "250", "short", "250", "over", "250", "never", "250"];
+    let answer = words(caller.run("shorten", &["leases"], &[&[prefix.as_str()], &pairs[..]].concat()).await);
+    assert_eq!(answer[1], "1");
+    let due: i64 = answer[0].parse().unwrap();
+    assert!((0..=250).contains(&due), "{due}");
+    assert!(caller.ask::<i64>("PTTL", "leases/there", &[]).await > 50_000);
+    assert!(caller.ask::<i64>("PTTL", "leases/gone", &[]).await <= 250);
+    assert!(caller.ask::<i64>("PTTL", "leases/over", &[]).await > 1000);
+    assert_eq!(caller.ask::<Option<u64>>("ZSCORE", "leases", &["over"]).await, None, "who has left stays out");
+}
