@@ -1,0 +1,180 @@
+//! What happened in a run: one line for each operation, event and fault, with the time of a clock that all processes
+//! share. A run is judged from this alone, so it can be judged again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds of a clock that is the same in every process of this machine and goes on while one is frozen.
+pub(crate) fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default() / 1000
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) at: u64,
+    pub(crate) who: String,
+    #[serde(flatten)]
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub(crate) enum What {
+    /// A worker's process runs, or is no more.
+    Started,
+    Killed,
+    /// What a watcher was told.
+    Snapshot {
+        members: BTreeMap<String, u64>,
+    },
+    Joined {
+        id: String,
+        incarnation: u64,
+    },
+    Updated {
+        id: String,
+        incarnation: u64,
+    },
+    Left {
+        id: String,
+        incarnation: u64,
+        cause: String,
+    },
+    State {
+        state: String,
+    },
+    /// A lock was asked for under a name that is used once.
+    Asked {
+        lock: String,
+        attempt: String,
+    },
+    Granted {
+        lock: String,
+        attempt: String,
+        token: u64,
+    },
+    GaveUp {
+        lock: String,
+        attempt: String,
+    },
+    /// What a guard said; `before` is from before it was asked.
+    Said {
+        lock: String,
+        token: u64,
+        before: u64,
+        held: bool,
+    },
+    Released {
+        lock: String,
+        token: u64,
+    },
+    /// What a worker asks of the resource.
+    Look {
+        request: u64,
+        lock: String,
+        token: u64,
+    },
+    Store {
+        request: u64,
+        lock: String,
+        token: u64,
+        fenced: u64,
+        plain: u64,
+    },
+    /// What came of it.
+    Judged {
+        lock: String,
+        token: u64,
+        stored: bool,
+        accepted: bool,
+    },
+    /// What a worker knows when it is asked.
+    View {
+        request: u64,
+        members: BTreeMap<String, u64>,
+        state: String,
+        memory_kb: u64,
+    },
+    /// A fault is about to begin, or over.
+    Fault {
+        fault: String,
+        on: Vec<String>,
+    },
+    Healed {
+        fault: String,
+        on: Vec<String>,
+        effective: bool,
+    },
+    /// No fault is active, and none begins until the next line of this kind.
+    Quiet {
+        begins: bool,
+    },
+    /// How long after the beginning of a quiet window all views were what the server had.
+    Converged {
+        after_ms: u64,
+    },
+    NotConverged {
+        truth: BTreeMap<String, u64>,
+        views: BTreeMap<String, BTreeMap<String, u64>>,
+    },
+    /// What stands in a queue, in order: session and attempt.
+    Queue {
+        lock: String,
+        waiters: Vec<(String, String)>,
+    },
+    /// Keys that belong to nobody, in a quiet window.
+    Orphans {
+        keys: Vec<String>,
+    },
+    /// Connections of clients to the server, and how many there should be at the most.
+    Connections {
+        open: u64,
+        most: u64,
+    },
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct History(Arc<Mutex<Vec<Line>>>);
+
+impl History {
+    pub(crate) fn add(&self, line: Line) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    pub(crate) fn note(&self, what: What) {
+        self.add(Line { at: now(), who: "nemesis".into(), what });
+    }
+
+    /// The last so many.
+    pub(crate) fn last(&self, count: usize) -> Vec<Line> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+
+    /// In the order of time.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        lines.sort_by_key(|line| line.at);
+        lines
+    }
+}
+
+pub(crate) fn save(lines: &[Line], path: &Path) -> std::io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for line in lines {
+        serde_json::to_writer(&mut file, line)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
+}
+
+pub(crate) fn load(path: &Path) -> std::io::Result<Vec<Line>> {
+    let lines = BufReader::new(File::open(path)?).lines();
+    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
+}

@@ -1,0 +1,130 @@
+//! Breaks the library on purpose, in every way a single server and its clients can break, and looks whether what it
+//! promises stays true.
+//!
+//! `nemesis --minutes N [--seed S] [--json]` runs; `nemesis --check FILE` judges a history again. The same program is
+//! its own worker.
+
+mod chance;
+mod checkers;
+mod history;
+mod inject;
+mod plan;
+mod stage;
+mod summary;
+mod truth;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use chance::Chance;
+use history::What;
+use plan::{FAULTS, Fault};
+use stage::{Stage, Worker};
+use tokio::time::sleep;
+
+const WORKERS: usize = 8;
+/// After so many rounds of faults a quiet window comes.
+const ROUNDS: usize = 2;
+
+struct Settings {
+    time: Duration,
+    seed: u64,
+    json: bool,
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|first| first == "worker") {
+        worker::run(&args[1..]);
+        return ExitCode::SUCCESS;
+    }
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+    if let Some(file) = value("--check") {
+        let lines = history::load(&PathBuf::from(file)).expect("a history");
+        return summary::judge(&lines, 0, Duration::ZERO, true);
+    }
+    let Some(minutes) = value("--minutes").and_then(|minutes| minutes.parse::<f64>().ok()) else {
+        eprintln!("nemesis --minutes N [--seed S] [--only FAULT] [--json] | nemesis --check FILE");
+        return ExitCode::from(2);
+    };
+    let settings = Settings {
+        time: Duration::from_secs_f64(minutes * 60.0),
+        seed: value("--seed").and_then(|seed| seed.parse().ok()).unwrap_or(1),
+        json: args.iter().any(|arg| arg == "--json"),
+        only: value("--only").cloned(),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(run(&settings))
+}
+
+async fn run(settings: &Settings) -> ExitCode {
+    let clock = std::env::var_os("NEMESIS_CLOCK").map(PathBuf::from).unwrap_or_default();
+    let stage = Stage::new(WORKERS, clock).await;
+    let watching = truth::watch_queues(&stage);
+    let playing = play(&stage, settings);
+    tokio::select! {
+        () = watching => {}
+        () = playing => {}
+    }
+    for worker in &stage.workers {
+        stage.kill(worker).await;
+    }
+    summary::judge(&stage.history.lines(), settings.seed, settings.time, settings.json)
+}
+
+async fn play(stage: &Stage, settings: &Settings) {
+    let mut chance = Chance::new(settings.seed);
+    let end = Instant::now() + settings.time;
+    let named =
+        |fault: &&Fault| settings.only.as_ref().is_none_or(|only| only.split(',').any(|name| name == fault.name));
+    let all: Vec<&Fault> = FAULTS.iter().filter(named).collect();
+    let mut deck: Vec<&Fault> = Vec::new();
+    quiet(stage).await;
+    while Instant::now() < end {
+        for _ in 0..ROUNDS {
+            let mut draw = |chance: &mut Chance| {
+                if deck.is_empty() {
+                    deck = all.clone();
+                }
+                deck.swap_remove(usize::try_from(chance.from(0, deck.len() as u64)).unwrap_or_default())
+            };
+            let first = draw(&mut chance);
+            // A clock that is set back while data are lost is more than can be promised.
+            let second = (chance.from(0, 3) == 0).then(|| draw(&mut chance)).filter(|second| {
+                let both = [first, *second];
+                !both.iter().any(|fault| fault.clock) && (first.single || second.single)
+            });
+            let (mut one, mut two) = (Chance::new(chance.from(0, u64::MAX)), Chance::new(chance.from(0, u64::MAX)));
+            let pick = |chance: &mut Chance| {
+                &stage.workers[usize::try_from(chance.from(0, WORKERS as u64)).unwrap_or_default()]
+            };
+            let (on, other) = (pick(&mut one), pick(&mut two));
+            match second {
+                Some(second) if !std::ptr::eq(on, other) => {
+                    tokio::join!(fire(stage, first, on, one), fire(stage, second, other, two));
+                }
+                _ => fire(stage, first, on, one).await,
+            }
+            stage.workers.iter().for_each(|worker| stage.start(worker));
+            sleep(Duration::from_millis(chance.from(100, 1000))).await;
+        }
+        quiet(stage).await;
+    }
+}
+
+async fn fire(stage: &Stage, fault: &Fault, on: &Worker, mut chance: Chance) {
+    let names = if fault.single { vec![on.name.clone()] } else { Vec::new() };
+    stage.history.note(What::Fault { fault: fault.name.into(), on: names.clone() });
+    let effective = inject::inject(stage, fault.name, on, &mut chance).await;
+    stage.history.note(What::Healed { fault: fault.name.into(), on: names, effective });
+}
+
+async fn quiet(stage: &Stage) {
+    stage.history.note(What::Quiet { begins: true });
+    truth::compare(stage).await;
+    stage.history.note(What::Quiet { begins: false });
+}

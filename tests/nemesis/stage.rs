@@ -1,0 +1,214 @@
+//! The server, the workers before it, each with a proxy of its own, and the resource that they write to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use group_redis::testing::{Backend, FaultProxy, TestRedis};
+use redis::aio::MultiplexedConnection;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::history::{History, Line, What};
+
+/// Where hints come from, worker by worker.
+const SOURCES: [&str; 8] = ["keyspace", "keyspace", "tracking", "keyspace", "poll", "keyspace", "keyevent", "keyspace"];
+
+pub(crate) const GROUP: &str = "nemesis";
+pub(crate) const PREFIX: &str = "{nemesis}/";
+
+pub(crate) type Answer<T> = Result<T, redis::RedisError>;
+
+#[derive(Default)]
+struct Register {
+    highest: u64,
+    fenced: u64,
+    plain: u64,
+}
+
+pub(crate) struct Worker {
+    pub(crate) name: String,
+    pub(crate) proxy: FaultProxy,
+    source: &'static str,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    child: Child,
+    words: mpsc::UnboundedSender<String>,
+}
+
+pub(crate) struct Stage {
+    pub(crate) redis: TestRedis,
+    pub(crate) history: History,
+    pub(crate) workers: Vec<Worker>,
+    registers: Arc<Mutex<HashMap<String, Register>>>,
+    admin: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    views: AtomicU64,
+    pub(crate) clock: PathBuf,
+}
+
+impl Stage {
+    pub(crate) async fn new(count: usize, clock: PathBuf) -> Self {
+        let builder = TestRedis::builder().backend(Backend::Process).args(["--enable-debug-command", "yes"]);
+        let redis = builder.start().await.expect("a server");
+        let mut workers = Vec::new();
+        for index in 0..count {
+            let proxy = FaultProxy::start(redis.url()).await.expect("a proxy");
+            let source = SOURCES[index % SOURCES.len()];
+            workers.push(Worker { name: format!("w{index}"), proxy, source, running: Mutex::new(None) });
+        }
+        let stage = Self {
+            redis,
+            history: History::default(),
+            workers,
+            registers: Arc::default(),
+            admin: tokio::sync::Mutex::new(None),
+            views: AtomicU64::new(0),
+            clock,
+        };
+        for worker in &stage.workers {
+            stage.start(worker);
+        }
+        stage
+    }
+
+    /// Starts a worker that is not running.
+    pub(crate) fn start(&self, worker: &Worker) {
+        let mut running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.is_some() {
+            return;
+        }
+        let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
+            .args(["worker", worker.proxy.url(), GROUP, &worker.name, worker.source])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("a worker");
+        let (stdin, stdout) = (child.stdin.take().expect("its input"), child.stdout.take().expect("its output"));
+        let (words, mut said) = mpsc::unbounded_channel::<String>();
+        tokio::spawn(async move {
+            let mut stdin = stdin;
+            while let Some(line) = said.recv().await {
+                if stdin.write_all(line.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (history, registers, answers) = (self.history.clone(), self.registers.clone(), words.clone());
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(text)) = lines.next_line().await {
+                // The last line of one that is killed may be half a line.
+                let Ok(line) = serde_json::from_str::<Line>(&text) else { continue };
+                let verdict = judge(&registers, &history, &line.what);
+                history.add(line);
+                if let Some(verdict) = verdict {
+                    let _ = answers.send(verdict);
+                }
+            }
+        });
+        *running = Some(Running { child, words });
+    }
+
+    /// Ends a worker by SIGKILL, and waits until it is gone.
+    pub(crate) async fn kill(&self, worker: &Worker) {
+        let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut running) = running {
+            let line = Line { at: crate::history::now(), who: worker.name.clone(), what: What::Killed };
+            self.history.add(line);
+            let _ = running.child.kill().await;
+        }
+    }
+
+    pub(crate) fn signal(&self, worker: &Worker, signal: Signal) -> bool {
+        let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = running.as_ref().and_then(|running| running.child.id()).and_then(|pid| i32::try_from(pid).ok());
+        pid.and_then(Pid::from_raw).is_some_and(|pid| kill_process(pid, signal).is_ok())
+    }
+
+    pub(crate) fn tell(&self, worker: &Worker, words: &str) {
+        let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running.as_ref() {
+            let _ = running.words.send(format!("{words}\n"));
+        }
+    }
+
+    pub(crate) fn is_running(&self, worker: &Worker) -> bool {
+        worker.running.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// A command of the nemesis's own, past all proxies.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Answer<T> {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        self.query(&command).await
+    }
+
+    pub(crate) async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Answer<T> {
+        let mut admin = self.admin.lock().await;
+        if let Some(connection) = admin.as_mut() {
+            match timeout(Duration::from_secs(10), command.query_async(connection)).await {
+                Ok(Err(error)) if error.is_connection_dropped() || error.is_io_error() => {}
+                Ok(answer) => return answer,
+                Err(_) => {}
+            }
+        }
+        let mut connection = self.redis.connection().await?;
+        let answer = command.query_async(&mut connection).await;
+        *admin = Some(connection);
+        answer
+    }
+
+    /// What each worker that runs knows now; who does not answer is missing.
+    pub(crate) async fn views(&self) -> BTreeMap<String, (BTreeMap<String, u64>, String)> {
+        let request = self.views.fetch_add(1, Ordering::Relaxed);
+        for worker in &self.workers {
+            self.tell(worker, &format!("view {request}"));
+        }
+        let mut views = BTreeMap::new();
+        for _ in 0..100 {
+            sleep(Duration::from_millis(5)).await;
+            for line in self.history.last(4000) {
+                if let What::View { request: of, members, state, .. } = line.what
+                    && of == request
+                {
+                    views.insert(line.who, (members, state));
+                }
+            }
+            if views.len() == self.workers.iter().filter(|worker| self.is_running(worker)).count() {
+                break;
+            }
+        }
+        views
+    }
+}
+
+/// What the resource says to a request: two registers a lock, one of which looks at the token.
+fn judge(registers: &Mutex<HashMap<String, Register>>, history: &History, what: &What) -> Option<String> {
+    let mut registers = registers.lock().unwrap_or_else(PoisonError::into_inner);
+    let (request, lock, token) = match what {
+        What::Look { request, lock, token } | What::Store { request, lock, token, .. } => (request, lock, *token),
+        _ => return None,
+    };
+    let register = registers.entry(lock.clone()).or_default();
+    let accepted = token >= register.highest;
+    register.highest = register.highest.max(token);
+    let mut stored = false;
+    if let What::Store { fenced, plain, .. } = what {
+        stored = true;
+        register.plain = plain + 1;
+        if accepted {
+            register.fenced = fenced + 1;
+        }
+    }
+    history.note(What::Judged { lock: lock.clone(), token, stored, accepted });
+    Some(format!("verdict {request} {} {} {}\n", u8::from(accepted), register.fenced, register.plain))
+}

@@ -1,0 +1,144 @@
+//! What the server has, and whether everybody knows it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::history::What;
+use crate::stage::{Answer, PREFIX, Stage};
+use crate::worker::LOCKS;
+
+/// How long a group may take to come to rest. It is promised in less; the machine may be busy, and after a server has
+/// been frozen a client may be in the middle of a long pause.
+const REST: Duration = Duration::from_secs(8);
+
+/// The members whose sessions live, with their incarnations.
+const LIVE: &str = "local live = {}
+    local found = redis.call('ZRANGE', KEYS[1] .. 'members', 0, -1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      local record = redis.call('GET', KEYS[1] .. 'members/' .. found[i])
+      local session = record and string.match(record, '\"session\":\"([^\"]*)\"')
+      local lease = session and redis.call('GET', KEYS[1] .. 'leases/' .. session)
+      if lease and lease ~= 'closed' then
+        live[#live + 1] = found[i]
+        live[#live + 1] = string.format('%.0f', tonumber(found[i + 1]))
+      end
+    end
+    return live";
+
+/// Keys of sessions that are no more.
+const ORPHANS: &str = "local orphans = {}
+    local function lives(session)
+      local lease = session and redis.call('GET', ARGV[1] .. 'leases/' .. session)
+      return lease and lease ~= 'closed'
+    end
+    for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
+      local path = string.sub(key, #ARGV[1] + 1)
+      local kind, rest = string.match(path, '^(%l+)/(.*)$')
+      local ok = true
+      if kind == 'members' or kind == 'locks' or kind == 'ephemerals' then
+        local value = redis.pcall('GET', key)
+        ok = type(value) == 'table' or not value or lives(string.match(value, '\"session\":\"([^\"]*)\"'))
+      elseif kind == 'owned' then
+        ok = lives(rest)
+      elseif kind == 'queues' and redis.call('TYPE', key).ok == 'zset' then
+        for _, entry in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+          ok = ok and lives(string.match(entry, '^(%S+)'))
+        end
+      end
+      if not ok then
+        orphans[#orphans + 1] = path
+      end
+    end
+    return orphans";
+
+async fn live(stage: &Stage) -> Answer<BTreeMap<String, u64>> {
+    let pairs: Vec<(String, u64)> = stage.ask(&["EVAL", LIVE, "1", PREFIX]).await?;
+    Ok(pairs.into_iter().collect())
+}
+
+/// Waits until every worker knows what the server has, and notes how long that took, or that it did not come to be.
+pub(crate) async fn compare(stage: &Stage) {
+    let begun = Instant::now();
+    let mut last = (BTreeMap::new(), BTreeMap::new());
+    let mut good = 0;
+    while begun.elapsed() < REST {
+        // Guests come and go all the time: what is the same before and after the views is the truth of that time.
+        let (before, views, after) = (live(stage).await, stage.views().await, live(stage).await);
+        if let (Ok(before), Ok(after)) = (before, after) {
+            let steady = |all: &BTreeMap<String, u64>| -> BTreeMap<String, u64> {
+                all.iter()
+                    .filter(|(id, at)| !id.ends_with(".guest") && before.get(*id) == Some(at))
+                    .map(|(id, at)| (id.clone(), *at))
+                    .collect()
+            };
+            let truth = steady(&after);
+            let all: BTreeMap<String, BTreeMap<String, u64>> = views
+                .iter()
+                .map(|(who, (members, _))| {
+                    let own = members.iter().filter(|(id, _)| !id.ends_with(".guest"));
+                    (who.clone(), own.map(|(id, at)| (id.clone(), *at)).collect())
+                })
+                .collect();
+            let running = stage.workers.iter().filter(|worker| stage.is_running(worker)).count();
+            let everybody = views.len() == running && truth.len() == running && before.len() >= truth.len();
+            let connected = views.values().all(|(_, state)| state == "connected");
+            if everybody && connected && all.values().all(|view| *view == truth) {
+                good += 1;
+                if good == 3 {
+                    let after_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    stage.history.note(What::Converged { after_ms });
+                    return rest(stage).await;
+                }
+            } else {
+                good = 0;
+            }
+            last = (truth, all);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    stage.history.note(What::NotConverged { truth: last.0, views: last.1 });
+}
+
+/// What must be so in a group that has come to rest.
+async fn rest(stage: &Stage) {
+    let mut orphans: BTreeSet<String> = BTreeSet::new();
+    for look in 0..40 {
+        let found: Vec<String> = stage.ask(&["EVAL", ORPHANS, "0", PREFIX]).await.unwrap_or_default();
+        let found: BTreeSet<String> = found.into_iter().collect();
+        // What is being cleaned away may be seen once.
+        orphans = if look == 0 { found } else { orphans.intersection(&found).cloned().collect() };
+        if orphans.is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    stage.history.note(What::Orphans { keys: orphans.into_iter().collect() });
+    let list: String = stage.ask(&["CLIENT", "LIST"]).await.unwrap_or_default();
+    let open = list.lines().filter(|line| !line.is_empty()).count() as u64;
+    // Three a worker, one more while a heartbeat changes lines or a source is tried, and our own.
+    stage.history.note(What::Connections { open, most: stage.workers.len() as u64 * 5 + 4 });
+}
+
+/// Notes who waits for what, all the time.
+pub(crate) async fn watch_queues(stage: &Stage) {
+    loop {
+        sleep(Duration::from_millis(25)).await;
+        for lock in 0..LOCKS {
+            let lock = format!("lock-{lock}");
+            let queue = format!("{PREFIX}queues/{lock}");
+            let words = ["ZRANGE", &queue, "0", "-1"];
+            let asked = tokio::time::timeout(Duration::from_millis(500), stage.ask::<Vec<String>>(&words));
+            let Ok(Ok(entries)) = asked.await else { continue };
+            let waiter = |entry: &String| {
+                let mut words = entry.split(' ');
+                Some((words.next()?.to_owned(), words.next_back()?.to_owned()))
+            };
+            let waiters: Vec<_> = entries.iter().filter_map(waiter).collect();
+            if waiters.len() > 1 {
+                stage.history.note(What::Queue { lock, waiters });
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! A worker: a process with one connector that is a member, watches, takes locks and keeps values, and says on its
+//! standard output all that it does and is told.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use group_redis::{Event, EventSource, GroupConnector, LockGuard, Member, View};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::chance::Chance;
+use crate::history::{Line, What, now};
+
+pub(crate) const TTL: Duration = Duration::from_secs(2);
+pub(crate) const BACKOFF_CAP: Duration = Duration::from_millis(500);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
+pub(crate) const LOCKS: u64 = 3;
+
+/// What the resource answers: whether the token was good, and the two registers.
+type Verdict = (bool, u64, u64);
+
+#[derive(Clone)]
+struct Worker {
+    name: Arc<str>,
+    group: GroupConnector,
+    requests: Arc<AtomicU64>,
+    asked: Arc<Mutex<HashMap<u64, oneshot::Sender<Verdict>>>>,
+}
+
+fn say(who: &str, what: What) {
+    let line = Line { at: now(), who: who.to_owned(), what };
+    let mut text = serde_json::to_vec(&line).expect("a line is JSON");
+    text.push(b'\n');
+    // Who reads it is gone: so should we be.
+    if std::io::stdout().lock().write_all(&text).is_err() {
+        std::process::exit(0);
+    }
+}
+
+fn members(view: &View) -> BTreeMap<String, u64> {
+    view.iter().map(|member| (member.id().to_string(), member.incarnation().get())).collect()
+}
+
+fn source(name: &str) -> EventSource {
+    match name {
+        "tracking" => EventSource::Tracking,
+        "poll" => EventSource::Poll,
+        "keyevent" => EventSource::Keyevent,
+        _ => EventSource::Keyspace,
+    }
+}
+
+/// `worker URL GROUP NAME SOURCE`
+pub(crate) fn run(args: &[String]) {
+    let [url, group, name, events] = args else { panic!("worker URL GROUP NAME SOURCE") };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let builder = GroupConnector::builder(url).group(group).ttl(TTL).poll(POLL).backoff_cap(BACKOFF_CAP);
+        let group = builder.event_source(source(events)).connect_lazy().expect("settings that are valid");
+        let name: Arc<str> = name.as_str().into();
+        let worker = Worker { name, group, requests: Arc::default(), asked: Arc::default() };
+        say(&worker.name, What::Started);
+        tokio::spawn(worker.clone().watch());
+        tokio::spawn(worker.clone().follow());
+        tokio::spawn(worker.clone().be_a_member());
+        tokio::spawn(worker.clone().come_and_go());
+        tokio::spawn(worker.clone().keep_values());
+        for hand in ["a", "b"] {
+            tokio::spawn(worker.clone().take_locks(hand));
+        }
+        let listening = tokio::task::spawn_blocking(move || worker.listen());
+        listening.await.expect("it only reads");
+    });
+}
+
+impl Worker {
+    fn chance(&self, of: &str) -> Chance {
+        Chance::of(&format!("{}{of}{}", self.name, std::process::id()))
+    }
+
+    fn say(&self, what: What) {
+        say(&self.name, what);
+    }
+
+    /// Words of the nemesis, until it is gone.
+    fn listen(&self) {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+            match words[0] {
+                "verdict" => {
+                    let waiting = self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&number(1));
+                    if let Some(waiting) = waiting {
+                        let _ = waiting.send((number(2) == 1, number(3), number(4)));
+                    }
+                }
+                "view" => self.say(What::View {
+                    request: number(1),
+                    members: members(&self.group.members()),
+                    state: self.group.state().get().to_string(),
+                    memory_kb: memory_kb(),
+                }),
+                // As a program would that computes where it should not.
+                "block" => {
+                    let time = Duration::from_millis(number(1));
+                    for _ in 0..4 {
+                        tokio::runtime::Handle::current().spawn(async move { std::thread::sleep(time) });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn watch(self) {
+        let mut events = self.group.events();
+        let id = |member: &Arc<Member>| (member.id().to_string(), member.incarnation().get());
+        while let Some(event) = events.next().await {
+            self.say(match event {
+                Event::Snapshot(view) => What::Snapshot { members: members(&view) },
+                Event::Joined(member) => {
+                    let (id, incarnation) = id(&member);
+                    What::Joined { id, incarnation }
+                }
+                Event::Updated { new, .. } => {
+                    let (id, incarnation) = id(&new);
+                    What::Updated { id, incarnation }
+                }
+                Event::Left { member, cause } => {
+                    let (id, incarnation) = id(&member);
+                    What::Left { id, incarnation, cause: cause.to_string() }
+                }
+                _ => continue,
+            });
+        }
+    }
+
+    async fn follow(self) {
+        let mut state = self.group.state();
+        while let Some(state) = state.changed().await {
+            self.say(What::State { state: state.to_string() });
+        }
+    }
+
+    async fn be_a_member(self) {
+        loop {
+            if let Ok(me) = self.group.join(&*self.name).await {
+                let mut chance = self.chance("me");
+                loop {
+                    sleep(Duration::from_millis(chance.from(200, 1500))).await;
+                    let _ = me.update_text(chance.from(0, 1000).to_string()).await;
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn come_and_go(self) {
+        let mut chance = self.chance("guest");
+        loop {
+            if let Ok(guest) = self.group.join(format!("{}.guest", self.name)).await {
+                sleep(Duration::from_millis(chance.from(50, 1500))).await;
+                let _ = guest.leave().await;
+            }
+            sleep(Duration::from_millis(chance.from(50, 800))).await;
+        }
+    }
+
+    async fn keep_values(self) {
+        let mut chance = self.chance("value");
+        let (values, path) = (self.group.ephemeral(), format!("of/{}", self.name));
+        loop {
+            let _ = values.set(&path, &chance.from(0, 1000)).await;
+            sleep(Duration::from_millis(chance.from(200, 900))).await;
+            if chance.from(0, 4) == 0 {
+                let _ = values.del(&path).await;
+            }
+        }
+    }
+
+    async fn take_locks(self, hand: &'static str) {
+        let mut chance = self.chance(hand);
+        for round in 0.. {
+            let lock = format!("lock-{}", chance.from(0, LOCKS));
+            let attempt = format!("{}.{}{hand}{round}", self.name, std::process::id());
+            self.say(What::Asked { lock: lock.clone(), attempt: attempt.clone() });
+            let wanted = self.group.lock(&lock).as_member(&attempt);
+            let limit = if chance.from(0, 6) == 0 { chance.from(1, 100) } else { 30_000 };
+            let Ok(Some(guard)) = wanted.acquire_timeout(Duration::from_millis(limit)).await else {
+                self.say(What::GaveUp { lock, attempt });
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            self.say(What::Granted { lock: lock.clone(), attempt, token: guard.token().get() });
+            self.work_under(&lock, &guard, &mut chance).await;
+            let token = guard.token().get();
+            guard.release().await;
+            self.say(What::Released { lock, token });
+            sleep(Duration::from_millis(chance.from(1, 60))).await;
+        }
+    }
+
+    /// Reads two registers and, a little later, writes both: one that looks at the token and one that does not.
+    async fn work_under(&self, lock: &str, guard: &LockGuard, chance: &mut Chance) {
+        let token = guard.token().get();
+        let ask = |what: Box<dyn FnOnce(u64) -> What>| {
+            let request = self.requests.fetch_add(1, Ordering::Relaxed);
+            let (sender, verdict) = oneshot::channel();
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(request, sender);
+            self.say(what(request));
+            verdict
+        };
+        let name = lock.to_owned();
+        let looking = ask(Box::new(move |request| What::Look { request, lock: name, token }));
+        let Ok((_, fenced, plain)) = looking.await else { return };
+        for _ in 0..chance.from(1, 4) {
+            let before = now();
+            let held = guard.is_held();
+            self.say(What::Said { lock: lock.to_owned(), token, before, held });
+            sleep(Duration::from_millis(chance.from(1, 12))).await;
+        }
+        let name = lock.to_owned();
+        let storing = ask(Box::new(move |request| What::Store { request, lock: name, token, fenced, plain }));
+        let _ = storing.await;
+    }
+}
+
+fn memory_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    resident.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
