@@ -12,6 +12,10 @@ const TTL: u64 = 2_000 * MS;
 const AFTERMATH: u64 = TTL + 1_000 * MS;
 /// How long a waiter may wait while others hold a lock for moments only, and nothing is broken.
 const LONGEST_WAIT: u64 = 10_000 * MS;
+/// By how much the server's clock is stepped, and a little more.
+const STEP: u64 = 75_000 * MS;
+/// How long one attempt goes on at the most.
+const LONGEST: u64 = 30_000 * MS;
 
 pub(crate) fn all(lines: &[Line]) -> Vec<String> {
     let faults = Faults::of(lines);
@@ -201,8 +205,11 @@ fn rising_tokens(lines: &[Line], faults: &Faults) -> Vec<String> {
                 let before = highest.entry(lock).or_default();
                 let answered = before.partition_point(|(at, _)| *at < since);
                 let most = before[..answered].last().map_or(0, |(_, most)| *most);
-                // A server that has lost its data while its clock was behind cannot know.
-                if most >= *token && !faults.any(line.at - TTL, line.at, |fault| fault.clock) {
+                // A server that has lost its data while its clock is behind what it was cannot know.
+                let since = line.at.saturating_sub(STEP);
+                let may_be_forgotten =
+                    faults.any(since, line.at, |fault| fault.clock) && faults.any(since, line.at, |fault| fault.breaks);
+                if most >= *token && !may_be_forgotten {
                     found.push(format!("{lock} was granted under {token} at {}, after {most}", line.at));
                 }
                 let most = before.last().map_or(0, |(_, most)| *most).max(*token);
@@ -237,7 +244,10 @@ fn first_come(lines: &[Line], faults: &Faults) -> Vec<String> {
     for (front, back) in pairs {
         let (Some((first, _)), Some((second, at))) = (tokens.get(front), tokens.get(back)) else { continue };
         let moved = [front, back].iter().any(|attempt| places[attempt].len() > 1);
-        if first > second && !moved && !faults.any(at.saturating_sub(30_000 * MS), *at, |fault| fault.breaks) {
+        let since = at.saturating_sub(LONGEST);
+        // Whose lease ends while it waits, or just after it was granted, has lost its place.
+        let may_have_died = faults.excuse(owner(front), since, *at);
+        if first > second && !moved && !may_have_died && !faults.any(since, *at, |fault| fault.breaks) {
             found.push(format!("{back} was granted under {second}, before {front} under {first}, who was in front"));
         }
     }

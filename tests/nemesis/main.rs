@@ -86,25 +86,23 @@ async fn play(stage: &Stage, settings: &Settings) {
     quiet(stage).await;
     while Instant::now() < end {
         for _ in 0..ROUNDS {
-            let mut draw = |chance: &mut Chance| {
-                if deck.is_empty() {
-                    deck = all.clone();
-                }
-                deck.swap_remove(usize::try_from(chance.from(0, deck.len() as u64)).unwrap_or_default())
-            };
-            let first = draw(&mut chance);
+            let first = draw(&mut deck, &all, &mut chance);
             // A clock that is set back while data are lost is more than can be promised.
-            let second = (chance.from(0, 3) == 0).then(|| draw(&mut chance)).filter(|second| {
-                let both = [first, *second];
-                !both.iter().any(|fault| fault.clock) && (first.single || second.single)
-            });
+            let fits = |second: &Fault| !first.clock && !second.clock && (first.single || second.single);
+            let second = match (chance.from(0, 3) == 0).then(|| draw(&mut deck, &all, &mut chance)) {
+                Some(unfit) if !fits(unfit) => {
+                    deck.push(unfit);
+                    None
+                }
+                second => second,
+            };
             let (mut one, mut two) = (Chance::new(chance.from(0, u64::MAX)), Chance::new(chance.from(0, u64::MAX)));
             let pick = |chance: &mut Chance| {
                 &stage.workers[usize::try_from(chance.from(0, WORKERS as u64)).unwrap_or_default()]
             };
             let (on, other) = (pick(&mut one), pick(&mut two));
             match second {
-                Some(second) if !std::ptr::eq(on, other) => {
+                Some(second) if !std::ptr::eq(on, other) || !(first.single && second.single) => {
                     tokio::join!(fire(stage, first, on, one), fire(stage, second, other, two));
                 }
                 _ => fire(stage, first, on, one).await,
@@ -114,6 +112,14 @@ async fn play(stage: &Stage, settings: &Settings) {
         }
         quiet(stage).await;
     }
+}
+
+/// Each fault once before any comes again.
+fn draw<'a>(deck: &mut Vec<&'a Fault>, all: &[&'a Fault], chance: &mut Chance) -> &'a Fault {
+    if deck.is_empty() {
+        deck.extend(all);
+    }
+    deck.swap_remove(usize::try_from(chance.from(0, deck.len() as u64)).unwrap_or_default())
 }
 
 async fn fire(stage: &Stage, fault: &Fault, on: &Worker, mut chance: Chance) {
