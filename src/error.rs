@@ -99,7 +99,9 @@ impl Error {
             _ => ErrorKind::Connection,
         };
         let cure = match kind {
-            ErrorKind::Denied => ": check user and password, and grant the rights of the ACL line in the README",
+            ErrorKind::Denied => {
+                ": check user and password, and grant the rights of the ACL line in the README; ACL LOG names what was refused"
+            }
             ErrorKind::OutOfMemory => ": the server is out of memory, raise maxmemory or free some",
             ErrorKind::ForeignValue => ": a key of this group holds another program's value, remove it",
             _ => "",

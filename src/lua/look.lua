@@ -14,7 +14,8 @@ end
 local function look(path, known)
   local size = redis.pcall('STRLEN', prefix .. path)
   if type(size) == 'table' then
-    return {'foreign'}
+    -- Whatever else is wrong, a right that is missing say, goes wrong again here, and is told.
+    return string.find(size.err, 'WRONGTYPE', 1, true) and {'foreign'} or redis.call('STRLEN', prefix .. path)
   end
   if size > 0 and room < size and room < tonumber(ARGV[2]) then
     room = 0

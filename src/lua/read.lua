@@ -78,7 +78,8 @@ for i = 3, #ARGV, 2 do
   local size = redis.pcall('STRLEN', key)
   local found
   if type(size) == 'table' then
-    found = {'unkept'}
+    -- Whatever else is wrong, a right that is missing say, goes wrong again here, and is told.
+    found = string.find(size.err, 'WRONGTYPE', 1, true) and {'unkept'} or redis.call('STRLEN', key)
   elseif size > 0 and room < size and room < tonumber(ARGV[2]) then
     found = {'later'}
     room = 0

@@ -17,6 +17,7 @@ mod locks_modes;
 mod locks_together;
 mod membership;
 mod presence;
+mod rights;
 mod scale;
 mod scripts;
 mod scripts_data;
