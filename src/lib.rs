@@ -54,9 +54,13 @@ mod driver;
 mod election;
 mod error;
 mod events;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod lock;
 mod member;
 mod membership;
+mod mutant;
 mod proto;
 mod state;
 mod status;

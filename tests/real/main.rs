@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without fails it")]
 
+mod any_names;
 mod bad_days;
 mod bad_input;
 mod bad_input_dropped;

@@ -1,0 +1,320 @@
+//! How soon a death is seen, that nothing else is taken for one, and what idle connectors cost.
+//!
+//! `cargo bench --features testing --bench failover -- [kills [N]] [freeze] [storm [SECONDS]] [restarts [MINUTES]]
+//! [idle [N]]`; without a word, all but `restarts`.
+
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use group_redis::testing::TestRedis;
+use group_redis::{Event, GroupConnector, redis};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// So long that nothing here is seen by it.
+const TTL: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
+    let args: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    // `cargo test` runs benches too, with an argument that says so: there is nothing to assert here.
+    if args.iter().any(|arg| arg == "--test") {
+        return Ok(());
+    }
+    // Each connector has three connections.
+    let most = rustix::process::getrlimit(Resource::Nofile).maximum;
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let words: Vec<_> = args.iter().map(String::as_str).collect();
+    runtime.block_on(async {
+        match words[..] {
+            ["--member", url, ref names @ ..] => be_members(url, names).await,
+            ["kills"] => kills(100).await,
+            ["kills", count] => kills(count.parse()?).await,
+            ["freeze"] => freeze().await,
+            ["storm"] => storm(Duration::from_secs(60)).await,
+            ["storm", seconds] => storm(Duration::from_secs(seconds.parse()?)).await,
+            ["idle"] => idle(1000).await,
+            ["idle", count] => idle(count.parse()?).await,
+            ["restarts"] => restarts(Duration::from_secs(1800)).await,
+            ["restarts", minutes] => restarts(Duration::from_secs(60 * minutes.parse::<u64>()?)).await,
+            _ => {
+                kills(100).await?;
+                freeze().await?;
+                storm(Duration::from_secs(60)).await?;
+                idle(1000).await
+            }
+        }
+    })
+}
+
+async fn connect(url: &str) -> Outcome<GroupConnector> {
+    Ok(GroupConnector::builder(url).group("failover").ttl(TTL).connect().await?)
+}
+
+/// A process of its own: members of one connector, until it is killed or its input ends.
+async fn be_members(url: &str, names: &[&str]) -> Outcome<()> {
+    let group = connect(url).await?;
+    for name in names {
+        group.join(*name).await?;
+    }
+    println!("joined");
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
+    group.close().await?;
+    Ok(())
+}
+
+fn spawn(url: &str, names: &[String]) -> Outcome<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    Ok(command.arg("--member").arg(url).args(names).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
+}
+
+/// Waits until the members of that process have joined.
+async fn joined(child: &mut Child) -> Outcome<()> {
+    let output = child.stdout.take().ok_or("its output is read once")?;
+    tokio::task::spawn_blocking(move || BufReader::new(output).read_line(&mut String::new())).await??;
+    Ok(())
+}
+
+fn signal(child: &Child, signal: Signal) -> Outcome<()> {
+    Ok(rustix::process::kill_process(Pid::from_child(child), signal)?)
+}
+
+/// A watcher that passes on who joins and leaves, with the time.
+async fn watcher(url: &str, told: mpsc::Sender<(Instant, bool, String)>) -> Outcome<GroupConnector> {
+    let group = connect(url).await?;
+    let mut events = group.events();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            let (has_joined, member) = match event {
+                Event::Joined(member) => (true, member),
+                Event::Left { member, .. } => (false, member),
+                _ => continue,
+            };
+            if told.send((Instant::now(), has_joined, member.id().to_string())).await.is_err() {
+                break;
+            }
+        }
+    });
+    Ok(group)
+}
+
+/// Waits until all watchers have been told; how long the last of them took.
+async fn told_by_all(
+    told: &mut mpsc::Receiver<(Instant, bool, String)>,
+    since: Instant,
+    what: (bool, &str),
+    watchers: usize,
+) -> Outcome<Duration> {
+    let mut last = Duration::ZERO;
+    let mut missing = watchers;
+    while missing > 0 {
+        let (at, has_joined, id) = timeout(PATIENCE, told.recv()).await?.ok_or("the watchers have ended")?;
+        if (has_joined, &*id) == what {
+            last = last.max(at - since);
+            missing -= 1;
+        }
+    }
+    Ok(last)
+}
+
+fn tell(what: &str, times: &mut [Duration]) {
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1].as_secs_f64() * 1000.0;
+    println!("{what}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms, of {}", at(50), at(99), at(100), times.len());
+}
+
+async fn kills(count: usize) -> Outcome<()> {
+    const WATCHERS: usize = 5;
+    let server = TestRedis::start().await?;
+    let (sender, mut told) = mpsc::channel(1024);
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        watchers.push(watcher(server.url(), sender.clone()).await?);
+    }
+    let mut times = Vec::new();
+    for round in 0..count {
+        let name = format!("victim-{round}");
+        let mut child = spawn(server.url(), std::slice::from_ref(&name))?;
+        told_by_all(&mut told, Instant::now(), (true, &name), WATCHERS).await?;
+        let killed = Instant::now();
+        signal(&child, Signal::KILL)?;
+        times.push(told_by_all(&mut told, killed, (false, &name), WATCHERS).await?);
+        child.wait()?;
+    }
+    tell(&format!("kill -9 to Left at the last of {WATCHERS} watchers, ttl {TTL:?}"), &mut times);
+    Ok(())
+}
+
+/// How many were told to have joined or left at one watcher while this was done.
+async fn events_during(url: &str, members: usize, doing: impl Future<Output = Outcome<()>>) -> Outcome<u64> {
+    let group = connect(url).await?;
+    group.wait_for(PATIENCE, |view| view.len() == members).await?;
+    let (mut events, count) = (group.events(), Arc::new(AtomicU64::new(0)));
+    let counted = count.clone();
+    let counting = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if matches!(event, Event::Joined(_) | Event::Left { .. }) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    doing.await?;
+    sleep(Duration::from_secs(2)).await;
+    counting.abort();
+    Ok(count.load(Ordering::Relaxed))
+}
+
+async fn freeze() -> Outcome<()> {
+    let server = TestRedis::start().await?;
+    let mut child = spawn(server.url(), &["frozen".to_owned()])?;
+    joined(&mut child).await?;
+    let seen = events_during(server.url(), 1, async {
+        signal(&child, Signal::STOP)?;
+        sleep(Duration::from_secs(5)).await;
+        signal(&child, Signal::CONT)
+    });
+    println!("a process frozen for 5 s, ttl {TTL:?}: {} joins and leaves", seen.await?);
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+async fn storm(time: Duration) -> Outcome<()> {
+    const MEMBERS: usize = 50;
+    let server = TestRedis::start().await?;
+    let groups = connectors(server.url(), MEMBERS).await?;
+    let mut connection = server.connection().await?;
+    let mut killed = 0u64;
+    let seen = events_during(server.url(), MEMBERS, async {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let mut kill = redis::cmd("CLIENT");
+            killed += kill.arg("KILL").arg("TYPE").arg("pubsub").query_async::<u64>(&mut connection).await?;
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    });
+    let seen = seen.await?;
+    println!(
+        "{MEMBERS} members, subscriptions killed every 50 ms for {time:?}: {killed} killed, {seen} joins and leaves"
+    );
+    drop(groups);
+    Ok(())
+}
+
+/// Connectors with a member each.
+async fn connectors(url: &str, count: usize) -> Outcome<Vec<GroupConnector>> {
+    let (mut joining, mut groups) = (JoinSet::new(), Vec::new());
+    for number in 0..count {
+        let url = url.to_owned();
+        joining.spawn(async move {
+            let group = connect(&url).await?;
+            group.join(format!("member-{number}")).await?;
+            Outcome::Ok(group)
+        });
+        if joining.len() == 20
+            && let Some(group) = joining.join_next().await
+        {
+            groups.push(group??);
+        }
+    }
+    while let Some(group) = joining.join_next().await {
+        groups.push(group??);
+    }
+    Ok(groups)
+}
+
+/// What the server says of itself, as a number.
+async fn info(connection: &mut redis::aio::MultiplexedConnection, section: &str, name: &str) -> Outcome<f64> {
+    let text: String = redis::cmd("INFO").arg(section).query_async(connection).await?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Ok(line.ok_or("the server does not say it")?.trim().parse()?)
+}
+
+async fn idle(count: usize) -> Outcome<()> {
+    const TIME: Duration = Duration::from_secs(60);
+    let server = TestRedis::start().await?;
+    let groups = connectors(server.url(), count).await?;
+    let mut connection = server.connection().await?;
+    let mut cpu = async || -> Outcome<f64> {
+        let user = info(&mut connection, "cpu", "used_cpu_user").await?;
+        Ok(user + info(&mut connection, "cpu", "used_cpu_sys").await?)
+    };
+    // What joining has stirred up comes to rest.
+    sleep(TTL * 2).await;
+    let (before, begun) = (cpu().await?, Instant::now());
+    sleep(TIME).await;
+    let share = (cpu().await? - before) / begun.elapsed().as_secs_f64() * 100.0;
+    println!("{count} idle connectors with a member each, ttl {TTL:?}: {share:.2} % of one core of the server");
+    drop(groups);
+    Ok(())
+}
+
+/// What this process has in memory, in kB; 0 where that is not known.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+/// 100 members in 20 processes, of which a random one is killed and started again every second; 20 watchers.
+async fn restarts(time: Duration) -> Outcome<()> {
+    const PROCESSES: usize = 20;
+    const EACH: usize = 5;
+    const WATCHERS: usize = 20;
+    let server = TestRedis::start().await?;
+    let names = |process: usize| (0..EACH).map(|each| format!("member-{process}-{each}")).collect::<Vec<_>>();
+    let mut children =
+        (0..PROCESSES).map(|process| spawn(server.url(), &names(process))).collect::<Outcome<Vec<_>>>()?;
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        watchers.push(connect(server.url()).await?);
+    }
+    let whole = async || -> Outcome<()> {
+        for watcher in &watchers {
+            watcher.wait_for(PATIENCE, |view| view.len() == PROCESSES * EACH).await?;
+        }
+        Ok(())
+    };
+    whole().await?;
+    let mut connection = server.connection().await?;
+    let connected = info(&mut connection, "stats", "total_connections_received").await?;
+    let (begun, mut count, mut grown) = (Instant::now(), 0u32, Vec::new());
+    let mut seed = u64::from(std::process::id());
+    while begun.elapsed() < time {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let process = usize::try_from((seed >> 33) % PROCESSES as u64)?;
+        children[process].kill()?;
+        children[process].wait()?;
+        children[process] = spawn(server.url(), &names(process))?;
+        count += 1;
+        sleep(Duration::from_secs(1)).await;
+        if count.is_multiple_of(60) {
+            grown.push((memory(), info(&mut connection, "memory", "used_memory").await?));
+        }
+    }
+    whole().await?;
+    let connections = info(&mut connection, "stats", "total_connections_received").await? - connected;
+    println!("{count} restarts of one of {PROCESSES} processes, {EACH} members each, before {WATCHERS} watchers:");
+    println!("  {:.2} connections a restart", connections / f64::from(count));
+    let third = grown.len() / 3;
+    if let (Some(early), Some(late)) = (grown.get(third), grown.last()) {
+        println!("  memory of the watchers' process: {} kB after a third, {} kB at the end", early.0, late.0);
+        println!("  memory of the server: {:.0} kB after a third, {:.0} kB at the end", early.1 / 1e3, late.1 / 1e3);
+    }
+    for child in &mut children {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What is fuzzed: whatever comes from outside, from a server or from a configuration. Only in builds of `cargo fuzz`.
+
+use std::time::Duration;
+
+use crate::GroupConnector;
+use crate::member::{MemberId, SessionId};
+use crate::wire::{
+    Grip, Holding, Keys, Letter, Notice, Stored, decode, decode_path, encode, encode_path, invalidated, keyevent,
+    keyspace, parse, waiting,
+};
+
+/// What stands in Redis: records of members, of locks and of values, and the entries of queues.
+pub fn record(data: &[u8]) {
+    let _ = parse(&MemberId::known("a"), data);
+    let _ = Holding::parse(data);
+    let _ = waiting(data);
+    let _ = Grip::of_path(&SessionId::new("s-1"), data, 1);
+    if let Some(stored) = Stored::parse(data) {
+        assert!(data.ends_with(&stored.bytes), "the value is the end of what stands there");
+    }
+}
+
+/// What is published: names of channels, of keys, and letters.
+pub fn channel(data: &[u8]) {
+    let _ = Letter::parse(data);
+    let keys = Keys::new(Some("n"), "g");
+    let (channel, payload) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
+    let payload = payload.get(1..).unwrap_or_default();
+    let canary = keys.canary("c");
+    let key = |channel: &[u8]| [keys.members().as_bytes(), b"/", channel].concat();
+    for channel in [channel.to_vec(), key(channel), [b"__keyspace@0__:", &key(channel)[..]].concat()] {
+        let notices = [
+            invalidated(&keys, &canary, &channel),
+            keyspace(&keys, &canary, &channel, payload),
+            keyevent(&keys, &canary, payload, &channel),
+        ];
+        for notice in notices.into_iter().flatten() {
+            if let Notice::Member(id, _) = notice {
+                assert!(channel.ends_with(encode(id.as_str()).as_bytes()), "{id:?} is not who {channel:?} is about");
+            }
+        }
+    }
+    if let Ok(name) = std::str::from_utf8(data) {
+        assert_eq!(decode(encode(name).as_bytes()).as_deref(), Some(name));
+        assert_eq!(decode_path(encode_path(name).as_bytes()).as_deref(), Some(name));
+    }
+}
+
+/// What a configuration says: an URL, names, and times.
+pub fn settings(data: &[u8]) {
+    let (times, text) = data.split_at(data.len().min(24));
+    let mut times = times.chunks(8).map(|bytes| {
+        let mut number = [0; 8];
+        number[..bytes.len()].copy_from_slice(bytes);
+        Duration::from_nanos(u64::from_le_bytes(number))
+    });
+    let mut time = || times.next().unwrap_or_default();
+    let text = String::from_utf8_lossy(text);
+    let mut words = text.split('\n');
+    let mut word = || words.next().unwrap_or_default();
+    let mut builder = GroupConnector::builder(word()).group(word());
+    let namespace = word();
+    if !namespace.is_empty() {
+        builder = builder.namespace(namespace);
+    }
+    let builder = builder.ttl(time()).heartbeat(time()).command_timeout(time());
+    let told = format!("{builder:?}");
+    let error = builder.connect_lazy().err();
+    // There is no runtime, so nothing is ever connected.
+    assert!(error.is_some(), "{told}");
+}
