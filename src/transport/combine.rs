@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{Script, Value};
+use redis::{RedisError, Script, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
@@ -63,7 +63,7 @@ struct Batch<A> {
 }
 
 struct Seats<A> {
-    /// Empty where who sat there has been dropped.
+    /// Empty where who sat there has been dropped, or answered.
     taken: Vec<Option<Seat<A>>>,
     /// Until it has gone. Then nobody can sit down any more.
     forming: Option<oneshot::Sender<()>>,
@@ -196,9 +196,11 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<A> Seats<A> {
-    fn leave(&mut self) -> (Vec<Arc<Ask>>, Vec<oneshot::Sender<Answer<A>>>) {
+    /// Who sits there now, by number, and what they ask for. Nobody can sit down any more.
+    fn leave(&mut self) -> (Vec<usize>, Vec<Arc<Ask>>) {
         self.forming = None;
-        self.taken.drain(..).flatten().map(|seat| (seat.ask, seat.answer)).unzip()
+        let seats = self.taken.iter().enumerate();
+        seats.filter_map(|(number, seat)| Some((number, seat.as_ref()?.ask.clone()))).unzip()
     }
 }
 
@@ -211,21 +213,51 @@ impl<A> Drop for Place<A> {
 }
 
 impl<A> Call<A> {
-    async fn make(
-        self: Arc<Self>,
-        mut connection: MultiplexedConnection,
-        asks: Vec<Arc<Ask>>,
-    ) -> Result<Vec<Option<A>>, Error> {
-        if asks.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut invocation = self.script.prepare_invoke();
-        for ask in &asks {
-            invocation.key(&ask.key).arg(&ask.argument);
-        }
-        let invoked: Result<Value, _> = invocation.invoke_async(&mut connection).await;
+    /// For one alone, whose future this is a part of: dropped, nothing more is sent.
+    async fn alone(&self, mut connection: MultiplexedConnection, ask: &Ask) -> Result<A, Error> {
+        let mut invocation = self.script.key(&ask.key);
+        let invoked = invocation.arg(&ask.argument).invoke_async(&mut connection).await;
+        let answers = self.answers(invoked, 1)?;
+        answers.into_iter().next().flatten().ok_or_else(|| self.strange())
+    }
+
+    /// For all who sit there when it is sent. Nobody gets up while it is being sent: who does so later gives back what
+    /// it has asked for, and that must not come first.
+    async fn together(
+        &self,
+        connection: &MultiplexedConnection,
+        seats: &Mutex<Seats<A>>,
+        seated: &mut Vec<usize>,
+    ) -> Result<Value, RedisError> {
+        let mut sent: Option<BoxFuture<'static, _>> = None;
+        poll_fn(|context| {
+            if let Some(sent) = &mut sent {
+                return sent.as_mut().poll(context);
+            }
+            let mut seats = lock(seats);
+            let (numbers, asks) = seats.leave();
+            *seated = numbers;
+            if asks.is_empty() {
+                return Poll::Ready(Ok(Value::Array(Vec::new())));
+            }
+            let mut command = redis::cmd("EVALSHA");
+            command.arg(self.script.get_hash()).arg(asks.len());
+            for ask in &asks {
+                command.arg(&ask.key);
+            }
+            for ask in &asks {
+                command.arg(&ask.argument);
+            }
+            let mut connection = connection.clone();
+            let sending = async move { command.query_async(&mut connection).await };
+            sent.insert(sending.boxed()).as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn answers(&self, invoked: Result<Value, RedisError>, count: usize) -> Result<Vec<Option<A>>, Error> {
         match invoked.map_err(|error| Error::from_redis(self.name, error))? {
-            Value::Array(answers) if answers.len() == asks.len() => Ok(answers.iter().map(self.read).collect()),
+            Value::Array(answers) if answers.len() == count => Ok(answers.iter().map(self.read).collect()),
             _ => Err(self.strange()),
         }
     }
@@ -261,9 +293,7 @@ impl<A: Send + 'static> Combine<A> {
             }
         }
         let _alone = self.traffic.alone();
-        let asking = self.call.clone().make(connection.clone(), vec![ask]);
-        let answers = context.within(self.call.name, asking).await?;
-        answers.into_iter().next().flatten().ok_or_else(|| self.call.strange())
+        context.within(self.call.name, self.call.alone(connection.clone(), &ask)).await
     }
 
     /// Takes the next seat of the batch that is forming, or the first of a new one.
@@ -308,7 +338,7 @@ async fn go<A>(
 ) where
     A: Send + 'static,
 {
-    let mut waiting = Vec::new();
+    let mut seated = Vec::new();
     let asking = async {
         if let Some(before) = before {
             // It tells by dropping the other end.
@@ -316,36 +346,34 @@ async fn go<A>(
         }
         traffic.turn(&seats).await;
         let under_way = traffic.batch();
-        let mut sent: Option<BoxFuture<'static, _>> = None;
-        let answers = poll_fn(|context| {
-            if let Some(sent) = &mut sent {
-                return sent.as_mut().poll(context);
-            }
-            // Nobody gets up while it is being sent: who does so later gives back what it has asked for, and that must
-            // not come first.
-            let mut seats = lock(&seats);
-            let (asks, seated) = seats.leave();
-            waiting = seated;
-            sent.insert(call.clone().make(connection.clone(), asks).boxed()).as_mut().poll(context)
-        })
-        .await?;
-        if !waiting.is_empty() {
+        let mut invoked = call.together(&connection, &seats, &mut seated).await;
+        if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
+            let loaded = call.script.load_async(&mut connection.clone()).await;
+            loaded.map_err(|error| Error::from_redis(call.name, error))?;
+            // Who has got up meanwhile has given back already, and must not be asked for now.
+            invoked = call.together(&connection, &seats, &mut seated).await;
+        }
+        let answers = call.answers(invoked, seated.len())?;
+        if !seated.is_empty() {
             under_way.answered();
         }
         Ok(answers)
     };
     let answers = context.within(call.name, asking).await;
-    waiting.extend(lock(&seats).leave().1);
+    let mut seats = lock(&seats);
+    seats.forming = None;
     match answers {
         Ok(answers) => {
-            for (waiting, answer) in waiting.into_iter().zip(answers) {
-                // Who has been dropped meanwhile gives back what it has got.
-                let _ = waiting.send(Ok(answer));
+            for (number, answer) in seated.into_iter().zip(answers) {
+                // Who has got up meanwhile gives back what it has got.
+                if let Some(seat) = seats.taken[number].take() {
+                    let _ = seat.answer.send(Ok(answer));
+                }
             }
         }
         Err(error) => {
-            for waiting in waiting {
-                let _ = waiting.send(Err(error.clone()));
+            for seat in seats.taken.iter_mut().filter_map(Option::take) {
+                let _ = seat.answer.send(Err(error.clone()));
             }
         }
     }

@@ -147,36 +147,26 @@ impl Commands {
     pub(crate) async fn read_persistent(mut self, path: &str) -> Result<Option<(Vec<u8>, Revision)>, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut both = redis::pipe();
-        both.atomic().cmd("GET").arg(keys.at("persistent", path)).cmd("ZSCORE").arg(keys.persistent()).arg(path);
-        let name = "reading of a persistent value";
-        let asking = async {
-            let answer: Result<(Option<Vec<u8>>, Option<f64>), _> = both.query_async(&mut self.connection).await;
-            answer.map_err(|error| Error::from_redis(name, error))
+        let mut script = scripts::RECALL.key(keys.at("persistent", path));
+        script.key(keys.persistent()).arg(path);
+        let recalled = |value: &Value| match value {
+            Value::Array(items) => match &items[..] {
+                [] => Some(None),
+                [bytes, revision] => Some(Some((text(bytes)?.to_vec(), Revision::new(number(revision)?)))),
+                _ => None,
+            },
+            _ => None,
         };
-        let (bytes, score) = context.within(name, asking).await?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "revisions are whole and below 2^53"
-        )]
-        let revision = score.map_or(0, |score| score as u64);
-        Ok(bytes.map(|bytes| (bytes, Revision::new(revision))))
+        self.ask("reading of a persistent value", &script, recalled).await
     }
 
     /// Deletes a value that stays; whether there was one.
     pub(crate) async fn delete_persistent(mut self, path: &str) -> Result<bool, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut both = redis::pipe();
-        both.atomic().cmd("ZREM").arg(keys.persistent()).arg(path).ignore();
-        both.cmd("DEL").arg(keys.at("persistent", path));
-        let name = "deletion of a persistent value";
-        let asking = async {
-            let answer: Result<(u64,), _> = both.query_async(&mut self.connection).await;
-            answer.map_err(|error| Error::from_redis(name, error))
-        };
-        Ok(context.within(name, asking).await?.0 == 1)
+        let mut script = scripts::REMOVE.key(keys.at("persistent", path));
+        script.key(keys.persistent()).arg(path);
+        self.ask("deletion of a persistent value", &script, |value| Some(number(value)? == 1)).await
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::{Config, Heartbeats};
 use crate::driver::LONGEST_SLEEP;
 use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
+use crate::mutant;
 use crate::proto::{Moment, Pulse, Reply};
 
 /// How a heartbeat ended. Only the latest counts.
@@ -336,7 +337,8 @@ async fn keep_beating(
         let sent = clock::now();
         match timeout(config.pulse_timeout(), line.commands.heartbeat(&report.session)).await {
             Ok(Ok(true)) => {
-                report.alive(sent, config);
+                let counted_from = if mutant::is("deadline_from_reply") { clock::now() } else { sent };
+                report.alive(counted_from, config);
                 *next = sent + config.heartbeat;
             }
             Ok(Ok(false)) => return End::Lost,

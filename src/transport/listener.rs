@@ -17,6 +17,7 @@ use super::flags;
 use super::link::{Dialer, Role, within};
 use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
+use crate::mutant;
 use crate::proto::Topic;
 use crate::wire::{Letter, Notice, invalidated, keyevent, keyspace};
 
@@ -113,7 +114,8 @@ impl Listener {
         if !letters && source == EventSource::Poll {
             (ear, mouth) = (Ear::Deaf, Mouth::Mute);
         }
-        for wanted in sources(&context, source, dialer.database()) {
+        let left_out = usize::from(mutant::is_again("no_resubscribe"));
+        for wanted in sources(&context, source, dialer.database()).into_iter().skip(left_out) {
             mouth.subscribe(&wanted, dialer.config()).await?;
         }
         let (report, broken) = oneshot::channel();

@@ -4,10 +4,16 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+use crate::mutant;
+
+fn script(text: &str) -> Script {
+    Script::new(&mutant::script(text))
+}
+
 macro_rules! script {
     ($name:ident, $file:literal) => {
         pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(concat!(include_str!("../lua/prelude.lua"), include_str!($file))));
+            LazyLock::new(|| script(concat!(include_str!("../lua/prelude.lua"), include_str!($file))));
     };
 }
 
@@ -15,11 +21,7 @@ macro_rules! script {
 macro_rules! estate_script {
     ($name:ident, $file:literal) => {
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(
-                include_str!("../lua/prelude.lua"),
-                include_str!("../lua/estate.lua"),
-                include_str!($file)
-            ))
+            script(concat!(include_str!("../lua/prelude.lua"), include_str!("../lua/estate.lua"), include_str!($file)))
         });
     };
 }
@@ -28,7 +30,7 @@ macro_rules! estate_script {
 macro_rules! split_script {
     ($name:ident, $first:literal, $rest:literal) => {
         pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(concat!(
+            script(concat!(
                 include_str!($first),
                 include_str!("../lua/prelude.lua"),
                 include_str!("../lua/estate.lua"),
@@ -60,6 +62,8 @@ estate_script!(LOOK, "../lua/look.lua");
 script!(CATALOG, "../lua/catalog.lua");
 script!(PERSIST, "../lua/persist.lua");
 script!(EXCHANGE, "../lua/exchange.lua");
+script!(RECALL, "../lua/recall.lua");
+script!(REMOVE, "../lua/remove.lua");
 estate_script!(FENCE, "../lua/fence.lua");
 
 /// What is put before a script of the user's.

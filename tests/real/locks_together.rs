@@ -6,7 +6,10 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::{FutureExt, poll};
 use group_redis::{Error, ErrorKind, GroupConnector, LockGuard};
 
+use group_redis::testing::{FaultProxy, Flow, Line};
+
 use crate::locks_bad_days::{keys, nothing_is_left, queue, say, soon};
+use crate::scripts::Caller;
 use crate::support::{Fixture, PATIENCE, TTL, eventually};
 
 type Acquiring = BoxFuture<'static, Result<LockGuard, Error>>;
@@ -223,5 +226,37 @@ async fn many_tasks_that_are_dropped_at_any_moment_leave_nothing_behind() {
     }
     println!("{held} held, {dropped} dropped");
     assert!(held > 100 && dropped > 100, "{held} held, {dropped} dropped");
+    nothing_is_left(&fixture).await;
+}
+
+/// The server knows the script of giving back, and not that of taking: the call is sent once more when it has it. Whoever
+/// has given back by then must not be in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_dropped_while_the_server_learns_the_script_is_not_asked_for() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let patient = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(TTL * 60).command_timeout(TTL * 30);
+    let group = patient.connect().await.unwrap();
+    assert!(group.lock("first").acquire().await.unwrap().release().await);
+    say::<()>(&fixture, &["SCRIPT", "FLUSH"]).await;
+    caller.run("release", &["locks/first"], &["nobody-1 1 w"]).await;
+    let loaded = async || {
+        let stats: String = say(&fixture, &["INFO", "commandstats"]).await;
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_script|load:calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u32>().unwrap())
+    };
+    let before = loaded().await;
+    proxy.set_both(Line::Any, Flow::new().delay(TTL / 5));
+    let (mut alone, mut beside) = (acquiring(&group, "x"), acquiring(&group, "y"));
+    let mut both = async || {
+        assert!(poll!(&mut alone).is_pending() && poll!(&mut beside).is_pending());
+        loaded().await >= before + 2
+    };
+    eventually("both calls have had the script loaded", &mut both).await;
+    drop(beside);
+    let guard = soon("the other", alone).await.unwrap();
+    assert!(guard.release().await);
+    proxy.heal();
     nothing_is_left(&fixture).await;
 }

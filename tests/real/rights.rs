@@ -22,9 +22,6 @@ const DONE_WITHOUT: [&str; 12] = [
     "sscan",
 ];
 
-/// What fails, but not as `Denied`: the redis crate does not tell the refusal of a transaction as what it is.
-const BADLY_TOLD: [&str; 2] = ["multi", "exec"];
-
 /// The words of the README's line, for this group.
 fn rights(group: &str) -> Vec<String> {
     let readme = include_str!("../../README.md");
@@ -156,7 +153,6 @@ async fn a_right_that_is_missing_is_an_error_and_the_servers_log_names_it() {
         let is_named = logged.iter().any(|entry| entry.contains(&format!("{missing:?}")));
         match outcome {
             Err(error) if error.kind() == ErrorKind::Denied && is_named => {}
-            Err(_) if BADLY_TOLD.contains(&missing) && is_named => {}
             Err(error) => wrong.push(format!("{missing}: {}; the log: {logged:?}", chain(&error))),
             Ok(()) if DONE_WITHOUT.contains(&missing) => {}
             Ok(()) => wrong.push(format!("{missing}: nothing failed; the log: {logged:?}")),

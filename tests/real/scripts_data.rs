@@ -145,3 +145,26 @@ async fn exchange_wants_the_revision_that_is_there() {
     assert_eq!(exchange(&mut caller, &second, "z").await, "0");
     assert_ne!(exchange(&mut caller, "", "z").await, "0");
 }
+
+#[tokio::test]
+async fn recall_brings_value_and_revision_and_remove_takes_both() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let (prefix, keys) = (caller.prefix.clone(), ["persistent/a", "persistent"]);
+    let recall = async |caller: &mut Caller| words(caller.run("recall", &keys, &["a"]).await);
+    let remove = async |caller: &mut Caller| words(caller.run("remove", &keys, &["a"]).await);
+    assert!(recall(&mut caller).await.is_empty());
+    assert_eq!(remove(&mut caller).await, ["0"]);
+
+    let revision = words(caller.run("persist", &["persistent"], &[&prefix, "a", "x"]).await).remove(0);
+    assert_eq!(recall(&mut caller).await, ["x", &revision], "no digit is lost");
+    assert_eq!(remove(&mut caller).await, ["1"]);
+    assert!(recall(&mut caller).await.is_empty());
+    assert!(!caller.ask::<bool>("EXISTS", "persistent", &[]).await, "nothing remains in the index");
+
+    caller.ask::<()>("SET", "persistent/a", &["by another program"]).await;
+    assert_eq!(recall(&mut caller).await, ["by another program", "0"]);
+    assert_eq!(remove(&mut caller).await, ["1"]);
+    caller.ask::<()>("RPUSH", "persistent/a", &["x"]).await;
+    assert!(caller.try_run("recall", &keys, &["a"]).await.is_err());
+}
