@@ -4,6 +4,7 @@
 -- ARGV  1 prefix of the group's keys     2 id, encoded       3 session
 --       4 'open' or 'opened'             5 lease value, up to its since: it gets the time and a brace    6 ttl, ms   7 safety ttl, ms
 --       8 'take' or 'yield' when the id is live elsewhere    9 nonce     10 tail of the record
+-- An earlier session of the same connector is no other: data that come back bring its lease with them.
 -- An opening that is repeated renews the lease, for the client counts from the later sending.
 --
 -- Answer  {'joined', incarnation, revision, joined-at ms}
@@ -37,7 +38,8 @@ if ARGV[8] == 'yield' then
   if adopted and redis.call('PTTL', KEYS[1]) > 0 then
     return {'conflict', 'another program'}
   end
-  local value = holder and holder ~= session and redis.call('GET', prefix .. 'leases/' .. holder)
+  local other = holder and holder ~= session and not is_outlived(holder, session)
+  local value = other and redis.call('GET', prefix .. 'leases/' .. holder)
   if value and value ~= 'closed' then
     return {'conflict', value}
   end

@@ -10,6 +10,7 @@
 -- deadline_in(leases)    milliseconds until the earliest deadline of the index, or -1
 -- head_of(key)           the first bytes of a record, '' where there is none, or an error for a wrong type
 -- session_in(head)       the session a record's head names, or nil
+-- is_outlived(a, b)      whether session b is a later one of the connector that session a is of
 
 local function number(n)
   return string.format('%.0f', n)
@@ -73,3 +74,8 @@ local function session_in(head)
   return string.match(head, '^{"v":1,"incarnation":%d+,"session":"([^"]*)",')
 end
 
+local function is_outlived(holder, session)
+  local connector, count = string.match(holder, '^(.+)%-(%d+)$')
+  local by, later = string.match(session, '^(.+)%-(%d+)$')
+  return connector and connector == by and tonumber(count) < tonumber(later)
+end

@@ -22,7 +22,7 @@ if owner == session and nonce == ARGV[4] then
 end
 if owner and owner ~= session then
   local held = redis.call('GET', prefix .. 'leases/' .. owner)
-  if ARGV[7] == 'yield' and held and held ~= 'closed' then
+  if ARGV[7] == 'yield' and held and held ~= 'closed' and not is_outlived(owner, session) then
     return {'conflict', held}
   end
   redis.call('SREM', prefix .. 'owned/' .. owner, 'ephemerals/' .. path)

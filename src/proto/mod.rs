@@ -23,7 +23,8 @@ pub(crate) use io::*;
 pub(crate) use moment::Moment;
 
 use crate::error::{Error, ErrorKind};
-use crate::member::LeaveCause;
+use crate::member::{Incarnation, LeaveCause, MemberId};
+use crate::mutant;
 use crate::wire::{Happened, Notice};
 use hearing::Heard;
 use outbox::Outbox;
@@ -81,6 +82,8 @@ pub(crate) struct Machine {
     syncs: Vec<Sync>,
     /// What users were told by the server, and are told when the view shows it.
     answers: Vec<(Ticket, Result<Answer, Error>)>,
+    /// Own members of which the roster knew something newer than they.
+    contested: Vec<(MemberId, Incarnation)>,
     closed: bool,
     out: Outbox,
 }
@@ -102,6 +105,7 @@ impl Machine {
             listed: None,
             syncs: Vec::new(),
             answers: Vec::new(),
+            contested: Vec::new(),
             closed: false,
             out: Outbox::default(),
         }
@@ -121,7 +125,7 @@ impl Machine {
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
         match input {
-            Input::LinkUp => self.link_up(),
+            Input::LinkUp => self.link_up(now),
             Input::LinkDown => self.link_down(),
             Input::Notices(notices) => notices.into_iter().for_each(|notice| self.notice(now, notice)),
             Input::Reply(tag, reply) => self.reply(now, tag, reply),
@@ -156,14 +160,20 @@ impl Machine {
         !matches!(self.link, Link::Detached)
     }
 
-    fn link_up(&mut self) {
+    fn link_up(&mut self, now: Moment) {
         self.link_down();
         self.link = Link::Deaf;
         self.hearing.link_up(&mut self.out);
+        if mutant::is("snapshot_before_subscribe") {
+            self.listening(now);
+        }
     }
 
     /// A source of hints stands: whatever it could not tell is looked for.
     fn listening(&mut self, now: Moment) {
+        if mutant::is("snapshot_before_subscribe") && !matches!(self.link, Link::Deaf) {
+            return self.hearing.prove(now, &mut self.out);
+        }
         if let Link::Deaf = self.link {
             self.link = Link::Syncing { listing: self.roster.listings() + 1 };
             self.presence.link_up(now);
@@ -205,6 +215,11 @@ impl Machine {
     fn notice(&mut self, now: Moment, notice: Notice) {
         match notice {
             _ if !self.is_attached() => {}
+            Notice::Member(id, Happened::Expired) if mutant::is("expired_believed") => {
+                let present = self.roster.incarnation(&id);
+                let left = present.and_then(|present| self.roster.depart(&id, present, LeaveCause::Expired));
+                self.apply(left.into_iter().collect());
+            }
             Notice::Member(id, happened) => self.roster.hint(id, happened),
             Notice::Canary(happened) => {
                 let was_proven = self.hearing.is_proven();
@@ -346,7 +361,7 @@ impl Machine {
             let (id, incarnation) = (member.id().clone(), member.incarnation());
             self.roster.store(member, &mut changes);
             if self.roster.incarnation(&id) != Some(incarnation) {
-                self.session.end(&id, LeaveCause::Replaced, &mut self.out);
+                self.contested.push((id, incarnation));
             } else if self.roster.settled() != settled {
                 self.roster.hint(id, Happened::Other);
             }
@@ -417,8 +432,23 @@ impl Machine {
         self.shelf.advance(&mut self.out);
     }
 
+    /// Members of ours of which something newer was known than the server has answered: once they have been read, that
+    /// was either true, or a server's that has lost its data since.
+    fn decide_contested(&mut self) {
+        if !matches!(self.link, Link::Live) {
+            return;
+        }
+        let decided = self.contested.extract_if(.., |(id, _)| !self.roster.is_asked_for(id));
+        for (id, incarnation) in decided {
+            if self.roster.incarnation(&id) != Some(incarnation) {
+                self.session.replaced(&id, incarnation, &mut self.out);
+            }
+        }
+    }
+
     /// Says what has become true.
     fn settle(&mut self, now: Moment) {
+        self.decide_contested();
         let settled = self.roster.settled();
         if let Some((_, asked)) = self.listed.take_if(|(barrier, _)| *barrier <= settled) {
             if let Link::Syncing { listing } = self.link

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::io::{Change, Entry, Finding, Known, Written};
 use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
+use crate::mutant;
 use crate::wire::Happened;
 
 /// How many ids one read asks for.
@@ -33,7 +34,9 @@ pub(crate) struct Roster {
 #[derive(Debug)]
 struct Asked {
     id: MemberId,
+    /// What was known when the read was sent: who was there, and who had been.
     incarnation: Option<Incarnation>,
+    departed: Option<Incarnation>,
     happened: Happened,
 }
 
@@ -72,6 +75,9 @@ impl Roster {
         if happened == Happened::Expire && self.members.get(&id).is_some_and(|member| !member.is_adopted()) {
             return;
         }
+        if mutant::is("read_over_newer_hint") && self.reading.iter().any(|asked| asked.id == id) {
+            return;
+        }
         if self.hinted.insert(id.clone(), happened).is_none() {
             self.queue.push_back(id);
             self.queued += 1;
@@ -89,7 +95,8 @@ impl Roster {
             let happened = self.hinted.remove(&id).unwrap_or(Happened::Other);
             let member = self.members.get(&id);
             wanted.push((id.clone(), member.map(|member| member.session().clone())));
-            self.reading.push(Asked { id, incarnation: member.map(|member| member.incarnation()), happened });
+            let (incarnation, departed) = (member.map(|member| member.incarnation()), self.departed.get(&id).copied());
+            self.reading.push(Asked { id, incarnation, departed, happened });
         }
         Some(wanted)
     }
@@ -103,6 +110,7 @@ impl Roster {
         for (asked, finding) in asked.into_iter().zip(findings) {
             let cause = match finding {
                 Finding::Record(member) => {
+                    self.forget_what_the_server_forgot(&asked, member.incarnation(), &mut changes);
                     self.store(member, &mut changes);
                     continue;
                 }
@@ -151,18 +159,32 @@ impl Roster {
         self.known = None;
     }
 
-    /// Takes a record that is true, unless something newer is known.
+    /// A server that has lost its data while its clock was behind begins again with lower incarnations. What was
+    /// known when the read was sent, the server knew before it answered: if it says less now, less is true.
+    fn forget_what_the_server_forgot(&mut self, asked: &Asked, now: Incarnation, changes: &mut Vec<Change>) {
+        if asked.departed.is_some() && asked.departed == self.departed.get(&asked.id).copied() {
+            self.departed.remove(&asked.id);
+        }
+        if asked.incarnation > Some(now) && asked.incarnation == self.incarnation(&asked.id) {
+            let old = self.members.remove(&asked.id);
+            changes.extend(old.map(|member| Change::Left { member, cause: LeaveCause::Replaced }));
+        }
+    }
+
+    /// Takes a record that is true, unless something newer is known: then a read decides.
     pub(crate) fn store(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
         let id = new.id().clone();
         if self.departed.get(&id).is_some_and(|gone| *gone >= new.incarnation()) {
-            return;
+            return self.hint(id, Happened::Other);
         }
         let Some(old) = self.members.get(&id).cloned() else {
             self.members.insert(id, new.clone());
             changes.push(Change::Joined(new));
             return;
         };
-        if new.incarnation() > old.incarnation() {
+        if new.incarnation() < old.incarnation() {
+            self.hint(id, Happened::Other);
+        } else if new.incarnation() > old.incarnation() {
             self.members.insert(id, new.clone());
             changes.push(Change::Left { member: old, cause: LeaveCause::Replaced });
             changes.push(Change::Joined(new));
@@ -188,6 +210,11 @@ impl Roster {
 
     fn is_idle(&self) -> bool {
         self.reading.is_empty() && self.queue.is_empty() && self.listing.is_none()
+    }
+
+    /// Whether a read of it is under way or to come.
+    pub(crate) fn is_asked_for(&self, id: &MemberId) -> bool {
+        self.hinted.contains_key(id) || self.reading.iter().any(|asked| asked.id == *id)
     }
 
     /// Begins a listing, unless one is under way. `Some(None)` asks for all of it.
@@ -222,8 +249,8 @@ impl Roster {
             listing.after = Some(entry.incarnation);
             let fresh = match entry.written {
                 Written::At(revision) => {
-                    self.members.get(&entry.id).is_some_and(|member| member.revision() >= revision)
-                        || self.departed.get(&entry.id).is_some_and(|gone| *gone >= entry.incarnation)
+                    let is_this = |member: &Arc<Member>| member.incarnation() == entry.incarnation;
+                    self.members.get(&entry.id).is_some_and(|member| is_this(member) && member.revision() >= revision)
                 }
                 Written::ByAnother | Written::Nowhere => false,
             };

@@ -9,6 +9,7 @@ use super::Moment;
 use super::io::{Command, Output, Settings, Tag};
 use super::outbox::Outbox;
 use crate::member::MemberId;
+use crate::mutant;
 
 /// A key is expired only once the clock has passed its deadline.
 const PAST_DEADLINE: Duration = Duration::from_millis(1);
@@ -93,6 +94,9 @@ impl Upkeep {
 
     pub(crate) fn sweep(&mut self, out: &mut Outbox) {
         self.sweep_at = None;
+        if mutant::is("no_sweep") {
+            return;
+        }
         if self.settings.sweeps && !self.sweeping {
             self.sweeping = true;
             self.send(Command::Sweep, Flight::Sweep, out);

@@ -242,6 +242,51 @@ async fn everything_flushed() {
     trio.ends(&fixture).await;
 }
 
+/// Its revisions had come from a clock that was ahead: what is written after the loss has lower ones.
+#[tokio::test]
+async fn everything_flushed_and_the_clock_behind() {
+    let fixture = Fixture::new().await;
+    let ahead = "9000000000000000";
+    say(&fixture, &["SET", &fixture.key("revision"), ahead]).await;
+    let trio = Trio::new(&fixture).await;
+    let before = trio.watcher.members().get("b").unwrap().incarnation();
+    assert!(before.get() > ahead.parse().unwrap());
+    say(&fixture, &["FLUSHALL"]).await;
+    for name in ["a", "b"] {
+        for group in [&trio.watcher, &trio.a, &trio.b] {
+            let fallen = group.wait_for(PATIENCE, |view| view.get(name).is_some_and(|m| m.incarnation() < before));
+            fallen.await.unwrap_or_else(|error| panic!("{error}: {name} in {:?}", group.members()));
+        }
+    }
+    trio.is_whole().await;
+    trio.ends(&fixture).await;
+}
+
+/// As after a swap of databases that is undone: the member that is there is live, and under our own earlier session.
+#[tokio::test]
+async fn data_that_come_back_do_not_end_the_membership() {
+    let fixture = Fixture::new().await;
+    let group = fixture.connect().await;
+    let me = group.join("a").await.unwrap();
+    let mut connection = fixture.connection().await;
+    let (member, lease) = (fixture.key("members/a"), lease(&fixture, &mut connection).await);
+    let both = redis::cmd("MGET").arg(&member).arg(&lease).query_async(&mut connection).await;
+    let (record, holder): (String, String) = both.unwrap();
+    say(&fixture, &["FLUSHALL"]).await;
+    let seen = Recorder::new(&group);
+    seen.wait_until("it rejoined", |record| record.joins > 0).await;
+    let first = me.incarnation();
+
+    let back = "redis.call('FLUSHALL')
+        redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000)
+        redis.call('SET', KEYS[2], ARGV[2], 'PX', 60000)";
+    say(&fixture, &["EVAL", back, "2", &lease, &member, &holder, &record]).await;
+    eventually("it rejoined again", async || me.incarnation() > first).await;
+    group.sync().await.unwrap();
+    assert_eq!(group.members().get("a").map(|member| member.incarnation()), me.incarnation());
+    group.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn scripts_flushed() {
     let fixture = Fixture::new().await;

@@ -264,7 +264,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
+    fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
         let Some(own) = self.own.get_mut(id) else { return };
         own.hold = Hold::Ended(cause);
         for edit in own.edits.drain(..) {
@@ -272,6 +272,14 @@ impl Session {
         }
         self.with_edits.remove(id);
         out.push(Output::Standing(id.clone(), Standing::Ended(cause)));
+    }
+
+    /// Another one is there instead of this incarnation of ours.
+    pub(crate) fn replaced(&mut self, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
+        let held = |own: &Own| matches!(own.hold, Hold::Held { incarnation: held, .. } if held == incarnation);
+        if self.own.get(id).is_some_and(held) {
+            self.end(id, LeaveCause::Replaced, out);
+        }
     }
 
     /// Looks through changes of the roster for what they mean to our own members.

@@ -27,6 +27,11 @@ struct Key {
     expires: Option<Moment>,
 }
 
+/// By how much its clock is behind after some losses, in microseconds.
+const BEHIND: u64 = 5_000_000;
+/// How many losses have revisions of their own.
+const LOSSES: u64 = 64;
+
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) now: Moment,
@@ -37,6 +42,8 @@ pub(super) struct Server {
     deadlines: BTreeMap<String, Moment>,
     owned: BTreeMap<SessionId, BTreeSet<MemberId>>,
     revision: u64,
+    /// How often it has lost all its data. Every second time its clock is behind from then on.
+    losses: u64,
     /// Notifications since they were last taken. The canaries are the connectors' own.
     pub(super) notices: Vec<Notice>,
     pub(super) notifies: bool,
@@ -55,6 +62,7 @@ impl Server {
             deadlines: BTreeMap::new(),
             owned: BTreeMap::new(),
             revision: 0,
+            losses: 0,
             notices: Vec::new(),
             notifies: true,
             forbidden: 0,
@@ -102,8 +110,11 @@ impl Server {
     }
 
     fn next_revision(&mut self) -> u64 {
-        let micros = self.now.as_millis() * 1000;
-        self.revision = (self.revision + 1).max(micros);
+        let behind = if self.losses.is_multiple_of(2) { 0 } else { BEHIND };
+        let micros = (self.now.as_millis() * 1000).saturating_sub(behind);
+        // No microsecond comes twice, also not when the clock shows it again.
+        let part = self.losses % LOSSES;
+        self.revision = (self.revision / LOSSES + 1).max(micros) * LOSSES + part;
         self.revision
     }
 
@@ -138,8 +149,8 @@ impl Server {
     }
 
     pub(super) fn flush_all(&mut self) {
-        let (now, notifies, forbidden) = (self.now, self.notifies, self.forbidden);
-        *self = Self { now, notifies, forbidden, ..Self::new() };
+        let (now, losses, notifies, forbidden) = (self.now, self.losses + 1, self.notifies, self.forbidden);
+        *self = Self { now, losses, notifies, forbidden, ..Self::new() };
         self.notices.push(Notice::Everything);
     }
 

@@ -229,3 +229,42 @@ fn a_refusal_ends_a_sync_and_only_warns_later() {
     check("> up\nsweep\nplant\nlist all\n> answer list refused\ndrop link ForeignValue");
     check(&live("a@1", "> sync 1\nsweep\nlist since 9 1\n> answer list refused\nwarn\nanswer 1 ForeignValue"));
 }
+
+#[test]
+fn what_the_server_has_forgotten_is_forgotten() {
+    check(&live("b@8", "> hear set b\nread b\n> answer read b@5\nleft b@8/8 replaced, joined b@5/5"));
+    // Who has left while a listing is under way may be in it, or there again.
+    check(&live(
+        "b@8",
+        "> sync 1
+         sweep
+         list since 9 1
+         > hear del b
+         read b
+         > answer read left
+         left b@8/8 left
+         > answer list 3 b@3
+         read b
+         > answer read b@3
+         joined b@3/3
+         answer 1 Synced",
+    ));
+}
+
+#[test]
+fn a_listing_that_is_older_than_what_is_known_is_no_news() {
+    check(&live(
+        "b@8",
+        "> sync 1
+         sweep
+         list since 9 1
+         > hear set b
+         read b
+         > answer read b@10
+         left b@8/8 replaced, joined b@10/10
+         > answer list 9 b@8
+         read b
+         > answer read b@10
+         answer 1 Synced",
+    ));
+}

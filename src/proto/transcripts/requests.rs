@@ -272,8 +272,10 @@ fn a_join_overwritten_before_its_reply_is_replaced() {
          > answer join 10
          keep c-1
          a holds 10
-         a ended replaced
-         answer 1 joined a@10",
+         read a
+         answer 1 joined a@10
+         > answer read a@11
+         a ended replaced",
     ));
 }
 
@@ -358,5 +360,26 @@ fn a_command_that_breaks_drops_the_link() {
          > answer leave broken
          drop link Connection
          state suspended",
+    ));
+}
+
+#[test]
+fn who_rejoins_a_server_that_has_forgotten_higher_incarnations_is_not_replaced() {
+    check(&joined(
+        "> beat c-1 lost
+         release
+         a lost expired
+         join a opening c-2 yield nonce 2
+         read a
+         state lost
+         > answer join 4
+         keep c-2
+         a holds 4
+         left a@10/10 expired
+         state connected
+         > answer read expired
+         read a
+         > answer read a@4
+         joined a@4/4",
     ));
 }
