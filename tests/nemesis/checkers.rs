@@ -1,5 +1,8 @@
 //! What must be true of every history. Pure: lines in, violations out.
 
+#[path = "prompt.rs"]
+mod prompt;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::history::{Line, What};
@@ -19,10 +22,11 @@ const LONGEST: u64 = 30_000 * MS;
 
 pub(crate) fn all(lines: &[Line]) -> Vec<String> {
     let faults = Faults::of(lines);
-    let checkers: [(&str, Vec<String>); 10] = [
+    let checkers: [(&str, Vec<String>); 11] = [
         ("fold", fold(lines)),
         ("false leave", false_leaves(lines, &faults)),
         ("convergence", convergence(lines)),
+        ("promptness", prompt::prompt(lines, &faults)),
         ("one valid holder", one_valid_holder(lines, &faults)),
         ("rising tokens", rising_tokens(lines, &faults)),
         ("first come, first served", first_come(lines, &faults)),
@@ -89,6 +93,12 @@ impl Faults {
         silence >= 0.6 || closes && silence > 0.0 || faults.iter().any(|fault| fault.name == "kill")
     }
 
+    /// The faults that were on this worker or on all, each with when it began and ended.
+    pub(crate) fn spans_on<'a>(&'a self, worker: &'a str) -> impl Iterator<Item = (&'a Fault, u64, u64)> {
+        let concerns = move |span: &&Span| !span.fault.single || span.on.iter().any(|on| on == worker);
+        self.0.iter().filter(concerns).map(|span| (span.fault, span.from, span.to))
+    }
+
     fn any(&self, from: u64, to: u64, is: impl Fn(&Fault) -> bool) -> bool {
         self.0.iter().any(|span| span.from <= to && span.to.saturating_add(AFTERMATH) >= from && is(span.fault))
     }
@@ -105,31 +115,31 @@ fn fold(lines: &[Line]) -> Vec<String> {
     let mut found = Vec::new();
     for line in lines {
         let who = line.who.as_str();
-        match &line.what {
-            What::Started => drop(known.remove(who)),
+        let (id, incarnation, fits, what) = match &line.what {
+            What::Started => {
+                known.remove(who);
+                continue;
+            }
             What::Snapshot { members } => {
                 known.insert(who, members.iter().map(|(id, at)| (id.as_str(), *at)).collect());
+                continue;
             }
             What::Joined { id, incarnation } => {
-                if let Some(before) = known.entry(who).or_default().insert(id, *incarnation) {
-                    found.push(format!("{who} at {}: {id}@{incarnation} joined while @{before} was there", line.at));
-                }
+                let before = known.entry(who).or_default().insert(id, *incarnation);
+                (id, incarnation, before.is_none(), "joined while one was there")
             }
             What::Updated { id, incarnation } => {
-                if known.entry(who).or_default().get(id.as_str()) != Some(incarnation) {
-                    found.push(format!("{who} at {}: {id}@{incarnation} updated and was not there", line.at));
-                }
+                let now = known.entry(who).or_default().get(id.as_str());
+                (id, incarnation, now == Some(incarnation), "was updated and was not there")
             }
             What::Left { id, incarnation, .. } => {
-                if known.entry(who).or_default().remove(id.as_str()) != Some(*incarnation) {
-                    found.push(format!("{who} at {}: {id}@{incarnation} left and was not there", line.at));
-                }
+                let before = known.entry(who).or_default().remove(id.as_str());
+                (id, incarnation, before == Some(*incarnation), "left and was not there")
             }
-            What::View { members, .. } => {
-                // The view is ahead of the events, never behind for long; in quiet windows both are compared.
-                let _ = members;
-            }
-            _ => {}
+            _ => continue,
+        };
+        if !fits {
+            found.push(format!("{who} at {}: {id}@{incarnation} {what}", line.at));
         }
     }
     found
@@ -138,7 +148,9 @@ fn fold(lines: &[Line]) -> Vec<String> {
 /// Nobody is told that a worker's member is gone by itself while its heartbeats got through.
 pub(crate) fn false_leaves(lines: &[Line], faults: &Faults) -> Vec<String> {
     let is_leave = |cause: &str| !matches!(cause, "left" | "replaced");
-    let leaves = lines.iter().filter_map(|line| match &line.what {
+    // Who dozes is told late, when the excuse is over.
+    let awake = lines.iter().filter(|line| !line.who.contains('.'));
+    let leaves = awake.filter_map(|line| match &line.what {
         What::Left { id, incarnation, cause } if is_leave(cause) => Some((line, id, incarnation, cause)),
         _ => None,
     });
@@ -162,8 +174,13 @@ fn convergence(lines: &[Line]) -> Vec<String> {
                 let surplus: Vec<_> = view.iter().filter(|(id, at)| truth.get(*id) != Some(at)).collect();
                 found.push(format!("{who} at {}: does not know {missing:?}, and believes in {surplus:?}", line.at));
             }
-            if views.is_empty() {
-                found.push(format!("nobody answered at {}", line.at));
+            if views.values().all(|view| view == truth) {
+                found.push(format!(
+                    "only {:?} were members, and {} answered at {}",
+                    truth.keys(),
+                    views.len(),
+                    line.at
+                ));
             }
         }
     }
@@ -172,19 +189,21 @@ fn convergence(lines: &[Line]) -> Vec<String> {
 
 /// Whoever says that a guard is held, no later one of that lock had been granted by then.
 fn one_valid_holder(lines: &[Line], faults: &Faults) -> Vec<String> {
+    // When each was granted, and the highest token until then.
     let mut granted: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
     for line in lines {
         if let What::Granted { lock, token, .. } = &line.what {
-            granted.entry(lock).or_default().push((*token, line.at));
+            let of = granted.entry(lock).or_default();
+            let highest = of.last().map_or(0, |(_, highest)| *highest).max(*token);
+            of.push((line.at, highest));
         }
     }
     let mut found = Vec::new();
     for line in lines {
         let What::Said { lock, token, before, held: true } = &line.what else { continue };
-        let Some((later, at)) = granted[lock.as_str()].iter().find(|(other, at)| other > token && at < before) else {
-            continue;
-        };
-        if !faults.any(at.saturating_sub(TTL), *before, |fault| fault.breaks) {
+        let of = &granted[lock.as_str()];
+        let Some((at, later)) = of.get(of.partition_point(|(_, highest)| highest <= token)) else { continue };
+        if at < before && !faults.any(at.saturating_sub(TTL), *before, |fault| fault.breaks) {
             let worker = &line.who;
             found.push(format!("{worker} held {lock} under {token} at {before}, and {later} was granted at {at}"));
         }

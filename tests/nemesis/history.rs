@@ -157,6 +157,13 @@ impl History {
         lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
+    /// What has been noted since then, nearly.
+    pub(crate) fn since(&self, then: u64) -> Vec<Line> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = lines.iter().rev().take_while(|line| line.at + 1_000_000 >= then);
+        recent.filter(|line| line.at >= then).cloned().collect()
+    }
+
     /// In the order of time.
     pub(crate) fn lines(&self) -> Vec<Line> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();

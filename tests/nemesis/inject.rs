@@ -3,18 +3,21 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use group_redis::testing::{Flow, Line, Way};
+use group_redis::testing::{self, Flow, Way};
 use redis::Value;
 use rustix::process::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::chance::Chance;
+use crate::history::{Line, What};
 use crate::stage::{PREFIX, Stage, Worker};
 use crate::worker::TTL;
 
 /// Less than what may be missing of a ttl without a lease being lost, and more than a ttl.
 const SHORT: Duration = Duration::from_millis(800);
 const LONG: Duration = Duration::from_millis(4000);
+/// Nearly as long as a heartbeat waits for its answer.
+const LATE: Duration = Duration::from_millis(550);
 const WHILE: Duration = Duration::from_millis(2500);
 
 /// Brings a fault about, keeps it up for a while, and heals it. Answers whether it had an effect.
@@ -28,9 +31,16 @@ pub(crate) async fn inject(stage: &Stage, fault: &str, on: &Worker, chance: &mut
             true
         }
         "busy_runtime" => {
-            stage.tell(on, "block 1500");
+            stage.tell(on, "block 750");
             sleep(Duration::from_millis(1600)).await;
             true
+        }
+        "blocked_runtime" => {
+            let begun = crate::history::now();
+            stage.tell(on, "block 4500");
+            sleep(Duration::from_millis(9500)).await;
+            let left = |line: &Line| matches!(&line.what, What::Left { id, .. } if *id == on.name);
+            stage.history.since(begun).iter().any(|line| line.who != on.name && left(line))
         }
         "server_freeze_short" => freeze(stage, SHORT).await,
         "server_freeze_long" => freeze(stage, LONG).await,
@@ -281,34 +291,43 @@ async fn network(stage: &Stage, fault: &str, on: &Worker, chance: &mut Chance) -
     let mut time = WHILE;
     match fault {
         "delay" => {
-            let ms = Duration::from_millis(chance.from(20, 120));
-            proxy.set_both(Line::Any, Flow::new().delay(ms).jitter(ms));
+            let ms = Duration::from_millis(chance.from(20, 60));
+            proxy.set_both(testing::Line::Any, Flow::new().delay(ms).jitter(ms));
         }
-        "chop" => proxy.set_both(Line::Any, Flow::new().chop(usize::try_from(chance.from(1, 20)).unwrap_or(1))),
-        "throttle" => proxy.set(Line::Any, way, Flow::new().throttle(20_000)),
+        "chop" => {
+            proxy.set_both(testing::Line::Any, Flow::new().chop(usize::try_from(chance.from(1, 20)).unwrap_or(1)))
+        }
+        "throttle" => proxy.set(testing::Line::Any, way, Flow::new().throttle(20_000)),
         "blackhole_short" => {
-            proxy.set_both(Line::Any, Flow::new().blackhole());
+            proxy.set_both(testing::Line::Any, Flow::new().blackhole());
             time = SHORT;
         }
         "blackhole_long" => {
-            proxy.set_both(Line::Any, Flow::new().blackhole());
+            proxy.set_both(testing::Line::Any, Flow::new().blackhole());
             time = LONG;
         }
-        "blackhole_to_client" => proxy.set(Line::Any, Way::ToClient, Flow::new().blackhole()),
-        "blackhole_events" => proxy.set(Line::Events, way, Flow::new().blackhole()),
-        "blackhole_heartbeat" => proxy.set(Line::Heartbeat, way, Flow::new().blackhole()),
-        "stop_reading" => proxy.set(Line::Events, Way::ToClient, Flow::new().stop_reading()),
+        "blackhole_to_client" => proxy.set(testing::Line::Any, Way::ToClient, Flow::new().blackhole()),
+        "blackhole_events" => proxy.set(testing::Line::Events, way, Flow::new().blackhole()),
+        "blackhole_heartbeat" => proxy.set(testing::Line::Heartbeat, way, Flow::new().blackhole()),
+        // The last heartbeats are answered late: what counts is when they were sent.
+        "blackhole_after_late_answers" => {
+            proxy.set(testing::Line::Heartbeat, Way::ToClient, Flow::new().delay(LATE));
+            sleep(LATE * 4).await;
+            proxy.set_both(testing::Line::Any, Flow::new().blackhole());
+            time = LONG;
+        }
+        "stop_reading" => proxy.set(testing::Line::Events, Way::ToClient, Flow::new().stop_reading()),
         "reset" => {
             let begun = Instant::now();
             while begun.elapsed() < WHILE {
-                proxy.reset(Line::Any);
+                proxy.reset(testing::Line::Any);
                 sleep(Duration::from_millis(chance.from(100, 400))).await;
             }
             return proxy.accepted() > before.2 + 3;
         }
         "reset_and_refuse" => {
             proxy.refuse();
-            proxy.reset(Line::Any);
+            proxy.reset(testing::Line::Any);
         }
         other => panic!("no fault is called {other}"),
     }

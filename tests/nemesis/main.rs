@@ -33,6 +33,8 @@ struct Settings {
     seed: u64,
     json: bool,
     only: Option<String>,
+    /// Whether the first violation ends the run.
+    first: bool,
 }
 
 fn main() -> ExitCode {
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         return summary::judge(&lines, 0, Duration::ZERO, true);
     }
     let Some(minutes) = value("--minutes").and_then(|minutes| minutes.parse::<f64>().ok()) else {
-        eprintln!("nemesis --minutes N [--seed S] [--only FAULT] [--json] | nemesis --check FILE");
+        eprintln!("nemesis --minutes N [--seed S] [--only FAULT,..] [--first] [--json] | nemesis --check FILE");
         return ExitCode::from(2);
     };
     let settings = Settings {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         seed: value("--seed").and_then(|seed| seed.parse().ok()).unwrap_or(1),
         json: args.iter().any(|arg| arg == "--json"),
         only: value("--only").cloned(),
+        first: args.iter().any(|arg| arg == "--first"),
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -111,6 +114,9 @@ async fn play(stage: &Stage, settings: &Settings) {
             sleep(Duration::from_millis(chance.from(100, 1000))).await;
         }
         quiet(stage).await;
+        if settings.first && !checkers::all(&stage.history.lines()).is_empty() {
+            return;
+        }
     }
 }
 

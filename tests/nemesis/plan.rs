@@ -53,6 +53,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("stop_long").silent(2.0).of_one(),
     fault("kill").of_one(),
     fault("busy_runtime").of_one(),
+    fault("blocked_runtime").silent(3.0).of_one(),
     // The server.
     fault("server_freeze_short").silent(0.4),
     fault("server_freeze_long").silent(2.0).cutting(),
@@ -101,6 +102,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("blackhole_to_client").silent(2.0).of_one(),
     fault("blackhole_events").of_one(),
     fault("blackhole_heartbeat").silent(2.0).of_one(),
+    fault("blackhole_after_late_answers").silent(2.0).of_one(),
     fault("stop_reading").of_one(),
     fault("reset").of_one(),
     fault("reset_and_refuse").silent(2.0).cutting().of_one(),

@@ -1,6 +1,6 @@
 //! What came of a run, for people and for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::plan::FAULTS;
 struct Told {
     fired: u64,
     effective: u64,
-    /// How long after it the members of a killed worker were seen to leave, in ms.
+    /// How long after its beginning it was noticed, in ms.
     detection: Vec<f64>,
 }
 
@@ -34,20 +34,30 @@ fn spread(values: &mut [f64]) -> serde_json::Value {
     json!({"p50": percentile(values, 0.5), "p99": percentile(values, 0.99), "max": percentile(values, 1.0)})
 }
 
-/// When each killed worker's members were seen to leave, by each watcher, counted from the kill.
-fn detections(lines: &[Line]) -> Vec<f64> {
-    let mut killed: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut found = Vec::new();
-    for line in lines {
-        match &line.what {
-            What::Killed => drop(killed.insert(&line.who, line.at)),
-            What::Started => drop(killed.remove(line.who.as_str())),
-            What::Left { id, cause, .. } if cause == "expired" => {
-                if let Some(at) = killed.get(id.as_str()) {
-                    found.push((line.at - at) as f64 / 1000.0);
-                }
+/// How long after its beginning each fault was noticed: by the others, who are told that the member of the worker that
+/// it is on has left; by a worker itself, when its link or lease is in doubt. In ms.
+fn detections(lines: &[Line]) -> BTreeMap<&str, Vec<f64>> {
+    let mut found: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut active: Vec<(&str, &[String], u64, BTreeSet<&str>)> = Vec::new();
+    for line in lines.iter().filter(|line| !line.who.contains('.')) {
+        let (about, by) = match &line.what {
+            What::Fault { fault, on } => {
+                active.push((fault, on, line.at, BTreeSet::new()));
+                continue;
             }
-            _ => {}
+            What::Healed { fault, on, .. } => {
+                active.retain(|(of, hit, ..)| of != fault || hit != on);
+                continue;
+            }
+            What::Left { id, cause, .. } if cause != "left" && *id != line.who => (id.as_str(), line.who.as_str()),
+            What::State { state } if state != "connected" => (line.who.as_str(), line.who.as_str()),
+            _ => continue,
+        };
+        for (fault, on, since, noticed) in &mut active {
+            let is_hit = on.is_empty() && about == by || on.iter().any(|worker| worker == about);
+            if is_hit && noticed.insert(by) {
+                found.entry(fault).or_default().push((line.at - *since) as f64 / 1000.0);
+            }
         }
     }
     found
@@ -82,7 +92,9 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
             _ => {}
         }
     }
-    faults.entry("kill").or_default().detection = detections(lines);
+    for (fault, times) in detections(lines) {
+        faults.entry(fault).or_default().detection = times;
+    }
     let count = |is: fn(&What) -> bool| lines.iter().filter(|line| is(&line.what)).count() as u64;
     let grants = count(|what| matches!(what, What::Granted { .. }));
     let changes = count(|what| matches!(what, What::Joined { .. } | What::Left { .. }));
@@ -128,6 +140,11 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         "handover_ms": spread(&mut hand_overs(lines)), "convergence_ms": spread(&mut converged.clone()),
         "quiet_windows": windows, "unfenced_updates_lost": lost, "without_effect": without,
     });
+    let caught: BTreeSet<&str> = violations.iter().filter_map(|line| line.split(": ").next()).collect();
+    if let (false, Some(first)) = (caught.is_empty(), lines.first()) {
+        let after = lines.last().map_or(0, |last| last.at - first.at) / 1_000_000;
+        eprintln!("caught within {after} s by: {}", caught.into_iter().collect::<Vec<_>>().join(", "));
+    }
     violations.sort();
     for line in violations.iter().take(40) {
         if json {

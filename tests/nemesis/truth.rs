@@ -13,6 +13,9 @@ use crate::worker::LOCKS;
 /// been frozen a client may be in the middle of a long pause.
 const REST: Duration = Duration::from_secs(8);
 
+/// How long a quiet window lasts at the least: changes that are heard of late need time to be late.
+const LEAST_QUIET: Duration = Duration::from_millis(2500);
+
 /// The members whose sessions live, with their incarnations.
 const LIVE: &str = "local live = {}
     local found = redis.call('ZRANGE', KEYS[1] .. 'members', 0, -1, 'WITHSCORES')
@@ -69,7 +72,7 @@ pub(crate) async fn compare(stage: &Stage) {
         if let (Ok(before), Ok(after)) = (before, after) {
             let steady = |all: &BTreeMap<String, u64>| -> BTreeMap<String, u64> {
                 all.iter()
-                    .filter(|(id, at)| !id.ends_with(".guest") && before.get(*id) == Some(at))
+                    .filter(|(id, at)| !id.contains('.') && before.get(*id) == Some(at))
                     .map(|(id, at)| (id.clone(), *at))
                     .collect()
             };
@@ -77,7 +80,7 @@ pub(crate) async fn compare(stage: &Stage) {
             let all: BTreeMap<String, BTreeMap<String, u64>> = views
                 .iter()
                 .map(|(who, (members, _))| {
-                    let own = members.iter().filter(|(id, _)| !id.ends_with(".guest"));
+                    let own = members.iter().filter(|(id, _)| !id.contains('.'));
                     (who.clone(), own.map(|(id, at)| (id.clone(), *at)).collect())
                 })
                 .collect();
@@ -89,7 +92,8 @@ pub(crate) async fn compare(stage: &Stage) {
                 if good == 3 {
                     let after_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                     stage.history.note(What::Converged { after_ms });
-                    return rest(stage).await;
+                    rest(stage).await;
+                    return sleep(LEAST_QUIET.saturating_sub(begun.elapsed())).await;
                 }
             } else {
                 good = 0;

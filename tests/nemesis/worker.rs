@@ -18,6 +18,20 @@ pub(crate) const TTL: Duration = Duration::from_secs(2);
 pub(crate) const BACKOFF_CAP: Duration = Duration::from_millis(500);
 pub(crate) const POLL: Duration = Duration::from_millis(100);
 pub(crate) const LOCKS: u64 = 3;
+/// After how long without progress of the runtime heartbeats stop.
+const STALL: Duration = Duration::from_millis(2000);
+/// Few enough batches that who dozes falls behind.
+const EVENT_BUFFER: usize = 16;
+
+/// How many locks are held for long.
+const LONG_LOCKS: u64 = 3;
+
+/// Whether a watcher hears every event as it comes.
+#[derive(Clone, Copy, PartialEq)]
+enum Awake {
+    Always,
+    Dozing,
+}
 
 /// What the resource answers: whether the token was good, and the two registers.
 type Verdict = (bool, u64, u64);
@@ -60,18 +74,21 @@ pub(crate) fn run(args: &[String]) {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let builder = GroupConnector::builder(url).group(group).ttl(TTL).poll(POLL).backoff_cap(BACKOFF_CAP);
+        let builder = builder.stall_tolerance(STALL).event_buffer(EVENT_BUFFER);
         let group = builder.event_source(source(events)).connect_lazy().expect("settings that are valid");
         let name: Arc<str> = name.as_str().into();
         let worker = Worker { name, group, requests: Arc::default(), asked: Arc::default() };
-        say(&worker.name, What::Started);
-        tokio::spawn(worker.clone().watch());
+        tokio::spawn(worker.clone().watch(Awake::Always));
+        tokio::spawn(worker.clone().watch(Awake::Dozing));
         tokio::spawn(worker.clone().follow());
         tokio::spawn(worker.clone().be_a_member());
-        tokio::spawn(worker.clone().come_and_go());
+        tokio::spawn(worker.clone().come_and_go("guest", 1500));
+        tokio::spawn(worker.clone().come_and_go("lodger", 5000));
         tokio::spawn(worker.clone().keep_values());
         for hand in ["a", "b"] {
             tokio::spawn(worker.clone().take_locks(hand));
         }
+        tokio::spawn(worker.clone().hold_on());
         let listening = tokio::task::spawn_blocking(move || worker.listen());
         listening.await.expect("it only reads");
     });
@@ -116,11 +133,19 @@ impl Worker {
         }
     }
 
-    async fn watch(self) {
-        let mut events = self.group.events();
+    async fn watch(self, awake: Awake) {
+        let (mut events, mut chance) = (self.group.events(), self.chance("doze"));
+        let who = match awake {
+            Awake::Always => self.name.to_string(),
+            Awake::Dozing => format!("{}.dozing", self.name),
+        };
+        say(&who, What::Started);
         let id = |member: &Arc<Member>| (member.id().to_string(), member.incarnation().get());
         while let Some(event) = events.next().await {
-            self.say(match event {
+            if awake == Awake::Dozing && chance.from(0, 20) == 0 {
+                sleep(Duration::from_millis(chance.from(0, 2500))).await;
+            }
+            let what = match event {
                 Event::Snapshot(view) => What::Snapshot { members: members(&view) },
                 Event::Joined(member) => {
                     let (id, incarnation) = id(&member);
@@ -135,7 +160,8 @@ impl Worker {
                     What::Left { id, incarnation, cause: cause.to_string() }
                 }
                 _ => continue,
-            });
+            };
+            say(&who, what);
         }
     }
 
@@ -152,6 +178,10 @@ impl Worker {
                 let mut chance = self.chance("me");
                 loop {
                     sleep(Duration::from_millis(chance.from(200, 1500))).await;
+                    // What another program has put in its place replaces it for good.
+                    if let Ok(None) = tokio::time::timeout(POLL, me.held()).await {
+                        break;
+                    }
                     let _ = me.update_text(chance.from(0, 1000).to_string()).await;
                 }
             }
@@ -159,14 +189,14 @@ impl Worker {
         }
     }
 
-    async fn come_and_go(self) {
-        let mut chance = self.chance("guest");
+    async fn come_and_go(self, who: &str, longest_ms: u64) {
+        let mut chance = self.chance(who);
         loop {
-            if let Ok(guest) = self.group.join(format!("{}.guest", self.name)).await {
-                sleep(Duration::from_millis(chance.from(50, 1500))).await;
+            if let Ok(guest) = self.group.join(format!("{}.{who}", self.name)).await {
+                sleep(Duration::from_millis(chance.from(50, longest_ms))).await;
                 let _ = guest.leave().await;
             }
-            sleep(Duration::from_millis(chance.from(50, 800))).await;
+            sleep(Duration::from_millis(chance.from(50, longest_ms))).await;
         }
     }
 
@@ -201,6 +231,35 @@ impl Worker {
             guard.release().await;
             self.say(What::Released { lock, token });
             sleep(Duration::from_millis(chance.from(1, 60))).await;
+        }
+    }
+
+    /// Holds a lock for seconds, and says all the time whether it does.
+    async fn hold_on(self) {
+        let mut chance = self.chance("c");
+        for round in 0.. {
+            let lock = format!("long-{}", chance.from(0, LONG_LOCKS));
+            let attempt = format!("{}.{}c{round}", self.name, std::process::id());
+            self.say(What::Asked { lock: lock.clone(), attempt: attempt.clone() });
+            let wanted = self.group.lock(&lock).as_member(&attempt);
+            if let Ok(Some(guard)) = wanted.acquire_timeout(Duration::from_secs(5)).await {
+                let token = guard.token().get();
+                self.say(What::Granted { lock: lock.clone(), attempt, token });
+                for _ in 0..chance.from(1, 400) {
+                    let before = now();
+                    let held = guard.is_held();
+                    self.say(What::Said { lock: lock.clone(), token, before, held });
+                    if !held {
+                        break;
+                    }
+                    sleep(Duration::from_millis(10)).await;
+                }
+                guard.release().await;
+                self.say(What::Released { lock, token });
+            } else {
+                self.say(What::GaveUp { lock, attempt });
+            }
+            sleep(Duration::from_millis(chance.from(1, 300))).await;
         }
     }
 

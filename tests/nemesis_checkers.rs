@@ -1,0 +1,273 @@
+//! The checkers of the nemesis, each by a history that is fine and by one that is not: who judges is judged too.
+
+#[path = "nemesis/checkers.rs"]
+mod checkers;
+#[expect(dead_code, reason = "only its lines are used here")]
+#[path = "nemesis/history.rs"]
+mod history;
+#[path = "nemesis/plan.rs"]
+mod plan;
+
+use std::collections::BTreeMap;
+
+use history::{Line, What};
+
+const S: u64 = 1_000_000;
+const MS: u64 = 1000;
+
+fn line(at: u64, who: &str, what: What) -> Line {
+    Line { at, who: who.into(), what }
+}
+
+fn members(members: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    members.iter().map(|(id, incarnation)| ((*id).to_owned(), *incarnation)).collect()
+}
+
+fn snapshot(of: &[(&str, u64)]) -> What {
+    What::Snapshot { members: members(of) }
+}
+
+fn joined(id: &str, incarnation: u64) -> What {
+    What::Joined { id: id.into(), incarnation }
+}
+
+fn updated(id: &str, incarnation: u64) -> What {
+    What::Updated { id: id.into(), incarnation }
+}
+
+fn left(id: &str, incarnation: u64, cause: &str) -> What {
+    What::Left { id: id.into(), incarnation, cause: cause.into() }
+}
+
+fn asked(attempt: &str) -> What {
+    What::Asked { lock: "lock".into(), attempt: attempt.into() }
+}
+
+fn granted(attempt: &str, token: u64) -> What {
+    What::Granted { lock: "lock".into(), attempt: attempt.into(), token }
+}
+
+fn said(token: u64, before: u64, held: bool) -> What {
+    What::Said { lock: "lock".into(), token, before, held }
+}
+
+fn queue(waiters: &[(&str, &str)]) -> What {
+    let waiters = waiters.iter().map(|(session, attempt)| ((*session).into(), (*attempt).into())).collect();
+    What::Queue { lock: "lock".into(), waiters }
+}
+
+fn fault(at: u64, fault: &str, on: &[&str]) -> Line {
+    line(at, "nemesis", What::Fault { fault: fault.into(), on: on.iter().map(|on| (*on).into()).collect() })
+}
+
+fn healed(at: u64, fault: &str, on: &[&str]) -> Line {
+    let on = on.iter().map(|on| (*on).into()).collect();
+    line(at, "nemesis", What::Healed { fault: fault.into(), on, effective: true })
+}
+
+/// Which checkers found something, and how often.
+fn found(lines: &[Line]) -> BTreeMap<String, usize> {
+    let mut lines = lines.to_vec();
+    lines.sort_by_key(|line| line.at);
+    let mut found = BTreeMap::new();
+    for violation in checkers::all(&lines) {
+        *found.entry(violation.split(": ").next().unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    found
+}
+
+#[track_caller]
+fn good(lines: &[Line]) {
+    assert_eq!(found(lines), BTreeMap::new());
+}
+
+#[track_caller]
+fn bad(checker: &str, lines: &[Line]) {
+    assert_eq!(found(lines).into_iter().collect::<Vec<_>>(), [(checker.to_owned(), 1)]);
+}
+
+fn stream(whats: &[What]) -> Vec<Line> {
+    (1..).zip(whats).map(|(at, what)| line(at, "w0", what.clone())).collect()
+}
+
+#[test]
+fn a_stream_folds() {
+    let first = snapshot(&[("a", 1)]);
+    good(&stream(&[first.clone(), updated("a", 1), left("a", 1, "left"), joined("a", 2), left("a", 2, "left")]));
+    good(&stream(&[joined("a", 1), What::Started, joined("a", 1)]));
+    good(&stream(&[joined("a", 1), snapshot(&[]), joined("a", 2)]));
+    bad("fold", &stream(&[first.clone(), joined("a", 2)]));
+    bad("fold", &stream(&[first.clone(), updated("a", 2)]));
+    bad("fold", &stream(&[first.clone(), left("a", 2, "left")]));
+    bad("fold", &stream(&[first, snapshot(&[]), left("a", 1, "left")]));
+}
+
+#[test]
+fn nobody_leaves_whose_heartbeats_got_through() {
+    let told = |by: &str, cause: &str| vec![line(0, by, snapshot(&[("w1", 1)])), line(9 * S, by, left("w1", 1, cause))];
+    let with = |by: &str, fault_name: &str, on: &[&str], from: u64, to: u64| {
+        [told(by, "expired"), vec![fault(from, fault_name, on), healed(to, fault_name, on)]].concat()
+    };
+    good(&told("w0", "left"));
+    good(&told("w0.dozing", "expired"));
+    bad("false leave", &told("w0", "expired"));
+    good(&with("w0", "stop_long", &["w1"], 6 * S, 8 * S));
+    bad("false leave", &with("w0", "stop_short", &["w1"], 6 * S, 8 * S));
+    bad("false leave", &with("w0", "stop_long", &["w2"], 6 * S, 8 * S));
+    bad("false leave", &with("w0", "stop_long", &["w1"], S, 2 * S));
+    good(&with("w0", "flush_all", &[], 8 * S, 8 * S));
+    bad("false leave", &with("w0", "client_kill_normal", &[], 8 * S, 8 * S));
+}
+
+#[test]
+fn in_quiet_windows_everybody_knows_what_there_is() {
+    let window = |of_w1: &[(&str, u64)]| {
+        let views = [("w0".into(), members(&[("a", 1)])), ("w1".into(), members(of_w1))].into();
+        [line(1, "nemesis", What::NotConverged { truth: members(&[("a", 1)]), views })]
+    };
+    bad("convergence", &window(&[]));
+    bad("convergence", &window(&[("a", 1), ("b", 1)]));
+    bad("convergence", &window(&[("a", 2)]));
+    // One whose membership was not given back.
+    bad("convergence", &window(&[("a", 1)]));
+    good(&[line(1, "nemesis", What::Converged { after_ms: 9000 })]);
+}
+
+#[test]
+fn a_change_does_not_wait_for_the_next_reconcile() {
+    let watchers =
+        || vec![line(0, "w0", What::Started), line(0, "w1", What::Started), line(60 * S, "w0", What::Started)];
+    let heard = |late: u64| {
+        [watchers(), vec![line(5 * S, "w0", joined("w2.guest", 1)), line(5 * S + late, "w1", joined("w2.guest", 1))]]
+            .concat()
+    };
+    good(&heard(900 * MS));
+    bad("promptness", &heard(1100 * MS));
+    let after = |name: &str, on: &[&str], ends: u64| {
+        [heard(1100 * MS), vec![fault(ends, name, on), healed(ends, name, on)]].concat()
+    };
+    good(&after("throttle", &["w1"], 5 * S));
+    bad("promptness", &after("throttle", &["w1"], 4 * S));
+    bad("promptness", &after("delay", &["w1"], 5 * S));
+    good(&after("flags_reset", &[], 3 * S));
+    bad("promptness", &after("flags_reset", &[], 400 * MS));
+
+    // Who is dead hears nothing.
+    let killed = [line(4 * S, "w1", What::Killed), line(9 * S, "w1", What::Started)];
+    good(&[heard(4500 * MS), killed[..].to_vec()].concat());
+    bad(
+        "promptness",
+        &[heard(1100 * MS), killed[..1].iter().map(|of| line(of.at, "w3", of.what.clone())).collect()].concat(),
+    );
+
+    let then_left = |late: u64| {
+        let left = |at: u64, who: &str| line(at, who, left("w2.guest", 1, "left"));
+        [heard(MS), vec![left(10 * S, "w0"), left(10 * S + late, "w1")]].concat()
+    };
+    good(&then_left(900 * MS));
+    bad("promptness", &then_left(1100 * MS));
+    // Come and gone before it had to be known.
+    let mut gone = watchers();
+    gone.extend([line(5 * S, "w0", joined("w2.guest", 1)), line(5 * S + 9 * MS, "w0", left("w2.guest", 1, "left"))]);
+    good(&gone);
+}
+
+#[test]
+fn who_says_that_it_holds_a_lock_is_the_last_it_was_granted_to() {
+    let turns = |before: u64, held: bool| {
+        vec![
+            line(S, "w0", granted("a", 1)),
+            line(5 * S, "w1", granted("b", 2)),
+            line(6 * S, "w0", said(1, before, held)),
+        ]
+    };
+    good(&turns(4 * S, true));
+    good(&turns(6 * S, false));
+    bad("one valid holder", &turns(6 * S, true));
+    bad("one valid holder", &[turns(6 * S, true), vec![fault(5 * S, "stop_long", &["w0"])]].concat());
+    good(&[turns(6 * S, true), vec![fault(5 * S, "flush_all", &[])]].concat());
+}
+
+#[test]
+fn tokens_rise() {
+    let second = |asked_at: u64, token: u64| {
+        vec![
+            line(S, "w0", asked("a")),
+            line(2 * S, "w0", granted("a", 5)),
+            line(asked_at, "w1", asked("b")),
+            line(3 * S, "w1", granted("b", token)),
+        ]
+    };
+    good(&second(2 * S + 1, 6));
+    good(&second(S, 4));
+    bad("rising tokens", &second(2 * S + 1, 4));
+    bad("rising tokens", &second(2 * S + 1, 5));
+    bad("rising tokens", &[second(2 * S + 1, 4), vec![fault(S, "flush_all", &[])]].concat());
+    good(&[second(2 * S + 1, 4), vec![fault(0, "clock_back", &[]), fault(S, "flush_all", &[])]].concat());
+}
+
+#[test]
+fn who_comes_first_is_served_first() {
+    let turns = |first: u64, second: u64| {
+        vec![
+            line(S, "nemesis", queue(&[("s", "w0.a"), ("t", "w1.b")])),
+            line(2 * S, "w0", granted("w0.a", first)),
+            line(2 * S, "w1", granted("w1.b", second)),
+        ]
+    };
+    good(&turns(1, 2));
+    bad("first come, first served", &turns(2, 1));
+    good(&[turns(2, 1), vec![fault(S, "stop_long", &["w0"])]].concat());
+    bad("first come, first served", &[turns(2, 1), vec![fault(S, "stop_long", &["w1"])]].concat());
+    // It has lost its session, and its place with it.
+    let again = line(S + 1, "nemesis", queue(&[("t", "w1.b"), ("u", "w0.a")]));
+    good(&[turns(2, 1), vec![again]].concat());
+}
+
+#[test]
+fn the_fence_lets_no_update_be_lost() {
+    let store = |token: u64, fenced: u64, plain: u64, accepted: bool| {
+        let lock = || "lock".to_owned();
+        vec![
+            line(token * S, "w0", What::Store { request: token, lock: lock(), token, fenced, plain }),
+            line(token * S + 1, "nemesis", What::Judged { lock: lock(), token, stored: true, accepted }),
+        ]
+    };
+    good(&[store(1, 0, 0, true), store(2, 1, 1, true)].concat());
+    good(&[store(1, 0, 0, true), store(2, 0, 0, false), store(3, 1, 1, true)].concat());
+    bad("fenced register", &[store(1, 0, 0, true), store(2, 0, 0, true)].concat());
+    assert_eq!(checkers::lost_updates(&[store(1, 0, 0, true), store(2, 0, 0, false)].concat()), 1);
+    assert_eq!(checkers::lost_updates(&[store(1, 0, 0, true), store(2, 0, 1, false)].concat()), 0);
+}
+
+#[test]
+fn nobody_waits_without_an_end() {
+    let waited = |time: u64| vec![line(S, "w0", asked("a")), line(S + time, "w0", granted("a", 1))];
+    good(&waited(9 * S));
+    bad("bounded wait", &waited(11 * S));
+    bad("bounded wait", &[line(S, "w0", asked("a")), line(20 * S, "w1", What::Started)]);
+    good(&[line(S, "w0", asked("a")), line(2 * S, "w0", What::Killed), line(20 * S, "w1", What::Started)]);
+    good(&[waited(11 * S), vec![fault(2 * S, "kill", &["w1"])]].concat());
+    bad("bounded wait", &[waited(11 * S), vec![fault(2 * S, "foreign_writes", &[])]].concat());
+    let gave_up = What::GaveUp { lock: "lock".into(), attempt: "a".into() };
+    good(&[line(S, "w0", asked("a")), line(2 * S, "w0", gave_up), line(20 * S, "w1", What::Started)]);
+}
+
+#[test]
+fn nothing_remains_and_nothing_grows() {
+    let orphans =
+        |keys: &[&str]| [line(1, "nemesis", What::Orphans { keys: keys.iter().map(|key| (*key).into()).collect() })];
+    good(&orphans(&[]));
+    bad("nothing without an owner", &orphans(&["locks/a"]));
+    good(&[line(1, "nemesis", What::Connections { open: 9, most: 9 })]);
+    bad("nothing leaks", &[line(1, "nemesis", What::Connections { open: 10, most: 9 })]);
+    let views = |last: u64| {
+        let view = |at: u64, memory_kb: u64| {
+            line(at, "w0", What::View { request: at, members: BTreeMap::new(), state: "connected".into(), memory_kb })
+        };
+        let first = (1..=20).map(|at| view(at, 10_000 + at));
+        first.chain([view(21, last)]).collect::<Vec<_>>()
+    };
+    good(&views(20_000));
+    bad("nothing leaks", &views(40_000));
+}
