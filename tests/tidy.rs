@@ -160,6 +160,26 @@ fn every_script_says_what_it_takes_and_is_used_and_documented() {
 }
 
 #[test]
+fn every_mutant_is_in_the_table_of_who_catches_it_and_in_the_script_that_looks() {
+    let table = fs::read_to_string(root().join("docs/TESTING.md")).expect("docs/TESTING.md");
+    let script = fs::read_to_string(root().join("scripts/mutants")).expect("scripts/mutants");
+    let mut names: Vec<String> = Vec::new();
+    for source in library() {
+        let text = source.lines.join("\n");
+        let asked = ["mutant::is(\"", "mutant::is_again(\""].into_iter().flat_map(|begins| text.split(begins).skip(1));
+        names.extend(asked.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        if source.path == "src/mutant.rs" {
+            let list = text.split_once("IN_SCRIPTS").expect("the list").1.split_once("];").expect("its end").0;
+            names.extend(list.split("\n    (").skip(1).filter_map(|entry| entry.split('"').nth(1)).map(str::to_owned));
+        }
+    }
+    assert!(names.len() >= 12, "{names:?}");
+    let missing =
+        names.iter().filter(|name| !table.contains(&format!("| `{name}`")) || !script.contains(&format!("[{name}]=")));
+    check("mutants are in docs/TESTING.md and in scripts/mutants", missing.cloned());
+}
+
+#[test]
 fn every_public_async_fn_documents_errors_and_cancel_safety() {
     check(
         "what is awaited is documented",

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::driver::LONGEST_SLEEP;
 use crate::error::{Error, ErrorKind};
 use crate::member::MemberId;
+use crate::mutant;
 use crate::proto::{Acquisition, Moment, Step};
 use crate::tenure::Tenure;
 use crate::wire::{Bid, Grant, Grip};
@@ -167,6 +168,13 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
                         _ = links.changed() => acquisition.waited(),
                         () = sleep_until(until) => acquisition.waited(),
                     }
+                }
+                Step::Held(grant) if mutant::is("grant_unchecked") => {
+                    while let Err(error) = locks.direct.tenure().await.map(|tenure| attempt.tenure = tenure) {
+                        tracing::debug!(%error, "no session yet");
+                        sleep(SESSION_PAUSE).await;
+                    }
+                    return Ok(attempt.hold(grant, &wish.member));
                 }
                 Step::Held(grant) if tenure.is_held() => return Ok(attempt.hold(grant, &wish.member)),
                 Step::Held(_) | Step::Ended => break,

@@ -89,6 +89,26 @@ async fn a_holder_frozen_past_its_ttl_cannot_write_when_it_wakes() {
     assert_eq!(said.iter().filter(|line| line.starts_with("held")).count(), 1, "{said:?}");
 }
 
+#[tokio::test]
+async fn a_waiter_frozen_past_its_ttl_does_not_believe_the_grant_that_it_finds_when_it_wakes() {
+    let fixture = Fixture::new().await;
+    let group = fixture.connect().await;
+    let first = group.lock("x").acquire().await.unwrap();
+    let mut frozen = Locker::start(&fixture, "frozen", TTL).await;
+    frozen.say("acquire x");
+    eventually("it waits", async || queue(&fixture, "x").await.len() == 1).await;
+    frozen.signal("-STOP");
+    assert!(first.release().await);
+    eventually("it was handed on", async || queue(&fixture, "x").await.is_empty()).await;
+    let second = soon("who is dead has lost it", group.lock("x").acquire()).await.unwrap();
+    frozen.signal("-CONT");
+    eventually("it waits again", async || queue(&fixture, "x").await.len() == 1).await;
+    let token = second.token().get();
+    assert!(second.release().await);
+    let held = frozen.wait_for("held x").await;
+    assert!(held[0].parse::<u64>().unwrap() > token, "{held:?}");
+}
+
 async fn fill(fixture: &Fixture, keys: usize) {
     let script = "for i = 1, ARGV[1] do redis.call('SET', 'foreign:' .. i, i, 'PX', 3600000 + i) end";
     say::<Option<()>>(fixture, &["EVAL", script, "0", &keys.to_string()]).await;
