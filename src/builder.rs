@@ -114,7 +114,7 @@ impl GroupConnectorBuilder {
     /// How long a session whose connection was closed has to connect again: 50 ms to an hour. Default: 250 ms. Where
     /// it is as long as the ttl, the ttl decides.
     ///
-    /// All connectors of a group should agree: it is the one who looks that decides.
+    /// It goes with the lease: connectors of one group may differ.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.draft.grace = grace;
         self

@@ -258,7 +258,7 @@ impl Config {
             reconcile: self.reconcile,
             poll: self.poll(),
             source: self.source,
-            grace: self.grace(),
+            presence: self.grace().is_some(),
             request_timeout: self.request_timeout(),
             canary_timeout: self.canary_timeout(),
             on_conflict: self.on_conflict,

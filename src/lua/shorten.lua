@@ -1,20 +1,25 @@
--- Give sessions that are not present any more less time: what is left of their leases, but not more than this. Who is
--- present at this moment, or has said goodbye, keeps what it has.
+-- Give sessions that are not present any more less time: the grace that the lease itself names, counted from when the
+-- session was last seen. Who is present at this moment, has said goodbye, or names no grace keeps what it has.
+--
+-- The holder vouches for half of its grace after its connection has closed, so three quarters are left at the least: it
+-- may have closed just now.
 --
 -- KEYS  1 leases
--- ARGV  1 prefix   2.. pairs: session, ms
+-- ARGV  1 prefix   2.. pairs: session, ms since it was last seen
 -- Answer  {ms to the earliest deadline or -1, how many were given less}
 local prefix, shortened = ARGV[1], 0
 for i = 2, #ARGV, 2 do
-  local session, ms = ARGV[i], tonumber(ARGV[i + 1])
-  local lease = prefix .. 'leases/' .. session
-  if redis.call('PUBSUB', 'NUMSUB', prefix .. 'presence/' .. session)[2] == 0
-    and redis.call('PTTL', lease) > ms
-    and redis.call('GET', lease) ~= 'closed'
-  then
-    redis.call('PEXPIRE', lease, ms)
-    redis.call('ZADD', KEYS[1], number(now_ms() + ms), session)
-    shortened = shortened + 1
+  local session, absent = ARGV[i], tonumber(ARGV[i + 1])
+  local key = prefix .. 'leases/' .. session
+  local lease = redis.pcall('GET', key)
+  local grace = type(lease) == 'string' and tonumber(string.match(lease, '"grace":(%d+)'))
+  if grace and redis.call('PUBSUB', 'NUMSUB', prefix .. 'presence/' .. session)[2] == 0 then
+    local ms = math.ceil(math.max(grace - absent, grace * 0.75))
+    if redis.call('PTTL', key) > ms then
+      redis.call('PEXPIRE', key, ms)
+      redis.call('ZADD', KEYS[1], number(now_ms() + ms), session)
+      shortened = shortened + 1
+    end
   end
 end
 return {deadline_in(KEYS[1]), shortened}

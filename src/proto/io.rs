@@ -23,8 +23,8 @@ pub(crate) struct Settings {
     pub(crate) poll: Duration,
     /// Where hints are to come from.
     pub(crate) source: EventSource,
-    /// How long who is not present any more may still live; nobody is looked for where there is none.
-    pub(crate) grace: Option<Duration>,
+    /// Whether to look who is present.
+    pub(crate) presence: bool,
     /// How long a request may wait for a link and its answer.
     pub(crate) request_timeout: Duration,
     pub(crate) canary_timeout: Duration,
@@ -317,7 +317,7 @@ pub(crate) enum Command {
     Probe {
         sessions: Vec<SessionId>,
     },
-    /// Less time for those who are not present, each so much at the most.
+    /// Less time for those who are not present, each with how long ago it was last seen.
     Shorten {
         sessions: Vec<(SessionId, Duration)>,
     },

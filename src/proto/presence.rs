@@ -22,9 +22,6 @@ const PAUSE_EACH: Duration = Duration::from_micros(200);
 /// What each lease adds to the pause of those who have no place.
 const WAIT_EACH: Duration = Duration::from_millis(20);
 
-/// The least that is left to a session.
-const LEAST: Duration = Duration::from_millis(10);
-
 #[derive(Debug)]
 enum Flight {
     Ask,
@@ -68,7 +65,7 @@ impl Presence {
     }
 
     pub(crate) fn link_up(&mut self, now: Moment) {
-        self.ask_at = self.settings.grace.map(|_| now);
+        self.ask_at = self.settings.presence.then_some(now);
     }
 
     pub(crate) fn link_down(&mut self) {
@@ -152,14 +149,12 @@ impl Presence {
     }
 
     fn looked(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
-        let Some(grace) = self.settings.grace else { return };
         let mut gone = Vec::new();
         for (session, is_present) in sessions.iter().zip(present) {
             if *is_present {
                 self.seen.insert(session.clone(), sent);
             } else if let Some(last) = self.seen.remove(session) {
-                // It may have gone right after it was last seen.
-                gone.push((session.clone(), grace.saturating_sub(sent.since(last)).max(LEAST)));
+                gone.push((session.clone(), sent.since(last)));
             }
         }
         if !gone.is_empty() {

@@ -222,8 +222,8 @@ impl Commands {
             Command::Shorten { sessions } => {
                 let mut script = scripts::SHORTEN.key(keys.leases());
                 script.arg(keys.prefix());
-                for (session, left) in &sessions {
-                    script.arg(session.as_str()).arg(ms(*left));
+                for (session, absent) in &sessions {
+                    script.arg(session.as_str()).arg(ms(*absent));
                 }
                 replies::reply(name, self.invoke(name, &script).await?, replies::shortened)
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ use super::link::{Dialer, Role, within};
 use super::scripts;
 use crate::clock;
 use crate::config::{Config, Heartbeats};
-use crate::driver::LONGEST_SLEEP;
+use crate::driver::{LONGEST_SLEEP, backoff};
 use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
 use crate::mutant;
@@ -150,13 +150,8 @@ async fn show_progress(progress: Arc<Progress>, pause: Duration) {
     }
 }
 
-fn backoff(config: &Config) -> impl Iterator<Item = Duration> + use<> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(10))
-        .with_max_delay(config.backoff_cap.min(config.heartbeat))
-        .without_max_times()
-        .with_jitter()
-        .build()
+fn pauses(config: &Config) -> ExponentialBackoff {
+    backoff(config.backoff_cap.min(config.heartbeat))
 }
 
 /// Where the heartbeats of one session are told.
@@ -262,7 +257,7 @@ enum End {
 async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, acked: Moment) {
     let config = dialer.config().clone();
     let mut next = acked + config.heartbeat;
-    let mut pauses = backoff(&config);
+    let mut backoff = pauses(&config);
     // What was not answered in time is closed only when the next stands: until then the server sees us by it.
     let mut before: Option<Line> = None;
     let mut pause = Duration::ZERO;
@@ -284,7 +279,7 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, acked
             Err(error) => {
                 tracing::debug!(%error, "no connection for heartbeats");
                 report.tell(Pulse::Missed);
-                pause = pauses.next().unwrap_or(config.heartbeat);
+                pause = backoff.next().unwrap_or(config.heartbeat);
                 continue;
             }
         };
@@ -299,11 +294,11 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, acked
             }
         }
         if std::mem::take(&mut report.answered) {
-            pauses = backoff(&config);
+            backoff = pauses(&config);
         }
         // The lease may have been shortened meanwhile.
         next = clock::now();
-        pause = pauses.next().unwrap_or(config.heartbeat);
+        pause = backoff.next().unwrap_or(config.heartbeat);
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::combine::Road;
-use super::commands::{Commands, Context};
+use super::commands::{Commands, Context, ms};
 use super::listener::{Heard, Listener};
 use super::locks::Combines;
 use super::overdue::Overdue;
@@ -75,7 +75,8 @@ impl Dialer {
         let info = Arc::new(info.set_tcp_settings(settings));
         let keys = config.keys();
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
-        let holder = format!("{{\"host\":{host},\"pid\":{},\"since\":", std::process::id());
+        let grace = config.grace().map_or_else(String::new, |grace| format!("\"grace\":{},", ms(grace)));
+        let holder = format!("{{\"host\":{host},\"pid\":{},{grace}\"since\":", std::process::id());
         let context = Context {
             connector: connector.to_owned(),
             canary: keys.canary(connector),

@@ -32,20 +32,39 @@ async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
     let mut caller = Caller::new(&fixture).await;
     let mut listening = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();
     listening.subscribe(fixture.key("presence/there")).await.unwrap();
-    for (session, value, ms) in
-        [("there", "{}", "60000"), ("gone", "{}", "60000"), ("short", "{}", "100"), ("over", "closed", "5000")]
-    {
+    let lease = r#"{"host":"h","grace":400,"since":1}"#;
+    for (session, value, ms) in [
+        ("there", lease, "60000"),
+        ("gone", lease, "60000"),
+        ("long", lease, "60000"),
+        ("short", lease, "100"),
+        ("over", "closed", "5000"),
+        ("apart", r#"{"host":"h","since":1}"#, "60000"),
+    ] {
         caller.ask::<()>("SET", &format!("leases/{session}"), &[value, "PX", ms]).await;
     }
-    caller.ask::<()>("ZADD", "leases", &["99999999999999", "there", "99999999999999", "gone"]).await;
+    caller
+        .ask::<()>("ZADD", "leases", &["99999999999999", "there", "99999999999999", "gone", "99999999999999", "long"])
+        .await;
     let prefix = caller.prefix.clone();
-    let pairs = ["there", "250", "gone", "250", "short", "250", "over", "250", "never", "250"];
+    let pairs =
+        ["there", "20", "gone", "20", "long", "9000", "short", "20", "over", "20", "never", "20", "apart", "20"];
     let answer = words(caller.run("shorten", &["leases"], &[&[prefix.as_str()], &pairs[..]].concat()).await);
-    assert_eq!(answer[1], "1");
+    assert_eq!(answer[1], "2");
     let due: i64 = answer[0].parse().unwrap();
-    assert!((0..=250).contains(&due), "{due}");
+    assert!((0..=300).contains(&due), "{due}");
     assert!(caller.ask::<i64>("PTTL", "leases/there", &[]).await > 50_000);
-    assert!(caller.ask::<i64>("PTTL", "leases/gone", &[]).await <= 250);
+    let deadline = async |caller: &mut Caller, session: &str| -> f64 {
+        caller.ask::<String>("ZSCORE", "leases", &[session]).await.parse().unwrap()
+    };
+    let (gone, long) = (deadline(&mut caller, "gone").await, deadline(&mut caller, "long").await);
+    assert!(
+        (gone - long - 80.0).abs() < 50.0,
+        "380 ms are left to one and 300, the least, to the other: {gone} {long}"
+    );
+    assert!(caller.ask::<i64>("PTTL", "leases/gone", &[]).await <= 380);
+    assert!(caller.ask::<i64>("PTTL", "leases/long", &[]).await <= 300);
+    assert!(caller.ask::<i64>("PTTL", "leases/apart", &[]).await > 50_000, "its holder does without presence");
     assert!(caller.ask::<i64>("PTTL", "leases/over", &[]).await > 1000);
     assert_eq!(caller.ask::<Option<u64>>("ZSCORE", "leases", &["over"]).await, None, "who has left stays out");
 }

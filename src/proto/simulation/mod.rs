@@ -48,7 +48,7 @@ impl Client {
             connector: name.into(),
             ttl: TTL,
             lost_after: LOST_AFTER,
-            grace: None,
+            presence: false,
             reconcile: RECONCILE,
             poll: RECONCILE / 2,
             source: EventSource::Keyspace,

@@ -19,7 +19,7 @@ fn settings(on_lost: OnLost) -> Settings {
         connector: "c".into(),
         ttl: TTL,
         lost_after: LOST_AFTER,
-        grace: None,
+        presence: false,
         reconcile: TTL,
         poll: TTL,
         source: EventSource::Keyspace,

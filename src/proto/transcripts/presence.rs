@@ -22,10 +22,7 @@ fn probing(rest: &str) -> String {
 }
 
 fn check_presence(transcript: &str) {
-    check_in(
-        Script::with(Settings { grace: Some(Duration::from_millis(250)), ..settings(OnLost::Rejoin) }),
-        transcript,
-    );
+    check_in(Script::with(Settings { presence: true, ..settings(OnLost::Rejoin) }), transcript);
 }
 
 #[test]
@@ -35,7 +32,7 @@ fn only_who_was_seen_before_is_given_less_time_and_once() {
          probe s t
          > wait 5
          > answer probe no no
-         shorten s:230
+         shorten s:20
          seen 0
          > answer shorten 225
          > wait 20
@@ -48,7 +45,7 @@ fn only_who_was_seen_before_is_given_less_time_and_once() {
          > wait 20
          probe s t
          > answer probe no yes
-         shorten s:230
+         shorten s:20
          > wait 20
          probe s t
          > wait 150
