@@ -84,7 +84,8 @@ pub enum Heartbeats {
     /// On a thread of their own, one for all connectors of the process: a busy runtime costs no membership.
     #[default]
     Thread,
-    /// On the runtime that the connector was made on.
+    /// On the runtime that the connector was made on. Without presence: a runtime that hangs would not see in time that
+    /// its connection is closed, so only the ttl decides.
     Runtime,
 }
 
@@ -210,6 +211,16 @@ impl Config {
         self.ttl * 4
     }
 
+    /// After how long heartbeats renew the safety ttl, where whoever should has not: there is time for more than one try.
+    pub(crate) fn renewal_overdue(&self) -> Duration {
+        self.ttl * 5 / 2
+    }
+
+    /// How long after the last renewal of the safety ttl what lives by it can be vouched for.
+    pub(crate) fn unrenewed_after(&self) -> Duration {
+        self.safety() - self.drift_margin()
+    }
+
     /// How long a request may wait for a link and its answer.
     pub(crate) fn request_timeout(&self) -> Duration {
         self.connect_timeout + self.command_timeout
@@ -227,7 +238,8 @@ impl Config {
 
     /// How long who is not present any more may still live; `None` where that is as long as its lease.
     pub(crate) fn grace(&self) -> Option<Duration> {
-        Some(self.grace).filter(|grace| self.presence && *grace < self.lost_after())
+        let is_seen = self.presence && self.heartbeats == Heartbeats::Thread;
+        Some(self.grace).filter(|grace| is_seen && *grace < self.lost_after())
     }
 
     /// How long a lease is vouched for once its connection is closed: the server may have closed it a little earlier.
@@ -258,7 +270,7 @@ impl Config {
             reconcile: self.reconcile,
             poll: self.poll(),
             source: self.source,
-            presence: self.grace().is_some(),
+            presence: self.presence,
             request_timeout: self.request_timeout(),
             canary_timeout: self.canary_timeout(),
             on_conflict: self.on_conflict,

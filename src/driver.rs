@@ -345,6 +345,10 @@ impl Driver {
                 if let Some(Beat { session, until, pulse }) = beat {
                     self.machine.handle_input(now, Input::Beat { session, until, pulse });
                 }
+                // It may be vouched for again before the core had a doubt.
+                if self.publish.tenure.borrow().is_none() {
+                    self.begin_tenure();
+                }
             }
             Happening::Released(Release::Unclaimed(id, incarnation)) => {
                 self.machine.handle_input(now, Input::Unclaimed(id, incarnation));
@@ -466,12 +470,19 @@ impl Driver {
                 self.end_tenure();
             }
             Output::Audited(asked, held) => {
+                if let Some((_, keeping)) = &self.keeping {
+                    keeping.renewed(asked);
+                }
                 let unknown = self.publish.holds.audit(asked, held);
                 self.give_back(unknown);
             }
             Output::Hearing(hearing) => {
-                tracing::debug!(source = %hearing.source, proven = hearing.is_proven, "changes are heard");
-                self.publish.link.send_modify(|report| report.hearing = hearing);
+                self.publish.link.send_modify(|report| {
+                    if report.hearing.reason.is_some() && hearing.reason.is_none() {
+                        tracing::info!(source = %hearing.source, "changes are heard again as they should be");
+                    }
+                    report.hearing = hearing;
+                });
             }
             Output::Seen(sessions) => self.publish.link.send_modify(|report| report.seen = sessions),
             Output::Letters(come) => {

@@ -185,7 +185,7 @@ impl LockGuard {
     #[expect(clippy::must_use_candidate, reason = "the token is the least of what it does")]
     pub fn detach(self) -> FencingToken {
         let token = self.token();
-        self.facts().locks.holds.detach(self.hold.clone());
+        self.facts().locks.holds.detach(self.facts().bid.grip.nonce, self.hold.clone());
         token
     }
 }

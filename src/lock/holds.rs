@@ -24,9 +24,11 @@ struct Table {
     nonces: u64,
     /// Known until it is held or forgotten, with the way to who waits as long as nothing has come by it.
     waiting: HashMap<u64, Option<oneshot::Sender<Grant>>>,
+    /// Of those that wait: broken since they were granted, before whoever waited has looked.
+    broken: HashSet<u64>,
     held: HashMap<u64, Held>,
     /// Held by nobody but their session.
-    detached: Vec<Arc<Hold>>,
+    detached: HashMap<u64, Arc<Hold>>,
 }
 
 struct Held {
@@ -63,29 +65,43 @@ impl Holds {
     /// Where the next grant of an acquisition will come, after one that was not believed.
     pub(super) fn expect_again(&self, nonce: u64) -> oneshot::Receiver<Grant> {
         let (sender, receiver) = oneshot::channel();
-        self.table().waiting.insert(nonce, Some(sender));
+        let mut table = self.table();
+        table.waiting.insert(nonce, Some(sender));
+        // Whatever was broken, the server is asked again.
+        table.broken.remove(&nonce);
         receiver
     }
 
     /// It is not waited for any more.
     pub(super) fn forget(&self, nonce: u64) {
-        self.table().waiting.remove(&nonce);
+        let mut table = self.table();
+        table.waiting.remove(&nonce);
+        table.broken.remove(&nonce);
     }
 
     /// What was waited for is held; `lost` is cancelled when it no longer is.
     pub(super) fn hold(&self, bid: Bid, lost: CancellationToken) {
         let held = Held { since: clock::now(), lost, bid };
         let mut table = self.table();
-        table.waiting.remove(&held.bid.grip.nonce);
-        table.held.insert(held.bid.grip.nonce, held);
+        let nonce = held.bid.grip.nonce;
+        table.waiting.remove(&nonce);
+        if table.broken.remove(&nonce) {
+            held.lost.cancel();
+        } else {
+            table.held.insert(nonce, held);
+        }
     }
 
     pub(super) fn let_go(&self, nonce: u64) {
         self.table().held.remove(&nonce);
     }
 
-    pub(super) fn detach(&self, hold: Arc<Hold>) {
-        self.table().detached.push(hold);
+    /// Keeps a hold that nobody else keeps, for as long as it is held.
+    pub(super) fn detach(&self, nonce: u64, hold: Arc<Hold>) {
+        let mut table = self.table();
+        if table.held.contains_key(&nonce) {
+            table.detached.insert(nonce, hold);
+        }
     }
 
     /// Takes a letter to whom it is for. One that nobody waits for is about what has been given back already.
@@ -97,9 +113,16 @@ impl Holds {
                 waiting.map(|sender| sender.send(grant).ok());
             }
             Letter::Broken { nonce } => {
-                if let Some(held) = self.table().held.remove(&nonce) {
+                let mut table = self.table();
+                let detached = table.detached.remove(&nonce);
+                if let Some(held) = table.held.remove(&nonce) {
                     held.lost.cancel();
+                } else if table.waiting.contains_key(&nonce) {
+                    table.broken.insert(nonce);
                 }
+                drop(table);
+                // Outside the lock: the last of a hold looks into the table.
+                drop(detached);
             }
         }
     }
@@ -110,7 +133,6 @@ impl Holds {
         let held: Vec<_> = table.held.drain().map(|(_, held)| held).collect();
         let detached = std::mem::take(&mut table.detached);
         drop(table);
-        // Outside the lock: the last of a hold looks into the table.
         drop(detached);
         held.into_iter()
             .map(|held| {
@@ -132,7 +154,47 @@ impl Holds {
             }
             !missing
         });
+        let Table { held, detached, .. } = &mut *table;
+        let ended: Vec<_> = detached.extract_if(|nonce, _| !held.contains_key(nonce)).collect();
         let unknown = |grip: &Grip| !table.held.contains_key(&grip.nonce) && !table.waiting.contains_key(&grip.nonce);
-        listed.into_iter().filter(unknown).map(Bid::from).collect()
+        let unknown = listed.into_iter().filter(unknown).map(Bid::from).collect();
+        drop(table);
+        drop(ended);
+        unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::SessionId;
+
+    fn bid(nonce: u64) -> Bid {
+        Bid::from(Grip { session: SessionId::new("s-1"), nonce, name: "l".into(), shared: false })
+    }
+
+    #[test]
+    fn what_is_broken_before_its_acquirer_has_looked_is_lost_from_the_first() {
+        let holds = Holds::default();
+        let (first, _granted) = holds.expect();
+        let (second, _granted) = holds.expect();
+        holds.deliver(Letter::Broken { nonce: first });
+        let (lost, kept) = (CancellationToken::new(), CancellationToken::new());
+        holds.hold(bid(first), lost.clone());
+        holds.hold(bid(second), kept.clone());
+        assert!(lost.is_cancelled() && !kept.is_cancelled());
+        holds.deliver(Letter::Broken { nonce: second });
+        assert!(kept.is_cancelled());
+
+        // Asked again after that, the server's new answer counts.
+        let (third, _granted) = holds.expect();
+        holds.deliver(Letter::Broken { nonce: third });
+        let _granted = holds.expect_again(third);
+        let lost = CancellationToken::new();
+        holds.hold(bid(third), lost.clone());
+        assert!(!lost.is_cancelled());
+        holds.let_go(third);
+        let table = holds.table();
+        assert!(table.waiting.is_empty() && table.broken.is_empty() && table.held.is_empty());
     }
 }

@@ -213,8 +213,8 @@ impl Lock {
         wish: &Wish,
         acquire: impl AsyncFnOnce(&Arc<Locks>, &Wish) -> Result<Option<Hold>, Error>,
     ) -> Result<Option<LockGuard>, Error> {
-        let gate = self.locks.gates.of(&wish.name, &wish.member);
-        let mut last = gate.lock_owned().await;
+        let entrant = self.locks.gates.at(&wish.name, &wish.member);
+        let mut last = entrant.turn().await;
         if let Some(hold) = last.upgrade().filter(|hold| hold.is_held()) {
             return Ok(Some(LockGuard::new(hold)));
         }

@@ -30,7 +30,7 @@ local function look(path)
     end
   elseif kind == 'members' then
     local left = redis.call('PTTL', prefix .. path)
-    if left >= 0 and left < safety / 3 and session_in(head_of(prefix .. path)) == session then
+    if left >= 0 and left < safety / 2 and session_in(head_of(prefix .. path)) == session then
       redis.call('PEXPIRE', prefix .. path, safety)
     end
   elseif kind == 'ephemerals' then

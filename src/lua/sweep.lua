@@ -52,7 +52,10 @@ for _, session in ipairs(due) do
         local id = string.match(path, '^members/(.*)$')
         if id then
           local head = head_of(prefix .. path)
-          if type(head) == 'string' and session_in(head) == session then
+          if head == '' then
+            -- Evicted or deleted: only its place in the index is left.
+            changed = redis.call('ZREM', KEYS[2], id) == 1 or changed
+          elseif type(head) == 'string' and session_in(head) == session then
             redis.call('PEXPIRE', prefix .. path, 2)
             redis.call('ZREM', KEYS[2], id)
             dying[#dying + 1] = id

@@ -128,12 +128,22 @@ impl Hearing {
         self.listen(out);
     }
 
-    pub(crate) fn link_down(&mut self) {
-        (self.canary, self.is_proven, self.retry_at, self.flying) = (Canary::Idle, false, None, None);
+    pub(crate) fn link_down(&mut self, out: &mut Outbox) {
+        (self.canary, self.retry_at, self.flying) = (Canary::Idle, None, None);
+        self.unproven(out);
+    }
+
+    /// Nobody knows whether it tells everything.
+    fn unproven(&mut self, out: &mut Outbox) {
+        self.is_proven = false;
+        if std::mem::take(&mut self.report.is_proven) {
+            out.push(Output::Hearing(self.report.clone()));
+        }
     }
 
     fn listen(&mut self, out: &mut Outbox) {
-        (self.canary, self.is_proven, self.is_renewed) = (Canary::Idle, false, true);
+        (self.canary, self.is_renewed) = (Canary::Idle, true);
+        self.unproven(out);
         let tag = out.command(Command::Listen { source: self.source() });
         self.flying = Some((tag, Flight::Listen));
     }
@@ -187,20 +197,18 @@ impl Hearing {
     }
 
     /// The source is of no use; the next takes its place.
-    fn give_up(&mut self, now: Moment, reason: &str, out: &mut Outbox) {
+    fn give_up(&mut self, reason: &str, out: &mut Outbox) {
         let given_up = self.source();
-        (self.is_proven, self.canary) = (false, Canary::Idle);
+        self.canary = Canary::Idle;
         self.at = (self.at + 1).min(self.sources.len() - 1);
         if self.retries == 0 || self.report.source == given_up {
             let next = self.source();
             out.push(Output::Warn(format!("{given_up} does not serve: {reason}; {next} takes its place")));
         }
         self.report.reason = Some(format!("{given_up}: {reason}"));
-        if self.source() == given_up {
-            self.settled(now, out);
-        } else {
-            self.listen(out);
-        }
+        self.report.is_proven = false;
+        out.push(Output::Hearing(self.report.clone()));
+        self.listen(out);
     }
 
     /// Takes the reply to a command of ours; hands back any other tag.
@@ -219,7 +227,9 @@ impl Hearing {
             (Flight::Listen, Err(error)) if error.kind() == ErrorKind::Notifications && self.report.since.is_none() => {
                 heard.broken = Some(error.clone());
             }
-            (Flight::Listen, Err(error)) => self.give_up(now, &error.to_string(), out),
+            // There is nothing after it, and without it nobody looks at all.
+            (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => heard.broken = Some(error.clone()),
+            (Flight::Listen, Err(error)) => self.give_up(&error.to_string(), out),
             (Flight::Listen, Ok(reply)) => {
                 heard.anew = true;
                 self.report.letters = matches!(reply, Reply::Listening { letters: true });
@@ -264,7 +274,7 @@ impl Hearing {
                 let tag = out.command(Command::TouchCanary);
                 self.flying = Some((tag, Flight::Touch));
             }
-            Canary::Awaiting { until } if until <= now => self.not_home(now, out),
+            Canary::Awaiting { until } if until <= now => self.not_home(out),
             _ => {}
         }
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -278,10 +288,10 @@ impl Hearing {
     }
 
     /// The canary did not come home in time.
-    fn not_home(&mut self, now: Moment, out: &mut Outbox) {
+    fn not_home(&mut self, out: &mut Outbox) {
         self.canary = Canary::Idle;
         if self.is_renewed {
-            self.give_up(now, "what it should tell does not arrive", out);
+            self.give_up("what it should tell does not arrive", out);
         } else {
             // It served until now: perhaps only the server's settings are gone, or its subscription.
             self.listen(out);

@@ -196,7 +196,7 @@ impl Machine {
         self.roster.abandon();
         self.session.link_down(&mut self.out);
         self.upkeep.link_down();
-        self.hearing.link_down();
+        self.hearing.link_down(&mut self.out);
         self.presence.link_down();
         self.shelf.link_down();
         self.flying.clear();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Moment;
 use super::io::{Command, Output, Reply, Settings, Tag};
 use super::outbox::Outbox;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
 
 /// How long a prober's place is held without being asked for again.
@@ -112,6 +112,9 @@ impl Presence {
             }
             (_, Err(error)) => {
                 self.link_down();
+                // What is forbidden stays so; anything else may pass.
+                let is_passing = error.kind() != ErrorKind::Denied;
+                self.ask_at = is_passing.then(|| now + self.settings.reconcile);
                 out.push(Output::Warn(format!("processes that end are seen only when their leases run out: {error}")));
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {

@@ -73,6 +73,20 @@ impl Progress {
     }
 }
 
+/// Since when what the session owns has its whole safety ttl: without a renewal it would run out, lease or no lease.
+#[derive(Debug)]
+struct Renewed(AtomicU64);
+
+impl Renewed {
+    fn at(&self) -> Moment {
+        Moment::from_origin(Duration::from_millis(self.0.load(Ordering::Relaxed)))
+    }
+
+    fn set(&self, sent: Moment) {
+        self.0.fetch_max(sent.as_millis(), Ordering::Relaxed);
+    }
+}
+
 /// Until when a connector's lease is vouched for. To be asked without I/O, and without waiting for a timer.
 #[derive(Clone, Debug)]
 pub(crate) struct Vouched(watch::Receiver<Moment>);
@@ -103,8 +117,16 @@ pub(crate) struct Keeper {
 
 /// A lease that is being kept. Dropped, it no longer is.
 pub(crate) struct Keeping {
+    renewed: Arc<Renewed>,
     _stop: DropGuard,
     _thread: Option<Arc<HeartbeatThread>>,
+}
+
+impl Keeping {
+    /// The safety ttl of all that the session owns was renewed by what was sent then.
+    pub(crate) fn renewed(&self, sent: Moment) {
+        self.renewed.set(sent);
+    }
 }
 
 impl Keeper {
@@ -130,8 +152,17 @@ impl Keeper {
         let progress = Arc::new(Progress::default());
         progress.made();
         vouch(&self.vouched, acked + config.lost_after());
-        let report = Report { session, answered: false, beats: self.beats.clone(), vouched: self.vouched.clone() };
-        let beating = beat(self.dialer.clone(), report, progress.clone(), acked);
+        let renewed = Arc::new(Renewed(AtomicU64::new(acked.as_millis())));
+        // On a runtime that hangs nobody would see in time that the line is closed, and that others may look for us.
+        let presence = thread.is_some() && config.grace().is_some();
+        let report = Report {
+            session,
+            answered: false,
+            renewed: renewed.clone(),
+            beats: self.beats.clone(),
+            vouched: self.vouched.clone(),
+        };
+        let beating = beat(self.dialer.clone(), report, progress.clone(), presence, acked);
         let beating = stop.clone().run_until_cancelled_owned(beating);
         match &thread {
             Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
@@ -139,7 +170,7 @@ impl Keeper {
         };
         let pause = (config.stall_tolerance / 8).min(config.ttl / 4);
         self.tracker.spawn(stop.clone().run_until_cancelled_owned(show_progress(progress, pause)));
-        Keeping { _stop: stop.drop_guard(), _thread: thread }
+        Keeping { renewed, _stop: stop.drop_guard(), _thread: thread }
     }
 }
 
@@ -159,6 +190,7 @@ struct Report {
     session: SessionId,
     /// Whether a heartbeat was answered over the present line.
     answered: bool,
+    renewed: Arc<Renewed>,
     beats: watch::Sender<Option<Beat>>,
     vouched: watch::Sender<Moment>,
 }
@@ -175,8 +207,9 @@ impl Report {
 
     fn alive(&mut self, sent: Moment, config: &Config) {
         self.answered = true;
-        vouch(&self.vouched, sent + config.lost_after());
-        self.tell(Pulse::Alive);
+        let until = (sent + config.lost_after()).min(self.renewed.at() + config.unrenewed_after());
+        vouch(&self.vouched, until);
+        self.tell(if until > clock::now() { Pulse::Alive } else { Pulse::Missed });
     }
 
     /// The server does not see us any more: others may look for us now, and the lease be shortened.
@@ -202,9 +235,9 @@ struct Line {
 }
 
 impl Line {
-    async fn open(dialer: &Dialer, session: &SessionId) -> Result<Self, Error> {
+    async fn open(dialer: &Dialer, session: &SessionId, presence: bool) -> Result<Self, Error> {
         let closed = CancellationToken::new();
-        if dialer.config().grace().is_none() {
+        if !presence {
             let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
             return Ok(Self { commands, is_present: false, closed });
         }
@@ -254,17 +287,18 @@ enum End {
     Lost,
 }
 
-async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, acked: Moment) {
+async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, presence: bool, acked: Moment) {
     let config = dialer.config().clone();
     let mut next = acked + config.heartbeat;
     let mut backoff = pauses(&config);
     // What was not answered in time is closed only when the next stands: until then the server sees us by it.
     let mut before: Option<Line> = None;
     let mut pause = Duration::ZERO;
+    let mut was_present = false;
     loop {
         let opening = async {
             sleep(pause).await;
-            Line::open(&dialer, &report.session).await
+            Line::open(&dialer, &report.session, presence).await
         };
         let line = tokio::select! {
             line = opening => line,
@@ -284,6 +318,11 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, acked
             }
         };
         before = None;
+        if was_present && !line.is_present {
+            // Who saw this session before may give it less time at any moment. Nobody has seen the next one.
+            return report.tell(Pulse::Lost);
+        }
+        was_present = line.is_present;
         match keep_beating(&mut line, &mut next, &mut report, &progress, &config).await {
             End::Lost => return report.tell(Pulse::Lost),
             End::Closed if line.is_present => report.cut(&config),
@@ -313,21 +352,24 @@ async fn keep_beating(
     let mut stalled = false;
     loop {
         tokio::select! {
-            () = sleep_until(*next) => {}
+            biased;
             () = line.closed.cancelled() => return End::Closed,
+            () = sleep_until(*next) => {}
         }
         if progress.is_stalled(config.stall_tolerance) {
             if !std::mem::replace(&mut stalled, true) {
                 let tolerance = config.stall_tolerance;
                 tracing::warn!(?tolerance, "the runtime makes no progress: no heartbeats");
             }
-            sleep(config.heartbeat.min(config.stall_tolerance) / 8).await;
+            *next = clock::now() + config.heartbeat.min(config.stall_tolerance) / 8;
             continue;
         }
         stalled = false;
-        if progress.is_stalled(config.ttl / 2) {
-            // Whoever renews what lives by the lease hangs: without that the lease would outlive it.
-            line.commands.extend_all(&report.session, config.pulse_timeout()).await;
+        let began = clock::now();
+        if began.since(report.renewed.at()) > config.renewal_overdue()
+            && line.commands.extend_all(&report.session, config.pulse_timeout()).await
+        {
+            report.renewed.set(began);
         }
         let sent = clock::now();
         match timeout(config.pulse_timeout(), line.commands.heartbeat(&report.session)).await {
@@ -350,21 +392,27 @@ async fn keep_beating(
 }
 
 impl super::Commands {
-    /// Renews the safety ttl of everything that the session owns, as far as there is time.
-    async fn extend_all(&mut self, session: &SessionId, limit: Duration) {
+    /// Renews the safety ttl of everything that the session owns; answers whether there was time for all of it.
+    async fn extend_all(&mut self, session: &SessionId, limit: Duration) -> bool {
         let extending = async {
             let mut cursor = 0;
             loop {
                 match self.extend(session, cursor).await {
-                    Ok(Reply::Extended { cursor: 0, .. }) => return,
+                    Ok(Reply::Extended { cursor: 0, .. }) => return true,
                     Ok(Reply::Extended { cursor: next, .. }) => cursor = next,
-                    Ok(other) => return tracing::debug!(?other, "what the session owns was not renewed"),
-                    Err(error) => return tracing::debug!(%error, "what the session owns was not renewed"),
+                    Ok(other) => {
+                        tracing::debug!(?other, "what the session owns was not renewed");
+                        return false;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "what the session owns was not renewed");
+                        return false;
+                    }
                 }
             }
         };
         // What is left out is seen to at the next heartbeat.
-        let _ = timeout(limit, extending).await;
+        timeout(limit, extending).await.unwrap_or(false)
     }
 
     /// One heartbeat: whether the lease lives.

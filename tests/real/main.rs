@@ -19,6 +19,7 @@ mod locks_together;
 mod membership;
 mod presence;
 mod rights;
+mod safety;
 mod scale;
 mod scripts;
 mod scripts_data;

@@ -203,6 +203,15 @@ async fn sweep_takes_the_dead_and_leaves_the_living() {
     assert_eq!(caller.ask::<Vec<String>>("ZRANGE", "leases", &["0", "-1"]).await, ["s2"]);
     eventually("its record expires", async || !caller.ask::<bool>("EXISTS", "members/a", &[]).await).await;
     assert_eq!(caller.read(&["a", "s1"]).await, [["expired"]]);
+
+    // A record that somebody has deleted leaves no place in the index behind when its session dies.
+    caller.ask::<()>("DEL", "members/b", &[]).await;
+    caller.ask::<()>("DEL", "leases/s2", &[]).await;
+    caller.ask::<()>("ZADD", "leases", &["1", "s2"]).await;
+    let before: u64 = caller.ask("GET", "revision", &[]).await;
+    caller.sweep().await;
+    assert!(caller.ask::<u64>("GET", "revision", &[]).await > before, "the membership has changed");
+    assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 0);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use group_redis::testing::{FaultProxy, Flow, Line};
-use group_redis::{EventSource, GroupConnector, LeaveCause, Notifications};
+use group_redis::{EventSource, GroupConnector, GroupConnectorBuilder, LeaveCause, Notifications};
 
 use super::support::{Fixture, Recorder, TTL, eventually};
 
@@ -14,13 +14,17 @@ async fn ask(fixture: &Fixture, words: &[&str]) {
 }
 
 /// A user with all rights but these.
-async fn connect_without(fixture: &Fixture, rights: &[&str], source: EventSource) -> GroupConnector {
+pub(crate) async fn connect_without(
+    fixture: &Fixture,
+    rights: &[&str],
+    settings: impl FnOnce(GroupConnectorBuilder) -> GroupConnectorBuilder,
+) -> GroupConnector {
     let mut rule = vec!["ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "&*", "+@all"];
     rule.extend(rights);
     ask(fixture, &rule).await;
     let url = fixture.redis.url().replace("redis://", "redis://app:secret@");
-    let builder = GroupConnector::builder(url).group(&fixture.group).ttl(TTL).event_source(source);
-    builder.poll(Duration::from_millis(60)).connect().await.unwrap()
+    let builder = GroupConnector::builder(url).group(&fixture.group).ttl(TTL).poll(Duration::from_millis(60));
+    settings(builder).connect().await.unwrap()
 }
 
 async fn served_by(group: &GroupConnector, source: EventSource) {
@@ -80,7 +84,7 @@ async fn everything_works(fixture: &Fixture, watcher: &GroupConnector) {
 #[tokio::test]
 async fn tracking_needs_no_setting_of_the_server_and_hears_of_a_flush() {
     let fixture = Fixture::new().await;
-    let watcher = connect_without(&fixture, &["-config"], EventSource::Tracking).await;
+    let watcher = connect_without(&fixture, &["-config"], |builder| builder.event_source(EventSource::Tracking)).await;
     served_by(&watcher, EventSource::Tracking).await;
     assert_eq!(watcher.status().source_reason, None);
     everything_works(&fixture, &watcher).await;
@@ -101,7 +105,7 @@ async fn tracking_needs_no_setting_of_the_server_and_hears_of_a_flush() {
 #[tokio::test]
 async fn keyevent_notifications_serve_as_well() {
     let fixture = Fixture::new().await;
-    let watcher = connect_without(&fixture, &[], EventSource::Keyevent).await;
+    let watcher = connect_without(&fixture, &[], |builder| builder.event_source(EventSource::Keyevent)).await;
     served_by(&watcher, EventSource::Keyevent).await;
     everything_works(&fixture, &watcher).await;
     watcher.close().await.unwrap();
@@ -110,7 +114,7 @@ async fn keyevent_notifications_serve_as_well() {
 #[tokio::test]
 async fn where_config_is_forbidden_tracking_takes_the_place_of_notifications() {
     let fixture = Fixture::new().await;
-    let watcher = connect_without(&fixture, &["-config"], EventSource::Keyspace).await;
+    let watcher = connect_without(&fixture, &["-config"], |builder| builder).await;
     served_by(&watcher, EventSource::Tracking).await;
     let reason = watcher.status().source_reason.unwrap();
     assert!(reason.contains("keyspace") && reason.contains("not arrive"), "{reason}");
@@ -121,7 +125,7 @@ async fn where_config_is_forbidden_tracking_takes_the_place_of_notifications() {
 #[tokio::test]
 async fn without_any_right_to_a_channel_tracking_serves_and_grants_are_asked_for() {
     let fixture = Fixture::new().await;
-    let watcher = connect_without(&fixture, &["resetchannels"], EventSource::Keyspace).await;
+    let watcher = connect_without(&fixture, &["resetchannels"], |builder| builder).await;
     served_by(&watcher, EventSource::Tracking).await;
     assert!(!watcher.status().grants_arrive);
     let reason = watcher.status().source_reason.unwrap();
@@ -134,7 +138,7 @@ async fn without_any_right_to_a_channel_tracking_serves_and_grants_are_asked_for
 async fn without_pub_sub_and_tracking_polling_serves() {
     let fixture = Fixture::new().await;
     let rights = ["-@pubsub", "-client|tracking", "-config", "resetchannels"];
-    let watcher = connect_without(&fixture, &rights, EventSource::Keyspace).await;
+    let watcher = connect_without(&fixture, &rights, |builder| builder).await;
     served_by(&watcher, EventSource::Poll).await;
     assert!(!watcher.status().grants_arrive);
     everything_works(&fixture, &watcher).await;
@@ -144,7 +148,7 @@ async fn without_pub_sub_and_tracking_polling_serves() {
 #[tokio::test]
 async fn who_may_not_publish_hands_a_lock_on_all_the_same() {
     let fixture = Fixture::new().await;
-    let holder = connect_without(&fixture, &["-publish"], EventSource::Keyspace).await;
+    let holder = connect_without(&fixture, &["-publish"], |builder| builder).await;
     let waiter = fixture.builder().reconcile(Duration::from_millis(100)).connect().await.unwrap();
     let held = holder.lock("l").acquire().await.unwrap();
     let waiting = tokio::spawn(async move { waiter.lock("l").acquire().await.map(|guard| guard.token()) });

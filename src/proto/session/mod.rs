@@ -27,6 +27,9 @@ const RENEW_CHUNK: usize = 500;
 /// How long after a renewal of the safety ttl the next one comes, in ttls.
 const RENEW_EVERY: u32 = 2;
 
+/// How many times a renewal that failed is tried again in one ttl.
+const RENEW_AGAIN: u32 = 2;
+
 /// How many commands may be under way at once: each is timed from its sending, and must not wait for the others.
 const WINDOW: usize = 256;
 
@@ -372,6 +375,11 @@ impl Session {
     /// The link is gone: what was sent is sent again over the next.
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
         let mut flying: Vec<_> = self.flying.drain().collect();
+        if let Lease::Held { renew_at, .. } = &mut self.lease
+            && flying.iter().any(|(_, flight)| matches!(flight, Flight::Renew | Flight::Extend { .. }))
+        {
+            *renew_at = Moment::ORIGIN;
+        }
         flying.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
         for (_, flight) in flying {
             if let Flight::Op { mut op, .. } = flight {

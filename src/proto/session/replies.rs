@@ -25,10 +25,15 @@ impl Session {
                 }
             }
             (Flight::Renew | Flight::Extend { .. }, Ok(_)) => {}
-            (Flight::Renew | Flight::Extend { .. }, Err(error)) if error.is_of_the_link() => {
+            (flight @ (Flight::Renew | Flight::Extend { .. }), Err(error)) if error.is_of_the_link() => {
+                // What the link took with it is sent again over the next.
+                self.flying.insert(tag, flight);
                 effects.broken = Some(error);
             }
             (Flight::Renew | Flight::Extend { .. }, Err(error)) => {
+                if let Lease::Held { renew_at, .. } = &mut self.lease {
+                    *renew_at = (*renew_at).min(now + self.settings.ttl / RENEW_AGAIN);
+                }
                 out.push(Output::Warn(format!("the safety ttl was not renewed: {error}")));
             }
             (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),

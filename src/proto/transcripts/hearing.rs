@@ -30,6 +30,7 @@ const DEAF: &str = "> wait 850
 fn what_served_until_now_is_made_anew_before_something_else_takes_its_place() {
     check(&proven(&format!(
         "{DEAF}
+         unproven Keyspace
          listen Keyspace
          > answer listen
          sweep
@@ -43,6 +44,7 @@ fn what_served_until_now_is_made_anew_before_something_else_takes_its_place() {
          > answer peck
          > wait 500
          warn
+         unproven Keyspace
          listen Tracking
          > answer listen
          sweep
@@ -61,6 +63,7 @@ fn what_served_until_now_is_made_anew_before_something_else_takes_its_place() {
 fn a_source_made_anew_that_proves_itself_goes_on() {
     check(&proven(&format!(
         "{DEAF}
+         unproven Keyspace
          listen Keyspace
          > answer listen
          sweep
@@ -104,9 +107,11 @@ fn what_is_refused_is_passed_over_and_tried_again_later_and_later() {
          listen Keyspace
          > answer listen refused
          warn
+         unproven Keyspace
          listen Tracking
          > answer listen refused
          warn
+         unproven Keyspace
          listen Poll
          > answer listen deaf
          no letters
@@ -125,8 +130,10 @@ fn what_is_refused_is_passed_over_and_tried_again_later_and_later() {
          > wait 150
          listen Keyspace
          > answer listen refused
+         hearing by Poll
          listen Tracking
          > answer listen refused
+         hearing by Poll
          listen Poll
          > answer listen deaf
          no letters
@@ -153,6 +160,7 @@ fn a_flush_that_tracking_tells_of_is_looked_into() {
          listen Keyspace
          > answer listen refused
          warn
+         unproven Keyspace
          listen Tracking
          > answer listen
          sweep
@@ -175,5 +183,26 @@ fn a_flush_that_tracking_tells_of_is_looked_into() {
 #[test]
 fn who_wants_the_flags_checked_is_told_when_connecting_and_later_served_otherwise() {
     check("> link\nlisten Keyspace\n> answer listen unchecked\ndrop link Notifications");
-    check(&proven(&format!("{DEAF}\nlisten Keyspace\n> answer listen unchecked\nwarn\nlisten Tracking")));
+    check(&proven(&format!(
+        "{DEAF}\nunproven Keyspace\nlisten Keyspace\n> answer listen unchecked\nwarn\nunproven Keyspace\nlisten Tracking"
+    )));
+}
+
+#[test]
+fn a_link_that_ends_proves_nothing_and_where_not_even_polling_is_let_in_it_is_made_anew() {
+    check(&proven("> down\nunproven Keyspace\nstate suspended"));
+    check(
+        "> link
+         listen Keyspace
+         > answer listen refused
+         warn
+         unproven Keyspace
+         listen Tracking
+         > answer listen refused
+         warn
+         unproven Keyspace
+         listen Poll
+         > answer listen refused
+         drop link ForeignValue",
+    );
 }

@@ -89,7 +89,9 @@ fn who_gets_no_place_asks_again_later_and_who_may_not_look_does_not() {
          > wait 350
          ask
          > answer ask refused
-         warn",
+         warn
+         > wait 1000
+         ask",
     ));
 }
 

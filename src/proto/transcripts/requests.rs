@@ -352,6 +352,58 @@ fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
 }
 
 #[test]
+fn a_renewal_of_the_safety_ttl_that_fails_is_tried_again_soon() {
+    let due = "> canary set
+         > canary del
+         > canary expired
+         proven Keyspace
+         > wait 700
+         > beat c-1 alive
+         > wait 700
+         sweep
+         plant
+         list since 9 0
+         > beat c-1 alive
+         > wait 600
+         renew c-1 a
+         extend c-1 from 0";
+    // The link that was to bring the answer has gone.
+    check(&joined(&format!(
+        "{due}
+         > answer renew
+         > down
+         unproven Keyspace
+         state suspended
+         > link
+         listen Keyspace
+         renew c-1 a
+         extend c-1 from 0"
+    )));
+    check(&joined(&format!(
+        "{due}
+         > answer extend broken
+         unproven Keyspace
+         drop link Connection
+         state suspended
+         > link
+         listen Keyspace
+         renew c-1 a
+         extend c-1 from 0"
+    )));
+    check(&joined(&format!(
+        "{due}
+         > answer renew
+         > answer extend refused
+         warn
+         > beat c-1 alive
+         > wait 499
+         > wait 1
+         renew c-1 a
+         extend c-1 from 0"
+    )));
+}
+
+#[test]
 fn a_command_that_breaks_drops_the_link() {
     check(&joined(
         "> leave 2 a
