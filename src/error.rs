@@ -79,6 +79,12 @@ impl Error {
 
     /// Translates what redis said of `call`.
     pub(crate) fn from_redis(call: &str, error: redis::RedisError) -> Self {
+        let said = error.detail().map(str::to_owned);
+        Self::from_redis_about(call, said.as_deref(), error)
+    }
+
+    /// The same, where more is known of what was refused than redis said.
+    pub(crate) fn from_redis_about(call: &str, refused: Option<&str>, error: redis::RedisError) -> Self {
         use redis::ServerErrorKind as Said;
         // A script's error arrives as a plain ERR that quotes the code of the command that failed in it.
         let quotes = |code: &str| error.detail().is_some_and(|detail| detail.contains(code));
@@ -99,16 +105,21 @@ impl Error {
             _ => ErrorKind::Connection,
         };
         let cure = match kind {
-            ErrorKind::Denied => {
-                ": check user and password, and grant the rights of the ACL line in the README; ACL LOG names what was refused"
-            }
-            ErrorKind::OutOfMemory => ": the server is out of memory, raise maxmemory or free some",
-            ErrorKind::ForeignValue => ": a key of this group holds another program's value, remove it",
-            _ => "",
+            ErrorKind::Denied => format!(
+                ": {}: check user and password, and grant the rights of the ACL line in the README",
+                refused.unwrap_or("the server refused it").trim_end_matches('.'),
+            ),
+            ErrorKind::OutOfMemory => ": the server is out of memory, raise maxmemory or free some".to_owned(),
+            ErrorKind::ForeignValue => ": a key of this group holds another program's value, remove it".to_owned(),
+            _ => String::new(),
         };
         let unapplied = !matches!(kind, ErrorKind::Timeout | ErrorKind::Connection) || error.is_connection_refusal();
         let message = format!("{call} failed{cure}");
-        Self(Arc::new(Inner { kind, unapplied, message, source: Some(Box::new(error)) }))
+        // A server that does not know a command says it back with its arguments, and they may hold a password.
+        let quotes_arguments = quotes("args beginning with");
+        let source: Option<Box<dyn StdError + Send + Sync>> =
+            if quotes_arguments { None } else { Some(Box::new(error)) };
+        Self(Arc::new(Inner { kind, unapplied, message, source }))
     }
 
     /// What went wrong, to match on.

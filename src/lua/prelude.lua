@@ -67,7 +67,12 @@ local function deadline_in(leases)
 end
 
 local function head_of(key)
-  return redis.pcall('GETRANGE', key, 0, 255)
+  local head = redis.pcall('GETRANGE', key, 0, 255)
+  if type(head) == 'table' and not string.find(head.err, 'WRONGTYPE', 1, true) then
+    -- Whatever else it is fails here, so that the error names the line.
+    return redis.call('GETRANGE', key, 0, 255)
+  end
+  return head
 end
 
 local function session_in(head)

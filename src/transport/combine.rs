@@ -26,6 +26,7 @@ use tokio::task::yield_now;
 use tokio_util::task::TaskTracker;
 
 use super::commands::Context;
+use super::scripts;
 use crate::clock;
 use crate::error::{Error, ErrorKind};
 use crate::member::SessionId;
@@ -256,7 +257,7 @@ impl<A> Call<A> {
     }
 
     fn answers(&self, invoked: Result<Value, RedisError>, count: usize) -> Result<Vec<Option<A>>, Error> {
-        match invoked.map_err(|error| Error::from_redis(self.name, error))? {
+        match invoked.map_err(|error| scripts::failed(self.name, error))? {
             Value::Array(answers) if answers.len() == count => Ok(answers.iter().map(self.read).collect()),
             _ => Err(self.strange()),
         }

@@ -268,7 +268,7 @@ impl Commands {
     }
 
     pub(super) async fn invoke(&mut self, name: &str, script: &ScriptInvocation<'_>) -> Result<Value, Error> {
-        script.invoke_async(&mut self.connection).await.map_err(|error| Error::from_redis(name, error))
+        script.invoke_async(&mut self.connection).await.map_err(|error| scripts::failed(name, error))
     }
 }
 

@@ -421,6 +421,6 @@ impl super::Commands {
         let mut script = scripts::HEARTBEAT.key(keys.lease(session.as_str()));
         let ttl = u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX);
         script.key(keys.leases()).arg(session.as_str()).arg(ttl);
-        script.invoke_async(&mut self.connection).await.map_err(|error| Error::from_redis("heartbeat", error))
+        script.invoke_async(&mut self.connection).await.map_err(|error| scripts::failed("heartbeat", error))
     }
 }

@@ -107,11 +107,14 @@ impl Drop for Ends {
 async fn work_under_a_lock_ends_before_the_lock_does() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
+    let begun = Arc::new(AtomicBool::new(false));
     let start = |ended: &Arc<AtomicBool>| {
-        let (lock, ended) = (group.lock("x"), Ends(ended.clone()));
+        begun.store(false, Ordering::SeqCst);
+        let (lock, ended, begun) = (group.lock("x"), Ends(ended.clone()), begun.clone());
         tokio::spawn(async move {
             lock.run(|held| async move {
                 let _ended = ended;
+                begun.store(true, Ordering::SeqCst);
                 held.cancellation_token().cancelled().await;
                 // Where the work stands when the lock is lost, there it ends.
                 std::future::pending::<()>().await;
@@ -119,11 +122,11 @@ async fn work_under_a_lock_ends_before_the_lock_does() {
             .await
         })
     };
-    let is_held = async || other.lock("x").holder().await.unwrap().is_some();
+    let is_at_work = async || begun.load(Ordering::SeqCst);
 
     let ended = Arc::new(AtomicBool::new(false));
     let running = start(&ended);
-    eventually("it is at work", is_held).await;
+    eventually("it is at work", is_at_work).await;
     other.lock("x").break_lock().await.unwrap();
     let error = soon("the work is cancelled", running).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Lost);
@@ -131,7 +134,7 @@ async fn work_under_a_lock_ends_before_the_lock_does() {
 
     let ended = Arc::new(AtomicBool::new(false));
     let running = start(&ended);
-    eventually("it is at work", is_held).await;
+    eventually("it is at work", is_at_work).await;
     running.abort();
     let guard = soon("it is given back", other.lock("x").acquire()).await.unwrap();
     assert!(ended.load(Ordering::SeqCst), "the work had ended before");
