@@ -27,7 +27,11 @@ const BIND_AGAIN: Duration = Duration::from_millis(5);
 ///
 /// Point a client at [`url`](Self::url), then break the way: each [`Way`] and each [`Line`] of a connector on its own.
 /// For one client among several, give it a proxy of its own; a proxy is a port and a task. Dropped, it closes its
-/// connections.
+/// connections. What is set holds at once, also for bytes that are on their way.
+///
+/// It needs a tokio runtime to run in. It reads what a connection is from its first bytes, so with `rediss://` every
+/// connection is [`Line::Other`], and the server's certificate must be good for 127.0.0.1. A Unix socket
+/// (`redis+unix://`) is refused.
 ///
 /// # Examples
 /// ```no_run
@@ -76,7 +80,18 @@ struct Rules {
     refuses: bool,
     flows: HashMap<(Line, Way), Flow>,
     /// How many resets of each line there have been.
-    resets: HashMap<Line, u64>,
+    resets: HashMap<(Line, Ends), u64>,
+}
+
+/// Which ends of a connection are told that it is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Ends {
+    Both,
+    Only(Way),
+}
+
+impl Ends {
+    const ALL: [Self; 3] = [Self::Both, Self::Only(Way::ToServer), Self::Only(Way::ToClient)];
 }
 
 impl Rules {
@@ -85,8 +100,8 @@ impl Rules {
         self.flows.get(&(line, way)).or_else(|| self.flows.get(&(Line::Any, way))).copied().unwrap_or_default()
     }
 
-    fn resets(&self, line: Line) -> u64 {
-        [line, Line::Any].iter().filter_map(|line| self.resets.get(line)).sum()
+    fn resets(&self, line: Line, ends: Ends) -> u64 {
+        self.resets.get(&(line, ends)).copied().unwrap_or_default()
     }
 }
 
@@ -94,14 +109,14 @@ impl FaultProxy {
     /// A proxy on a free port of 127.0.0.1 before the server of this URL, with nothing broken yet.
     ///
     /// # Errors
-    /// [`TestRedisError`] if the URL names no host and port, or no port is free.
+    /// [`TestRedisError`] if the URL names no host (as that of a Unix socket), or no port is free.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn start(url: &str) -> Result<Self, TestRedisError> {
-        let no_address = || TestRedisError::refused("reading the server's URL", "it names no host and port".to_owned());
+        let no_address = || TestRedisError::refused("reading the server's URL", "it names no host".to_owned());
         let mut own = redis::parse_redis_url(url).ok_or_else(no_address)?;
-        let host = own.host_str().ok_or_else(no_address)?.to_owned();
+        let host = own.host_str().filter(|host| !host.is_empty()).ok_or_else(no_address)?.to_owned();
         let upstream = format!("{host}:{}", own.port().unwrap_or(6379));
         let refused = |error| TestRedisError::refused("opening the proxy's port", error);
         let listener = listen(0).map_err(refused)?;
@@ -150,7 +165,27 @@ impl FaultProxy {
 
     /// Resets the connections of this line: both ends get a TCP `RST`. New ones are let through.
     pub fn reset(&self, line: Line) {
-        self.shared.rules.send_modify(|rules| *rules.resets.entry(line).or_default() += 1);
+        self.resets(line, Ends::Both);
+    }
+
+    /// Resets the connections of this line for the end that lies this way only: it gets a TCP `RST`, and the other end
+    /// is told nothing, so its connection is half open. Only when that end sends something is it reset, too, as by the
+    /// host that knows of no such connection; a [`blackhole`](Flow::blackhole) the same way keeps even that from it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use group_redis::testing::{FaultProxy, Line, Way};
+    /// # fn example(proxy: &FaultProxy) {
+    /// // The server sees the session's connection closed; the connector learns of it by its next heartbeat.
+    /// proxy.reset_way(Line::Heartbeat, Way::ToServer);
+    /// # }
+    /// ```
+    pub fn reset_way(&self, line: Line, way: Way) {
+        self.resets(line, Ends::Only(way));
+    }
+
+    fn resets(&self, line: Line, ends: Ends) {
+        self.shared.rules.send_modify(|rules| *rules.resets.entry((line, ends)).or_default() += 1);
     }
 
     /// New connections are refused from now on, as if nothing listened; those that stand, stand.

@@ -8,11 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{SetOnce, mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::flow::{Flow, Line, Way};
-use super::{Rules, Shared};
+use super::{Ends, Rules, Shared};
 
 const CHUNK: usize = 16 << 10;
 /// How many chunks may be on their way; a blackhole that has swallowed more stops reading.
@@ -31,12 +31,8 @@ struct Pump {
     rules: watch::Receiver<Rules>,
 }
 
-/// How a way came to its end.
-#[derive(PartialEq)]
-enum End {
-    Closed,
-    Broken,
-}
+/// A connection that has not been closed, but has broken.
+struct Broken;
 
 /// Counts a connection for as long as it stands.
 struct Standing<'a>(&'a Shared, Line);
@@ -63,37 +59,69 @@ pub(super) async fn connection(shared: &Arc<Shared>, mut client: TcpStream, mut 
     let line = Arc::new(SetOnce::new());
     let pump = |way| Pump { shared: shared.clone(), way, line: line.clone(), rules: shared.rules.subscribe() };
     let (mut to_server, mut to_client) = (pump(Way::ToServer), pump(Way::ToClient));
-    let is_reset = {
+    let mut resets = Resets::new(shared.rules.subscribe());
+    let ends = {
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
         let both = async {
-            let (up, down) =
-                tokio::join!(to_server.run(client_reads, server_writes), to_client.run(server_reads, client_writes));
-            up == End::Broken || down == End::Broken
+            // Where one way has broken, the other has nowhere to go.
+            tokio::try_join!(to_server.run(client_reads, server_writes), to_client.run(server_reads, client_writes))
         };
         tokio::select! {
-            is_broken = both => is_broken,
-            () = reset(shared, &line) => true,
+            both = both => if both.is_ok() { return } else { Ends::Both },
+            ends = async {
+                let known = tokio::select! {
+                    ends = resets.next(Line::Any) => return ends,
+                    line = line.wait() => *line,
+                };
+                let _standing = Standing::new(shared, known);
+                resets.next(known).await
+            } => ends,
         }
     };
-    if is_reset {
-        let _ = (client.set_zero_linger(), server.set_zero_linger());
-    }
+    let (told, other) = match ends {
+        Ends::Both => {
+            let _ = (client.set_zero_linger(), server.set_zero_linger());
+            return;
+        }
+        Ends::Only(Way::ToServer) => (server, client),
+        Ends::Only(Way::ToClient) => (client, server),
+    };
+    let _ = told.set_zero_linger();
+    drop(told);
+    let mut from_other = if ends == Ends::Only(Way::ToServer) { to_server } else { to_client };
+    from_other.half_open(other, &mut resets).await;
 }
 
-/// Waits until this line is reset; counts the connection from when its line is known.
-async fn reset(shared: &Shared, line: &SetOnce<Line>) {
-    let mut rules = shared.rules.subscribe();
-    let before = rules.borrow().resets(Line::Any);
-    tokio::select! {
-        // The sender lives as long as the connection does.
-        _ = rules.wait_for(|rules| rules.resets(Line::Any) != before) => return,
-        _ = line.wait() => {}
+/// What a connection has to know to see that it is reset.
+struct Resets {
+    rules: watch::Receiver<Rules>,
+    seen: Rules,
+}
+
+impl Resets {
+    fn new(mut rules: watch::Receiver<Rules>) -> Self {
+        let seen = rules.borrow_and_update().clone();
+        Self { rules, seen }
     }
-    let line = line.get().copied().unwrap_or(Line::Other);
-    let _standing = Standing::new(shared, line);
-    let before = rules.borrow().resets(line);
-    let _ = rules.wait_for(|rules| rules.resets(line) != before).await;
+
+    /// Waits until any line or this one is reset, since it was last asked.
+    async fn next(&mut self, line: Line) -> Ends {
+        loop {
+            let new = self.rules.borrow_and_update().clone();
+            let is_reset = |ends: &Ends| {
+                [Line::Any, line].iter().any(|line| new.resets(*line, *ends) != self.seen.resets(*line, *ends))
+            };
+            let found = Ends::ALL.into_iter().find(is_reset);
+            self.seen = new;
+            if let Some(ends) = found {
+                return ends;
+            }
+            if self.rules.changed().await.is_err() {
+                return Ends::Both;
+            }
+        }
+    }
 }
 
 impl Pump {
@@ -102,75 +130,90 @@ impl Pump {
     }
 
     /// Reads from one end and writes to the other, until the one has ended.
-    async fn run(&mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> End {
+    async fn run(&mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> Result<(), Broken> {
         let (sender, mut chunks) = mpsc::channel(CHUNKS);
         let (line, way, mut rules) = (self.line.clone(), self.way, self.rules.clone());
         let reading = async move {
             loop {
                 if rules.wait_for(|rules| !Self::flow(rules, &line, way).stops_reading).await.is_err() {
-                    return End::Broken;
+                    return Err(Broken);
                 }
                 let mut bytes = vec![0; CHUNK];
-                let read = match from.read(&mut bytes).await {
-                    Ok(0) => return End::Closed,
-                    Ok(read) => read,
-                    Err(_) => return End::Broken,
-                };
+                let read = from.read(&mut bytes).await.map_err(|_| Broken)?;
                 bytes.truncate(read);
-                if way == Way::ToServer && !line.initialized() {
+                if way == Way::ToServer && read > 0 && !line.initialized() {
                     // A client says what it is with the first that it sends.
                     let _ = line.set(Line::of(&bytes));
                 }
-                if sender.send(Chunk { bytes, came: Instant::now() }).await.is_err() {
-                    return End::Broken;
+                // The end takes as long as what comes before it.
+                sender.send(Chunk { bytes, came: Instant::now() }).await.map_err(|_| Broken)?;
+                if read == 0 {
+                    return Ok(());
                 }
             }
         };
         let writing = async {
             while let Some(chunk) = chunks.recv().await {
-                if self.deliver(chunk, &mut to).await.is_err() {
-                    return End::Broken;
-                }
+                self.deliver(chunk, &mut to).await.map_err(|_| Broken)?;
             }
-            let _ = self.pass().await;
-            // Who is gone already needs to be told nothing.
-            let _ = to.shutdown().await;
-            End::Closed
+            Ok(())
         };
         tokio::pin!(writing);
         let read = tokio::select! {
             read = reading => read,
-            _ = &mut writing => return End::Broken,
+            _ = &mut writing => return Err(Broken),
         };
-        let written = writing.await;
-        if read == End::Broken || written == End::Broken { End::Broken } else { End::Closed }
+        writing.await.and(read)
     }
 
-    /// Waits until something may pass, and answers how.
-    async fn pass(&mut self) -> Flow {
-        let (line, way) = (self.line.clone(), self.way);
-        match self.rules.wait_for(|rules| !Self::flow(rules, &line, way).blackhole).await {
-            Ok(rules) => Self::flow(&rules, &line, way),
-            Err(_) => Flow::default(),
+    /// Waits until something may pass and its time has come, as the rules say by then; answers how it flows.
+    async fn pass(&mut self, since: Instant, takes: impl Fn(Flow) -> Duration) -> Flow {
+        loop {
+            let flow = Self::flow(&self.rules.borrow_and_update(), &self.line, self.way);
+            let due = since + takes(flow);
+            if !flow.blackhole && due <= Instant::now() {
+                return flow;
+            }
+            tokio::select! {
+                changed = self.rules.changed() => if changed.is_err() { return flow },
+                () = sleep_until(due), if !flow.blackhole => {}
+            }
         }
     }
 
     async fn deliver(&mut self, chunk: Chunk, to: &mut WriteHalf<'_>) -> std::io::Result<()> {
-        let flow = self.pass().await;
-        sleep_until(chunk.came + flow.delay + flow.jitter.mul_f64(chance())).await;
-        let flow = self.pass().await;
-        for piece in chunk.bytes.chunks(flow.chop.unwrap_or(CHUNK)) {
-            if let Some(rate) = flow.throttle {
-                sleep(Duration::from_secs(1).mul_f64(piece.len() as f64 / f64::from(rate))).await;
-            }
+        let chance = chance();
+        let _ = self.pass(chunk.came, |flow| flow.delay + flow.jitter.mul_f64(chance)).await;
+        if chunk.bytes.is_empty() {
+            // Who is gone already needs to be told nothing.
+            let _ = to.shutdown().await;
+        }
+        let mut rest = &*chunk.bytes;
+        while !rest.is_empty() {
+            let flow = self.pass(Instant::now(), |flow| flow.pause(rest.len())).await;
+            let (piece, later) = rest.split_at(flow.piece(rest.len()));
+            rest = later;
             to.write_all(piece).await?;
-            if flow.chop.is_some() {
-                // The reader is to see it before the next comes.
-                tokio::task::yield_now().await;
-            }
             self.shared.counts.carried[self.way as usize].fetch_add(piece.len() as u64, Ordering::Relaxed);
+            // The reader is to see it before the next comes.
+            tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    /// Holds the one end of a connection whose other end is gone. As its host would do, whatever comes is answered with
+    /// a reset, where the way lets it through.
+    async fn half_open(&mut self, mut end: TcpStream, resets: &mut Resets) {
+        let line = self.line.get().copied().unwrap_or(Line::Any);
+        let answered = async {
+            let _ = end.read(&mut [0]).await;
+            let _ = self.pass(Instant::now(), |flow| flow.delay).await;
+        };
+        tokio::select! {
+            () = answered => {}
+            _ = resets.next(line) => {}
+        }
+        let _ = end.set_zero_linger();
     }
 }
 
