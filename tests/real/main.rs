@@ -9,6 +9,7 @@ mod bad_input_dropped;
 mod data;
 mod elections;
 mod exclusion;
+mod frozen;
 mod leftovers;
 mod locker;
 mod locks;
