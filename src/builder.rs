@@ -1,5 +1,6 @@
 //! The settings of a connector, and how one is made.
 
+use std::env::VarError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,7 +267,12 @@ impl Server {
             Self::Client(client) => return Ok(*client),
             Self::Url(url) => url,
             Self::Environment => std::env::var("REDIS_URL").map_err(|error| {
-                Error::caused_by(ErrorKind::Config, "REDIS_URL is not set: set it, or use builder(url)", error)
+                let message = match error {
+                    VarError::NotPresent => "REDIS_URL is not set: set it, or use builder(url)",
+                    // Its source would show the whole URL, and with it a password.
+                    VarError::NotUnicode(_) => "REDIS_URL is not valid UTF-8: percent-encode what is not ASCII in it",
+                };
+                Error::new(ErrorKind::Config, message)
             })?,
         };
         if url.starts_with("rediss:") && !cfg!(feature = "tls") {

@@ -26,6 +26,7 @@ mod scripts;
 mod scripts_data;
 mod scripts_locks;
 mod scripts_presence;
+mod secrets;
 mod sources;
 mod support;
 mod worker;
