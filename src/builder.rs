@@ -96,17 +96,39 @@ impl GroupConnectorBuilder {
 
     /// How often to compare with the server where no event source serves, and how often who waits for a lock asks
     /// where no message comes: 10 ms to an hour. Default: 500 ms, and never more than the reconcile interval.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use group_redis::{EventSource, GroupConnector};
+    ///
+    /// let builder = GroupConnector::builder("redis://127.0.0.1/")
+    ///     .event_source(EventSource::Poll)
+    ///     .poll(Duration::from_millis(100));
+    /// # drop(builder);
+    /// ```
     pub fn poll(mut self, interval: Duration) -> Self {
         self.draft.poll = interval;
         self
     }
 
-    /// Only the lease decides who is alive, not the connections.
+    /// Turns presence off. Default: on.
     ///
-    /// Without this, a process that ends is seen by its connections.
-    /// A killed process's sockets close at once, and its members are gone after [`grace`](Self::grace), however long
-    /// the ttl; a frozen one keeps its sockets, and gets its whole ttl. In return a process whose connections are cut and
-    /// who cannot connect again within the grace counts as dead, too, and its guards and memberships know it before.
+    /// By default a process that ends is seen by its connections: a killed process's sockets close at once, and its
+    /// members are gone after [`grace`](Self::grace), however long the ttl; a frozen one keeps its sockets, and gets its
+    /// whole ttl. In return a process whose connections are cut and who cannot connect again within the grace counts as
+    /// dead, too, and its guards and memberships know it before. With this, only the lease decides who is alive. With
+    /// [`Heartbeats::Runtime`] there is no presence: a runtime that hangs would not see that its connection is closed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use group_redis::GroupConnector;
+    ///
+    /// // A network that cuts connections, and may take a while to let them in again.
+    /// let builder = GroupConnector::builder("redis://127.0.0.1/").ttl(Duration::from_secs(5)).without_presence();
+    /// # drop(builder);
+    /// ```
     pub fn without_presence(mut self) -> Self {
         self.draft.presence = false;
         self
@@ -115,7 +137,18 @@ impl GroupConnectorBuilder {
     /// How long a session whose connection was closed has to connect again: 50 ms to an hour. Default: 250 ms. Where
     /// it is as long as the ttl, the ttl decides.
     ///
-    /// It goes with the lease: connectors of one group may differ.
+    /// It goes with the lease: connectors of one group may differ. One that is longer than a heartbeat forgives a
+    /// connection that only the server sees closed; a shorter one may hand its locks on before the holder knows.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use group_redis::GroupConnector;
+    ///
+    /// // Survives a restart of the server that takes 2 s; a killed process is seen so much later.
+    /// let builder = GroupConnector::builder("redis://127.0.0.1/").grace(Duration::from_secs(4));
+    /// # drop(builder);
+    /// ```
     pub fn grace(mut self, grace: Duration) -> Self {
         self.draft.grace = grace;
         self
@@ -128,6 +161,17 @@ impl GroupConnectorBuilder {
     }
 
     /// Where hints come from. Default: keyspace notifications of this group's keys.
+    ///
+    /// # Examples
+    /// ```
+    /// use group_redis::{EventSource, GroupConnector, Notifications};
+    ///
+    /// // Needs no setting of the server, and changes none.
+    /// let builder = GroupConnector::builder("redis://127.0.0.1/")
+    ///     .event_source(EventSource::Tracking)
+    ///     .notifications(Notifications::Never);
+    /// # drop(builder);
+    /// ```
     pub fn event_source(mut self, source: EventSource) -> Self {
         self.draft.source = source;
         self

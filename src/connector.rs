@@ -29,7 +29,7 @@ use crate::view::{View, ViewReader};
 /// A connector to one group: joins it, watches it, and answers who is in it from memory.
 ///
 /// A clone is the same connector. It has one task and two connections, and a third one for heartbeats as soon as it
-/// has a member: who only watches holds no lease.
+/// has a member, a lock or a value: who only watches holds no lease.
 ///
 /// # Dropping it is not immediate
 /// When the last clone is dropped the members are given back in the background, if the runtime lives on. Where that
@@ -264,6 +264,17 @@ impl GroupConnector {
     }
 
     /// What an operator wants to know of this connector. No I/O.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example(group: group_redis::GroupConnector) {
+    /// let status = group.status();
+    /// println!("{}, served by {}, {} reconnects", status.state, status.source, status.reconnects);
+    /// if let Some(reason) = status.source_reason {
+    ///     println!("not by what was wanted: {reason}");
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn status(&self) -> Status {
         let link = self.inner.link.borrow();

@@ -42,7 +42,8 @@
 //! Redis.
 //!
 //! # Features
-//! `tls` for `rediss://` URLs. `testing` for a throw-away Redis server in tests. None is on by default.
+//! `tls` for `rediss://` URLs. `testing` for tests: a throw-away Redis server, and a proxy (`FaultProxy`) that breaks the
+//! connections to one. None is on by default.
 
 mod builder;
 mod clock;

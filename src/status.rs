@@ -6,7 +6,21 @@ use crate::config::EventSource;
 use crate::error::Error;
 use crate::state::State;
 
-/// How a connector stands, for operators.
+/// How a connector stands, for operators. [`GroupConnector::status`](crate::GroupConnector::status) answers it.
+///
+/// The canary is sent to prove a source of messages. Under [`EventSource::Poll`] there is none to prove: what it measures
+/// (`last_canary`, `round_trip`, `event_lag`) stays `None`, or stands still where another source served before, and
+/// `notifications_arrive` is false.
+///
+/// # Examples
+/// ```no_run
+/// # fn example(group: group_redis::GroupConnector) {
+/// let status = group.status();
+/// if !status.notifications_arrive {
+///     println!("changes are seen by {}: {:?}", status.source, status.source_reason);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Status {
@@ -33,7 +47,8 @@ pub struct Status {
     /// How many other sessions this connector sees to be present, if it is one of the few that look: a process of which
     /// this is true is seen to end within the grace.
     pub sessions_seen: usize,
-    /// How many links have broken and been made anew.
+    /// How often the main link, to ask and to listen, has broken and been made anew. That of the heartbeats is made anew
+    /// by itself and does not count.
     pub reconnects: u64,
     /// Why there is no link, while there is none.
     pub error: Option<Error>,

@@ -1,4 +1,6 @@
-//! A throw-away Redis server for tests: yours as well as ours.
+//! A throw-away Redis server for tests, and a proxy that breaks the connections to it: yours as well as ours.
+//!
+//! [`FaultProxy`] stands between a client and its server, and delays, cuts, withholds or resets what passes.
 //!
 //! [`TestRedis::start`] answers a real server:
 //! 1. the one that `GROUP_REDIS_TEST_URL` names, where that is set: shared, so never flushed, configured or restarted;
