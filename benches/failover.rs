@@ -1,4 +1,5 @@
-//! How soon a death is seen, that nothing else is taken for one, and what idle connectors cost.
+//! How soon a death is seen, that nothing else is taken for one, and what idle connectors cost. It fails where a limit is
+//! broken, and names it.
 //!
 //! `cargo bench --features testing --bench failover -- [kills [N]] [freeze] [storm [SECONDS]] [restarts [MINUTES]]
 //! [idle [N]]`; without a word, all but `restarts`.
@@ -8,7 +9,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use group_redis::testing::TestRedis;
@@ -21,6 +22,14 @@ use tokio::time::{sleep, timeout};
 /// So long that nothing here is seen by it.
 const TTL: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Of the kill of a process to the last watcher that is told, in 99 of 100.
+const SEEN_WITHIN: Duration = Duration::from_millis(300);
+/// Of one core of the server, in percent, for a thousand connectors.
+const IDLE_SHARE: f64 = 2.0;
+/// What one connector opens: to ask, to listen, for heartbeats.
+const CONNECTIONS: f64 = 3.0;
+
+static BROKEN: AtomicBool = AtomicBool::new(false);
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -35,26 +44,37 @@ fn main() -> Outcome<()> {
     rustix::process::setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let words: Vec<_> = args.iter().map(String::as_str).collect();
-    runtime.block_on(async {
-        match words[..] {
-            ["--member", url, ref names @ ..] => be_members(url, names).await,
-            ["kills"] => kills(100).await,
-            ["kills", count] => kills(count.parse()?).await,
-            ["freeze"] => freeze().await,
-            ["storm"] => storm(Duration::from_secs(60)).await,
-            ["storm", seconds] => storm(Duration::from_secs(seconds.parse()?)).await,
-            ["idle"] => idle(1000).await,
-            ["idle", count] => idle(count.parse()?).await,
-            ["restarts"] => restarts(Duration::from_secs(1800)).await,
-            ["restarts", minutes] => restarts(Duration::from_secs(60 * minutes.parse::<u64>()?)).await,
-            _ => {
-                kills(100).await?;
-                freeze().await?;
-                storm(Duration::from_secs(60)).await?;
-                idle(1000).await
-            }
+    runtime.block_on(run(&words))?;
+    if BROKEN.load(Ordering::Relaxed) { Err("a limit is broken".into()) } else { Ok(()) }
+}
+
+/// Says so where a limit is not kept, and lets the rest be measured all the same.
+fn limit(is_kept: bool, limit: &str) {
+    if !is_kept {
+        println!("  LIMIT BROKEN: {limit}");
+        BROKEN.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn run(words: &[&str]) -> Outcome<()> {
+    match words[..] {
+        ["--member", url, ref names @ ..] => be_members(url, names).await,
+        ["kills"] => kills(100).await,
+        ["kills", count] => kills(count.parse()?).await,
+        ["freeze"] => freeze().await,
+        ["storm"] => storm(Duration::from_secs(60)).await,
+        ["storm", seconds] => storm(Duration::from_secs(seconds.parse()?)).await,
+        ["idle"] => idle(1000).await,
+        ["idle", count] => idle(count.parse()?).await,
+        ["restarts"] => restarts(Duration::from_secs(1800)).await,
+        ["restarts", minutes] => restarts(Duration::from_secs(60 * minutes.parse::<u64>()?)).await,
+        _ => {
+            kills(100).await?;
+            freeze().await?;
+            storm(Duration::from_secs(60)).await?;
+            idle(1000).await
         }
-    })
+    }
 }
 
 async fn connect(url: &str) -> Outcome<GroupConnector> {
@@ -127,10 +147,13 @@ async fn told_by_all(
     Ok(last)
 }
 
-fn tell(what: &str, times: &mut [Duration]) {
+/// Prints the times, and answers the 99th of a hundred.
+fn tell(what: &str, times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    let at = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1].as_secs_f64() * 1000.0;
-    println!("{what}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms, of {}", at(50), at(99), at(100), times.len());
+    let at = |percent: usize| times[(times.len() * percent).div_ceil(100).max(1) - 1];
+    let ms = |percent| at(percent).as_secs_f64() * 1000.0;
+    println!("{what}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms, of {}", ms(50), ms(99), ms(100), times.len());
+    at(99)
 }
 
 async fn kills(count: usize) -> Outcome<()> {
@@ -151,7 +174,11 @@ async fn kills(count: usize) -> Outcome<()> {
         times.push(told_by_all(&mut told, killed, (false, &name), WATCHERS).await?);
         child.wait()?;
     }
-    tell(&format!("kill -9 to Left at the last of {WATCHERS} watchers, ttl {TTL:?}"), &mut times);
+    if times.is_empty() {
+        return Err("nobody was killed".into());
+    }
+    let p99 = tell(&format!("kill -9 to Left at the last of {WATCHERS} watchers, ttl {TTL:?}"), &mut times);
+    limit(p99 <= SEEN_WITHIN, &format!("p99 of kills is at most {SEEN_WITHIN:?}"));
     Ok(())
 }
 
@@ -183,7 +210,9 @@ async fn freeze() -> Outcome<()> {
         sleep(Duration::from_secs(5)).await;
         signal(&child, Signal::CONT)
     });
-    println!("a process frozen for 5 s, ttl {TTL:?}: {} joins and leaves", seen.await?);
+    let seen = seen.await?;
+    println!("a process frozen for 5 s, ttl {TTL:?}: {seen} joins and leaves");
+    limit(seen == 0, "a freeze shorter than the ttl is no join and no leave");
     child.kill()?;
     child.wait()?;
     Ok(())
@@ -208,6 +237,8 @@ async fn storm(time: Duration) -> Outcome<()> {
     println!(
         "{MEMBERS} members, subscriptions killed every 50 ms for {time:?}: {killed} killed, {seen} joins and leaves"
     );
+    limit(seen == 0, "killed subscriptions are no join and no leave");
+    limit(killed > 0, "something is killed at all");
     drop(groups);
     Ok(())
 }
@@ -256,6 +287,8 @@ async fn idle(count: usize) -> Outcome<()> {
     sleep(TIME).await;
     let share = (cpu().await? - before) / begun.elapsed().as_secs_f64() * 100.0;
     println!("{count} idle connectors with a member each, ttl {TTL:?}: {share:.2} % of one core of the server");
+    let most = IDLE_SHARE * count.max(1000) as f64 / 1000.0;
+    limit(share < most, &format!("less than {most:.1} % of one core for {count} idle connectors"));
     drop(groups);
     Ok(())
 }
@@ -265,6 +298,14 @@ fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+/// Memory may breathe, but not grow.
+fn is_flat(what: &str, early: f64, late: f64) {
+    limit(
+        late <= early * 1.15 + 4e6,
+        &format!("the memory of {what} is flat: at most 15 % and 4 MB above that of a third"),
+    );
 }
 
 /// 100 members in 20 processes, of which a random one is killed and started again every second; 20 watchers.
@@ -306,9 +347,16 @@ async fn restarts(time: Duration) -> Outcome<()> {
     whole().await?;
     let connections = info(&mut connection, "stats", "total_connections_received").await? - connected;
     println!("{count} restarts of one of {PROCESSES} processes, {EACH} members each, before {WATCHERS} watchers:");
-    println!("  {:.2} connections a restart", connections / f64::from(count));
+    let each = connections / f64::from(count);
+    println!("  {each:.2} connections a restart");
+    // One that is killed while it connects leaves one attempt more.
+    limit(each <= CONNECTIONS + 1.0, &format!("a restart opens the {CONNECTIONS} connections of its own process"));
     let third = grown.len() / 3;
-    if let (Some(early), Some(late)) = (grown.get(third), grown.last()) {
+    if grown.len() < 3 {
+        println!("  too short to say anything of the memory");
+    } else if let (Some(early), Some(late)) = (grown.get(third), grown.last()) {
+        is_flat("the watchers' process", early.0 as f64 * 1e3, late.0 as f64 * 1e3);
+        is_flat("the server", early.1, late.1);
         println!("  memory of the watchers' process: {} kB after a third, {} kB at the end", early.0, late.0);
         println!("  memory of the server: {:.0} kB after a third, {:.0} kB at the end", early.1 / 1e3, late.1 / 1e3);
     }
