@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use group_redis::testing::{FaultProxy, Flow, Line, Way};
-use group_redis::{Error, ErrorKind, GroupConnector, GroupConnectorBuilder, Membership, State};
+use group_redis::{Error, ErrorKind, GroupConnector, GroupConnectorBuilder, LockGuard, Membership, State};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -245,4 +245,40 @@ async fn nothing_hangs_where_nothing_arrives() {
         nothing_hangs(&group, &what, begins).await;
     });
     futures_util::future::join_all(cases).await;
+}
+
+/// A holder whose heartbeats' connection only the server sees closed, and a watcher that looks whether it is present.
+async fn half_open(fixture: &Fixture, grace: Duration) -> (FaultProxy, GroupConnector, GroupConnector, LockGuard) {
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let watcher = settings(fixture.builder()).connect().await.unwrap();
+    let builder = GroupConnector::builder(proxy.url()).group(&fixture.group);
+    let group = settings(builder).grace(grace).connect().await.unwrap();
+    let guard = group.lock("l").acquire().await.unwrap();
+    eventually("it is seen", async || watcher.status().sessions_seen == 1).await;
+    proxy.reset_way(Line::Heartbeat, Way::ToServer);
+    (proxy, watcher, group, guard)
+}
+
+#[tokio::test]
+async fn a_grace_longer_than_a_heartbeat_forgives_a_connection_that_only_the_server_sees_closed() {
+    let fixture = Fixture::new().await;
+    let grace = 3 * HEARTBEAT;
+    let (proxy, watcher, group, guard) = half_open(&fixture, grace).await;
+    // The next heartbeat is answered with a reset, and comes over a new connection.
+    eventually("a new connection", async || proxy.accepted() == 4 && proxy.open(Line::Heartbeat) == 1).await;
+    let taken = watcher.lock("l").acquire_timeout(2 * grace).await.unwrap();
+    assert!(taken.is_none() && guard.is_held(), "{taken:?}, {:?}", group.status());
+    guard.release().await;
+}
+
+#[tokio::test]
+async fn a_grace_shorter_than_a_heartbeat_hands_on_what_only_the_server_sees_closed_under_a_higher_token() {
+    let fixture = Fixture::new().await;
+    let (proxy, watcher, _group, guard) = half_open(&fixture, Duration::from_millis(50)).await;
+    // However soon the next heartbeat is, it is too late.
+    proxy.set(Line::Heartbeat, Way::ToServer, Flow::new().blackhole());
+    let taken =
+        watcher.lock("l").acquire_timeout(LEASE / 2).await.unwrap().expect("the lock, long before the lease ends");
+    assert!(taken.token() > guard.token());
+    timeout(PATIENCE, guard.lost()).await.expect("the first holder is told");
 }
