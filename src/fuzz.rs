@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::GroupConnector;
 use crate::member::{MemberId, SessionId};
 use crate::wire::{
     Grip, Holding, Keys, Letter, Notice, Stored, decode, decode_path, encode, encode_path, invalidated, keyevent,
     keyspace, parse, waiting,
 };
+use crate::{GroupConnector, GroupConnectorBuilder};
 
 /// What stands in Redis: records of members, of locks and of values, and the entries of queues.
 pub fn record(data: &[u8]) {
@@ -40,6 +40,7 @@ pub fn channel(data: &[u8]) {
             }
         }
     }
+    // Nothing is named by nothing.
     if let Some(name) = std::str::from_utf8(data).ok().filter(|name| (1..=512).contains(&name.len())) {
         assert_eq!(decode(encode(name).as_bytes()).as_deref(), Some(name));
         assert_eq!(decode_path(encode_path(name).as_bytes()).as_deref(), Some(name));
@@ -58,14 +59,34 @@ pub fn settings(data: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let mut words = text.split('\n');
     let mut word = || words.next().unwrap_or_default();
-    let mut builder = GroupConnector::builder(word()).group(word());
+    let url = word();
+    let mut builder = GroupConnector::builder(url).group(word());
     let namespace = word();
     if !namespace.is_empty() {
         builder = builder.namespace(namespace);
     }
-    let builder = builder.ttl(time()).heartbeat(time()).command_timeout(time());
+    refused(builder.ttl(time()).heartbeat(time()).command_timeout(time()), None);
+    // Random times are hardly ever valid, and are looked at before the URL.
+    refused(GroupConnector::builder(url), None);
+    // What stands in the place of a password is told by nobody.
+    for url in [format!("redis://user:{SECRET}@{url}"), format!("{url}:{SECRET}@127.0.0.1/"), format!("{url}{SECRET}")]
+    {
+        refused(GroupConnector::builder(url), Some(SECRET));
+    }
+}
+
+const SECRET: &str = "hunter2-s3cret";
+
+/// There is no runtime, so nothing is ever connected.
+fn refused(builder: GroupConnectorBuilder, secret: Option<&str>) {
     let told = format!("{builder:?}");
-    let error = builder.connect_lazy().err();
-    // There is no runtime, so nothing is ever connected.
-    assert!(error.is_some(), "{told}");
+    let Err(error) = builder.connect_lazy() else { panic!("it connects: {told}") };
+    let Some(secret) = secret else { return };
+    assert!(!told.contains(secret), "{told}");
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(said) = source {
+        let told = format!("{said} {said:?}");
+        assert!(!told.contains(secret), "{told}");
+        source = said.source();
+    }
 }
