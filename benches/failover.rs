@@ -156,6 +156,16 @@ fn tell(what: &str, times: &mut [Duration]) -> Duration {
     at(99)
 }
 
+/// Waits until a watcher sees that somebody is present.
+async fn is_seen(watchers: &[GroupConnector]) -> Outcome<()> {
+    let seeing = async {
+        while !watchers.iter().any(|watcher| watcher.status().sessions_seen > 0) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    Ok(timeout(PATIENCE, seeing).await?)
+}
+
 async fn kills(count: usize) -> Outcome<()> {
     const WATCHERS: usize = 5;
     let server = TestRedis::start().await?;
@@ -169,6 +179,8 @@ async fn kills(count: usize) -> Outcome<()> {
         let name = format!("victim-{round}");
         let mut child = spawn(server.url(), std::slice::from_ref(&name))?;
         told_by_all(&mut told, Instant::now(), (true, &name), WATCHERS).await?;
+        // Who ends before anybody has seen it to be present is seen by its lease only.
+        is_seen(&watchers).await?;
         let killed = Instant::now();
         signal(&child, Signal::KILL)?;
         times.push(told_by_all(&mut told, killed, (false, &name), WATCHERS).await?);

@@ -132,7 +132,7 @@ impl Machine {
             Input::Beat { session, until, pulse } => {
                 let mut effects = Effects::default();
                 self.session.beat(&session, until, pulse, &mut effects, &mut self.out);
-                self.take(effects);
+                self.take(now, effects);
             }
             Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
             Input::Request(ticket, Request::Watch(topic)) => {
@@ -218,7 +218,7 @@ impl Machine {
             Notice::Member(id, Happened::Expired) if mutant::is("expired_believed") => {
                 let present = self.roster.incarnation(&id);
                 let left = present.and_then(|present| self.roster.depart(&id, present, LeaveCause::Expired));
-                self.apply(left.into_iter().collect());
+                self.apply(now, left.into_iter().collect());
             }
             Notice::Member(id, happened) => self.roster.hint(id, happened),
             Notice::Canary(happened) => {
@@ -255,7 +255,7 @@ impl Machine {
 
     fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
         let reply = match self.session.reply(now, tag, reply, &mut self.out) {
-            Ok(effects) => return self.take(effects),
+            Ok(effects) => return self.take(now, effects),
             Err(reply) => reply,
         };
         if let Some(wishes) = self.upkeep.reply(now, tag, reply.as_ref().err(), &mut self.out) {
@@ -292,7 +292,7 @@ impl Machine {
                 self.upkeep.due(now, due);
                 let (changes, strange) = self.roster.found(findings);
                 strange.into_iter().for_each(|line| self.out.push(Output::Warn(line)));
-                self.apply(changes);
+                self.apply(now, changes);
             }
             (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
                 self.upkeep.due(now, due);
@@ -343,16 +343,23 @@ impl Machine {
     }
 
     /// New truth: for the own members first, then for the users, unless they are to get it all at once.
-    fn apply(&mut self, changes: Vec<Change>) {
+    fn apply(&mut self, now: Moment, changes: Vec<Change>) {
         let mut effects = Effects::default();
+        for change in &changes {
+            if let Change::Joined(member) = change
+                && self.session.session() != Some(member.session())
+            {
+                self.presence.joined(now, member.session());
+            }
+        }
         self.session.observe(&changes, &mut effects, &mut self.out);
         if let Link::Live = self.link {
             self.out.changes(changes);
         }
-        self.take(effects);
+        self.take(now, effects);
     }
 
-    fn take(&mut self, effects: Effects) {
+    fn take(&mut self, now: Moment, effects: Effects) {
         let mut changes = Vec::new();
         for (id, incarnation, cause) in effects.departed {
             changes.extend(self.roster.depart(&id, incarnation, cause));
@@ -370,7 +377,7 @@ impl Machine {
             self.roster.hint(id, Happened::Other);
         }
         if !changes.is_empty() {
-            self.apply(changes);
+            self.apply(now, changes);
         }
         self.answers.extend(effects.answers);
         if let Some(error) = effects.broken {

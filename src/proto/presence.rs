@@ -3,7 +3,7 @@
 //! A few connectors look, at short intervals, whether each session still has its subscription. It is an edge that
 //! counts: only who was seen present by this connector, over this link, and is not any more, is given less time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::Moment;
@@ -32,8 +32,10 @@ enum Flight {
 #[derive(Debug)]
 pub(crate) struct Presence {
     settings: Settings,
+    /// Whether this connector is one of the few that look.
+    has_place: bool,
     /// Whom to look for.
-    sessions: Vec<SessionId>,
+    sessions: BTreeSet<SessionId>,
     /// When each was last seen, over this link.
     seen: HashMap<SessionId, Moment>,
     ask_at: Option<Moment>,
@@ -55,7 +57,8 @@ impl Presence {
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
             settings,
-            sessions: Vec::new(),
+            has_place: false,
+            sessions: BTreeSet::new(),
             seen: HashMap::new(),
             ask_at: None,
             look_at: None,
@@ -72,6 +75,16 @@ impl Presence {
         *self = Self { told: self.told, ..Self::new(self.settings.clone()) };
     }
 
+    /// A member of this session has joined: whom the server will name only when it is asked again.
+    pub(crate) fn joined(&mut self, now: Moment, session: &SessionId) {
+        if self.has_place && !session.is_adopted() && !self.sessions.contains(session) {
+            self.sessions.insert(session.clone());
+            if self.look_at.is_none() && !self.is_looking() {
+                self.look_at = Some(now);
+            }
+        }
+    }
+
     fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
         let tag = out.command(command);
         self.flying.push((tag, flight));
@@ -86,7 +99,7 @@ impl Presence {
             self.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
         }
         if self.look_at.take_if(|at| *at <= now).is_some() {
-            let sessions = self.sessions.clone();
+            let sessions: Vec<_> = self.sessions.iter().cloned().collect();
             self.send(Command::Probe { sessions: sessions.clone() }, Flight::Look { sessions, sent: now }, out);
         }
     }
@@ -118,6 +131,7 @@ impl Presence {
                 out.push(Output::Warn(format!("processes that end are seen only when their leases run out: {error}")));
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {
+                self.has_place = true;
                 self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
                 self.seen.retain(|session, _| sessions.contains(session));
                 self.ask_at = Some(now + PLACE / 2);
@@ -126,6 +140,7 @@ impl Presence {
                 }
             }
             (Flight::Ask, Ok(Reply::NotProbing { leases })) => {
+                self.has_place = false;
                 self.sessions.clear();
                 self.seen.clear();
                 self.look_at = None;

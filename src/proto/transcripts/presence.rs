@@ -121,3 +121,28 @@ fn a_lease_whose_connection_was_closed_is_doubted_soon_and_trusted_again_with_th
          state connected",
     ));
 }
+
+#[test]
+fn whose_member_joins_is_looked_for_at_once() {
+    check_presence(
+        "> up
+         sweep
+         plant
+         ask
+         list all
+         > answer list 9
+         snapshot []
+         state connected
+         > answer sweep
+         > answer ask t
+         probe t
+         > answer probe yes
+         seen 1
+         > hear set a
+         read a
+         > answer read a@10
+         joined a@10/10
+         > wait 20
+         probe o t",
+    );
+}
