@@ -2,6 +2,8 @@
 
 #[path = "nemesis/checkers.rs"]
 mod checkers;
+#[path = "nemesis/faults.rs"]
+mod faults;
 #[expect(dead_code, reason = "only its lines are used here")]
 #[path = "nemesis/history.rs"]
 mod history;
@@ -62,7 +64,7 @@ fn fault(at: u64, fault: &str, on: &[&str]) -> Line {
 
 fn healed(at: u64, fault: &str, on: &[&str]) -> Line {
     let on = on.iter().map(|on| (*on).into()).collect();
-    line(at, "nemesis", What::Healed { fault: fault.into(), on, effective: true })
+    line(at, "nemesis", What::Healed { fault: fault.into(), on, effective: true, stamp: None })
 }
 
 /// Which checkers found something, and how often.
@@ -203,7 +205,11 @@ fn tokens_rise() {
     bad("rising tokens", &second(2 * S + 1, 4));
     bad("rising tokens", &second(2 * S + 1, 5));
     bad("rising tokens", &[second(2 * S + 1, 4), vec![fault(S, "flush_all", &[])]].concat());
-    good(&[second(2 * S + 1, 4), vec![fault(0, "clock_back", &[]), fault(S, "flush_all", &[])]].concat());
+    bad("rising tokens", &[second(2 * S + 1, 4), vec![fault(S, "clock_back", &[])]].concat());
+    let clock = |name: &str, ends: u64| [fault(0, name, &[]), healed(ends, name, &[]), fault(S, "flush_all", &[])];
+    good(&[second(2 * S + 1, 4), clock("clock_back", 2 * S).to_vec()].concat());
+    good(&[second(2 * S + 1, 4), clock("clock_forward", 1).to_vec()].concat());
+    bad("rising tokens", &[second(2 * S + 1, 4), clock("clock_back", 1).to_vec()].concat());
 }
 
 #[test]
@@ -248,6 +254,10 @@ fn nobody_waits_without_an_end() {
     bad("bounded wait", &[line(S, "w0", asked("a")), line(20 * S, "w1", What::Started)]);
     good(&[line(S, "w0", asked("a")), line(2 * S, "w0", What::Killed), line(20 * S, "w1", What::Started)]);
     good(&[waited(11 * S), vec![fault(2 * S, "kill", &["w1"])]].concat());
+    // Only for as long as it disturbs.
+    let killed = [fault(2 * S, "kill", &["w1"]), healed(3 * S, "kill", &["w1"])];
+    good(&[waited(13 * S), killed.to_vec()].concat());
+    bad("bounded wait", &[waited(15 * S), killed.to_vec()].concat());
     bad("bounded wait", &[waited(11 * S), vec![fault(2 * S, "foreign_writes", &[])]].concat());
     let gave_up = What::GaveUp { lock: "lock".into(), attempt: "a".into() };
     good(&[line(S, "w0", asked("a")), line(2 * S, "w0", gave_up), line(20 * S, "w1", What::Started)]);
@@ -259,15 +269,141 @@ fn nothing_remains_and_nothing_grows() {
         |keys: &[&str]| [line(1, "nemesis", What::Orphans { keys: keys.iter().map(|key| (*key).into()).collect() })];
     good(&orphans(&[]));
     bad("nothing without an owner", &orphans(&["locks/a"]));
-    good(&[line(1, "nemesis", What::Connections { open: 9, most: 9 })]);
-    bad("nothing leaks", &[line(1, "nemesis", What::Connections { open: 10, most: 9 })]);
-    let views = |last: u64| {
-        let view = |at: u64, memory_kb: u64| {
-            line(at, "w0", What::View { request: at, members: BTreeMap::new(), state: "connected".into(), memory_kb })
+    let connections = |open: u64| [line(1, "nemesis", What::Connections { open, most: 9, of: "at the server".into() })];
+    good(&connections(9));
+    bad("nothing leaks", &connections(10));
+}
+
+/// One view in each of so many quiet windows, with tasks and memory as they were seen.
+fn windows(seen: &[(u64, u64)]) -> Vec<Line> {
+    let window = |(at, (tasks, memory_kb)): (u64, &(u64, u64))| {
+        let view = What::View {
+            request: at,
+            members: BTreeMap::new(),
+            state: "connected".into(),
+            memory_kb: *memory_kb,
+            tasks: *tasks,
+            fds: 9,
+            threads: 9,
         };
-        let first = (1..=20).map(|at| view(at, 10_000 + at));
-        first.chain([view(21, last)]).collect::<Vec<_>>()
+        [
+            line(at * S, "nemesis", What::Quiet { begins: true }),
+            line(at * S + 1, "nemesis", What::Converged { after_ms: 1 }),
+            line(at * S + 2, "w0", view),
+            line(at * S + 3, "nemesis", What::Quiet { begins: false }),
+        ]
     };
-    good(&views(20_000));
-    bad("nothing leaks", &views(40_000));
+    (1..).zip(seen).flat_map(window).collect()
+}
+
+#[test]
+fn tasks_do_not_grow() {
+    let of = |tasks: &[u64]| windows(&tasks.iter().map(|tasks| (*tasks, 1)).collect::<Vec<_>>());
+    good(&of(&[9, 12, 15, 15, 15, 15]));
+    good(&of(&[9, 12, 16, 16, 15, 16]));
+    bad("nothing leaks", &of(&[9, 12, 16, 16, 16, 17]));
+    // Another process.
+    good(&[of(&[9, 12, 16, 16, 16]), vec![line(4 * S, "w0", What::Started)]].concat());
+}
+
+#[test]
+fn memory_does_not_rise_and_rise() {
+    let of = |memory: &[u64]| windows(&memory.iter().map(|memory| (9, *memory)).collect::<Vec<_>>());
+    good(&of(&[1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000]));
+    good(&of(&[1_000, 20_000, 20_000, 20_000, 20_000, 20_000, 20_000]));
+    bad("nothing leaks", &of(&[1_000, 3_000, 5_000, 7_000, 9_000, 11_000, 13_000]));
+}
+
+#[test]
+fn a_stream_comes_to_what_is_known() {
+    let view = |at: u64, of: &[(&str, u64)]| {
+        let (state, members) = ("connected".into(), members(of));
+        line(at, "w0", What::View { request: at, members, state, memory_kb: 0, tasks: 0, fds: 0, threads: 0 })
+    };
+    let window = |views: Vec<Line>| {
+        let begins = [line(1, "w0", snapshot(&[("a", 1)])), line(2, "nemesis", What::Converged { after_ms: 1 })];
+        [begins.to_vec(), views, vec![line(90, "nemesis", What::Quiet { begins: false })]].concat()
+    };
+    good(&window((3..8).map(|at| view(at, &[("a", 1)])).collect()));
+    // What comes and goes is in the one before it is in the other.
+    good(&window((3..8).map(|at| view(at, if at == 5 { &[("a", 1)] } else { &[("b", 1)] })).collect()));
+    bad("cache", &window((3..8).map(|at| view(at, &[("a", 2)])).collect()));
+    bad("cache", &window((3..8).map(|at| view(at, &[("a", 1), ("b", 1)])).collect()));
+}
+
+#[test]
+fn nobody_panics_or_ends_by_itself() {
+    bad("no panic", &[line(1, "w0", What::Panicked { message: "at the disco".into() })]);
+    bad("no panic", &[line(1, "w0", What::Died { status: "exit status: 0".into() })]);
+    good(&[line(1, "w0", What::Killed)]);
+}
+
+#[test]
+fn what_the_machine_kept_waiting_is_no_violation() {
+    let stall = |at: u64, who: &str, ms: u64| line(at, who, What::Stall { ms });
+    let told = || vec![line(0, "w0", snapshot(&[("w1", 1)])), line(9 * S, "w0", left("w1", 1, "expired"))];
+    good(&[told(), vec![stall(8 * S, "w1", 1300)]].concat());
+    good(&[told(), vec![stall(8 * S, "nemesis", 1300)]].concat());
+    bad("false leave", &[told(), vec![stall(8 * S, "w1", 900)]].concat());
+    bad("false leave", &[told(), vec![stall(8 * S, "w2", 1300)]].concat());
+    // Who is frozen on purpose is not kept waiting by the machine, too.
+    let frozen = [fault(7 * S, "stop_short", &["w1"]), healed(8 * S, "stop_short", &["w1"])];
+    bad("false leave", &[told(), frozen.to_vec(), vec![stall(8 * S, "w1", 1300)]].concat());
+
+    let waited = |time: u64| vec![line(S, "w0", asked("a")), line(S + time, "w0", granted("a", 1))];
+    good(&[waited(12 * S), vec![stall(8 * S, "w4", 2100)]].concat());
+    bad("bounded wait", &[waited(12 * S), vec![stall(8 * S, "w4", 1900)]].concat());
+
+    let heard = |late: u64| {
+        let joined = |at: u64, who: &str| line(at, who, joined("w2.guest", 1));
+        let ends = [line(0, "w0", What::Started), line(0, "w1", What::Started), line(60 * S, "w0", What::Started)];
+        [ends.to_vec(), vec![joined(5 * S, "w0"), joined(5 * S + late, "w1")]].concat()
+    };
+    good(&[heard(2 * S), vec![stall(5 * S + 900 * MS, "w1", 500)]].concat());
+    bad("promptness", &[heard(2 * S), vec![stall(5 * S + 900 * MS, "w3", 500)]].concat());
+}
+
+#[test]
+fn what_was_born_after_a_fault_was_not_hurt_by_it() {
+    let healed = |at: u64, name: &str, on: &[&str], stamp: u64| {
+        let on = on.iter().map(|on| (*on).into()).collect();
+        line(at, "nemesis", What::Healed { fault: name.into(), on, effective: true, stamp: Some(stamp) })
+    };
+    let told = |stamp: u64| {
+        let stopped = [fault(6 * S, "stop_long", &["w1"]), healed(8 * S, "stop_long", &["w1"], stamp)];
+        [vec![line(0, "w0", snapshot(&[("w1", 5)])), line(9 * S, "w0", left("w1", 5, "expired"))], stopped.to_vec()]
+            .concat()
+    };
+    good(&told(5));
+    bad("false leave", &told(4));
+    let turns = |stamp: u64| {
+        vec![
+            fault(S, "flush_all", &[]),
+            healed(2 * S, "flush_all", &[], stamp),
+            line(2 * S, "w0", granted("a", 5)),
+            line(3 * S, "w1", granted("b", 6)),
+            line(4 * S, "w0", said(5, 4 * S, true)),
+        ]
+    };
+    good(&turns(5));
+    bad("one valid holder", &turns(4));
+}
+
+#[test]
+fn a_key_that_was_hit_excuses_what_it_was_of() {
+    let hit = |key: &str, owner: Option<&str>| {
+        let (fault_name, key) = ("key_deleted".to_owned(), key.to_owned());
+        let hit = What::Hit { fault: fault_name, key, owner: owner.map(str::to_owned) };
+        let turns = [
+            line(S, "w0", granted("a", 1)),
+            line(5 * S, "w1", granted("b", 2)),
+            line(6 * S, "w0", said(1, 6 * S, true)),
+        ];
+        [vec![fault(4 * S, "key_deleted", &[]), line(4 * S, "nemesis", hit)], turns.to_vec()].concat()
+    };
+    good(&hit("locks/lock", Some("w5")));
+    good(&hit("leases/s", Some("w0")));
+    good(&hit("leases/s", None));
+    bad("one valid holder", &hit("leases/s", Some("w5")));
+    bad("one valid holder", &hit("locks/other", Some("w5")));
 }

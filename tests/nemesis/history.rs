@@ -29,6 +29,19 @@ pub(crate) enum What {
     /// A worker's process runs, or is no more.
     Started,
     Killed,
+    /// It ended by itself.
+    Died {
+        status: String,
+    },
+    Panicked {
+        message: String,
+    },
+    /// A thread that wanted to sleep 10 ms slept so much longer: of a worker, or of the nemesis, which is the machine.
+    Stall {
+        ms: u64,
+    },
+    /// The run did not come to its end in time.
+    Overran,
     /// What a watcher was told.
     Snapshot {
         members: BTreeMap<String, u64>,
@@ -100,6 +113,12 @@ pub(crate) enum What {
         members: BTreeMap<String, u64>,
         state: String,
         memory_kb: u64,
+        #[serde(default)]
+        tasks: u64,
+        #[serde(default)]
+        fds: u64,
+        #[serde(default)]
+        threads: u64,
     },
     /// A fault is about to begin, or over.
     Fault {
@@ -110,6 +129,15 @@ pub(crate) enum What {
         fault: String,
         on: Vec<String>,
         effective: bool,
+        /// Of the order in which the server numbers incarnations and tokens: what is above was born after the heal.
+        #[serde(default)]
+        stamp: Option<u64>,
+    },
+    /// Which key a fault has hit, without the prefix, and whose it was.
+    Hit {
+        fault: String,
+        key: String,
+        owner: Option<String>,
     },
     /// No fault is active, and none begins until the next line of this kind.
     Quiet {
@@ -132,10 +160,12 @@ pub(crate) enum What {
     Orphans {
         keys: Vec<String>,
     },
-    /// Connections of clients to the server, and how many there should be at the most.
+    /// Connections of clients to the server, and how many there should be at the most; of one worker, or all.
     Connections {
         open: u64,
         most: u64,
+        #[serde(default)]
+        of: String,
     },
 }
 
@@ -149,12 +179,6 @@ impl History {
 
     pub(crate) fn note(&self, what: What) {
         self.add(Line { at: now(), who: "nemesis".into(), what });
-    }
-
-    /// The last so many.
-    pub(crate) fn last(&self, count: usize) -> Vec<Line> {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines[lines.len().saturating_sub(count)..].to_vec()
     }
 
     /// What has been noted since then, nearly.

@@ -6,10 +6,12 @@
 
 mod chance;
 mod checkers;
+mod faults;
 mod history;
 mod inject;
 mod plan;
 mod stage;
+mod stall;
 mod summary;
 mod truth;
 mod worker;
@@ -22,11 +24,13 @@ use chance::Chance;
 use history::What;
 use plan::{FAULTS, Fault};
 use stage::{Stage, Worker};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 const WORKERS: usize = 8;
 /// After so many rounds of faults a quiet window comes.
 const ROUNDS: usize = 2;
+/// How much longer than wanted a run may take until its last window is over.
+const GRACE: Duration = Duration::from_secs(180);
 
 struct Settings {
     time: Duration,
@@ -67,11 +71,16 @@ fn main() -> ExitCode {
 async fn run(settings: &Settings) -> ExitCode {
     let clock = std::env::var_os("NEMESIS_CLOCK").map(PathBuf::from).unwrap_or_default();
     let stage = Stage::new(WORKERS, clock).await;
-    let watching = truth::watch_queues(&stage);
-    let playing = play(&stage, settings);
-    tokio::select! {
-        () = watching => {}
-        () = playing => {}
+    let history = stage.history.clone();
+    stall::watch(move |ms| history.note(What::Stall { ms }));
+    let playing = async {
+        tokio::select! {
+            () = truth::watch_queues(&stage) => {}
+            () = play(&stage, settings) => {}
+        }
+    };
+    if timeout(settings.time + GRACE, playing).await.is_err() {
+        stage.history.note(What::Overran);
     }
     for worker in &stage.workers {
         stage.kill(worker).await;
@@ -132,7 +141,8 @@ async fn fire(stage: &Stage, fault: &Fault, on: &Worker, mut chance: Chance) {
     let names = if fault.single { vec![on.name.clone()] } else { Vec::new() };
     stage.history.note(What::Fault { fault: fault.name.into(), on: names.clone() });
     let effective = inject::inject(stage, fault.name, on, &mut chance).await;
-    stage.history.note(What::Healed { fault: fault.name.into(), on: names, effective });
+    let stamp = stage.stamp().await;
+    stage.history.note(What::Healed { fault: fault.name.into(), on: names, effective, stamp });
 }
 
 async fn quiet(stage: &Stage) {

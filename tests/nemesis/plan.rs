@@ -14,10 +14,12 @@ pub(crate) struct Fault {
     pub(crate) clock: bool,
     /// Whether it is on one worker, and not on all.
     pub(crate) single: bool,
+    /// Whether it stops the process of that worker.
+    pub(crate) freezes: bool,
 }
 
 const fn fault(name: &'static str) -> Fault {
-    Fault { name, silence: 0.0, cuts: false, breaks: false, clock: false, single: false }
+    Fault { name, silence: 0.0, cuts: false, breaks: false, clock: false, single: false, freezes: false }
 }
 
 impl Fault {
@@ -41,6 +43,16 @@ impl Fault {
         self
     }
 
+    const fn freezing(mut self) -> Self {
+        (self.freezes, self.single) = (true, true);
+        self
+    }
+
+    /// A slow way is no excuse for who hears late: all that goes over it comes in time.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.name.starts_with("delay")
+    }
+
     const fn of_time(mut self) -> Self {
         self.clock = true;
         self.breaking()
@@ -49,8 +61,8 @@ impl Fault {
 
 pub(crate) const FAULTS: &[Fault] = &[
     // Processes.
-    fault("stop_short").silent(0.4).of_one(),
-    fault("stop_long").silent(2.0).of_one(),
+    fault("stop_short").silent(0.4).freezing(),
+    fault("stop_long").silent(2.0).freezing(),
     fault("kill").of_one(),
     fault("busy_runtime").of_one(),
     fault("blocked_runtime").silent(3.0).of_one(),
@@ -59,6 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("server_freeze_long").silent(2.0).cutting(),
     fault("server_restart_empty").cutting().breaking(),
     fault("server_restart_with_data").silent(1.0).cutting(),
+    fault("server_restart_stale").cutting().breaking(),
     fault("client_pause").silent(0.4),
     fault("debug_sleep").silent(0.4),
     fault("busy_script").silent(0.4),
@@ -67,7 +80,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("client_kill_pubsub"),
     fault("client_kill_normal"),
     fault("output_buffer"),
-    fault("idle_timeout"),
+    fault("idle_timeout").silent(2.0).freezing(),
     fault("maxclients").silent(1.0).cutting(),
     fault("password").silent(1.0).cutting(),
     // Data and settings.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Faults, owner};
+use super::owner;
+use crate::faults::Faults;
 use crate::history::{Line, What};
 
 const MS: u64 = 1000;
@@ -90,7 +91,11 @@ pub(super) fn prompt(lines: &[Line], faults: &Faults) -> Vec<String> {
                 gone.into_iter().for_each(|id| known.put(id, at, None));
                 members.iter().for_each(|(id, incarnation)| known.put(id, at, Some(*incarnation)));
             }
-            What::Killed => {
+            // Dead, or without a link, from then until it is connected.
+            What::Killed | What::Died { .. } => {
+                dead.entry(who).or_insert(at);
+            }
+            What::State { state } if state != "connected" => {
                 dead.entry(who).or_insert(at);
             }
             What::Started | What::State { .. } => {
@@ -105,10 +110,11 @@ pub(super) fn prompt(lines: &[Line], faults: &Faults) -> Vec<String> {
     }
     for (who, told) in &mut watchers {
         // A slow way is no excuse: all that goes over it comes in time.
-        for (fault, from, to) in faults.spans_on(who).filter(|(fault, ..)| fault.name != "delay") {
-            let deaf = fault.name.starts_with("flags") || fault.name == "blackhole_events";
-            told.troubles.push((from, to.saturating_add(if deaf { AFTER_DEAF } else { AFTER })));
+        for span in faults.spans_on(who).filter(|span| !span.fault.is_prompt()) {
+            let deaf = span.fault.name.starts_with("flags") || span.fault.name == "blackhole_events";
+            told.troubles.push((span.from, span.to.saturating_add(if deaf { AFTER_DEAF } else { AFTER })));
         }
+        told.troubles.extend(faults.stalls(who).map(|(from, to)| (from, to + AFTER)));
         told.merge_troubles();
     }
     let end = lines.last().map_or(0, |line| line.at);

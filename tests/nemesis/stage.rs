@@ -50,13 +50,20 @@ pub(crate) struct Stage {
     pub(crate) workers: Vec<Worker>,
     registers: Arc<Mutex<HashMap<String, Register>>>,
     admin: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    views: AtomicU64,
+    asked: AtomicU64,
+    /// Who waits for the views of which request.
+    views: Arc<Mutex<(u64, Option<mpsc::UnboundedSender<Line>>)>>,
     pub(crate) clock: PathBuf,
 }
 
 impl Stage {
     pub(crate) async fn new(count: usize, clock: PathBuf) -> Self {
-        let builder = TestRedis::builder().backend(Backend::Process).args(["--enable-debug-command", "yes"]);
+        let builder = TestRedis::builder().backend(Backend::Process).args([
+            "--enable-debug-command",
+            "yes",
+            "--enable-protected-configs",
+            "yes",
+        ]);
         let redis = builder.start().await.expect("a server");
         let mut workers = Vec::new();
         for index in 0..count {
@@ -70,7 +77,8 @@ impl Stage {
             workers,
             registers: Arc::default(),
             admin: tokio::sync::Mutex::new(None),
-            views: AtomicU64::new(0),
+            asked: AtomicU64::new(1),
+            views: Arc::default(),
             clock,
         };
         for worker in &stage.workers {
@@ -82,8 +90,10 @@ impl Stage {
     /// Starts a worker that is not running.
     pub(crate) fn start(&self, worker: &Worker) {
         let mut running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.is_some() {
-            return;
+        if let Some(running) = running.as_mut() {
+            let Ok(Some(status)) = running.child.try_wait() else { return };
+            let what = What::Died { status: status.to_string() };
+            self.history.add(Line { at: crate::history::now(), who: worker.name.clone(), what });
         }
         let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
             .args(["worker", worker.proxy.url(), GROUP, &worker.name, worker.source])
@@ -103,12 +113,19 @@ impl Stage {
             }
         });
         let (history, registers, answers) = (self.history.clone(), self.registers.clone(), words.clone());
+        let views = self.views.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(text)) = lines.next_line().await {
                 // The last line of one that is killed may be half a line.
                 let Ok(line) = serde_json::from_str::<Line>(&text) else { continue };
                 let verdict = judge(&registers, &history, &line.what);
+                if let What::View { request, .. } = line.what {
+                    let views = views.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let (true, Some(views)) = (views.0 == request, &views.1) {
+                        let _ = views.send(line.clone());
+                    }
+                }
                 history.add(line);
                 if let Some(verdict) = verdict {
                     let _ = answers.send(verdict);
@@ -132,6 +149,14 @@ impl Stage {
         let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
         let pid = running.as_ref().and_then(|running| running.child.id()).and_then(|pid| i32::try_from(pid).ok());
         pid.and_then(Pid::from_raw).is_some_and(|pid| kill_process(pid, signal).is_ok())
+    }
+
+    /// Whether its process stands still.
+    pub(crate) fn is_stopped(&self, worker: &Worker) -> bool {
+        let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = running.as_ref().and_then(|running| running.child.id()).unwrap_or_default();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
     }
 
     pub(crate) fn tell(&self, worker: &Worker, words: &str) {
@@ -169,25 +194,51 @@ impl Stage {
 
     /// What each worker that runs knows now; who does not answer is missing.
     pub(crate) async fn views(&self) -> BTreeMap<String, (BTreeMap<String, u64>, String)> {
-        let request = self.views.fetch_add(1, Ordering::Relaxed);
+        let request = self.asked.fetch_add(1, Ordering::Relaxed);
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        *self.views.lock().unwrap_or_else(PoisonError::into_inner) = (request, Some(sender));
         for worker in &self.workers {
             self.tell(worker, &format!("view {request}"));
         }
         let mut views = BTreeMap::new();
-        for _ in 0..100 {
-            sleep(Duration::from_millis(5)).await;
-            for line in self.history.last(4000) {
-                if let What::View { request: of, members, state, .. } = line.what
-                    && of == request
-                {
+        let all = async {
+            while views.len() < self.workers.iter().filter(|worker| self.is_running(worker)).count() {
+                let Some(line) = answers.recv().await else { return };
+                if let What::View { members, state, .. } = line.what {
                     views.insert(line.who, (members, state));
                 }
             }
-            if views.len() == self.workers.iter().filter(|worker| self.is_running(worker)).count() {
-                break;
-            }
-        }
+        };
+        let _ = timeout(Duration::from_millis(500), all).await;
         views
+    }
+
+    /// How far the server's order of incarnations and tokens has come.
+    pub(crate) async fn stamp(&self) -> Option<u64> {
+        let script = "local t = redis.call('TIME')
+            return {tostring(t[1]), tostring(t[2]), redis.call('GET', KEYS[1]) or '0'}";
+        let words = ["EVAL", script, "1", "{nemesis}/revision"];
+        for _ in 0..10 {
+            let asked = self.ask::<(u64, u64, String)>(&words);
+            if let Ok(Ok((seconds, us, revision))) = timeout(Duration::from_millis(500), asked).await {
+                let revision = revision.split('/').next().and_then(|revision| revision.parse::<u64>().ok());
+                let revision = revision.unwrap_or_default();
+                return Some(revision.max(seconds * 1_000_000 + us));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        None
+    }
+
+    /// Does what a fault needs to be over, until it is done.
+    pub(crate) async fn heal(&self, words: &[&str]) -> bool {
+        for _ in 0..50 {
+            if self.ask::<redis::Value>(words).await.is_ok() {
+                return true;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        false
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::checkers::{self, Faults};
+use crate::checkers;
+use crate::faults::Faults;
 use crate::history::{self, Line, What};
 use crate::plan::FAULTS;
 
@@ -103,6 +104,12 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
     let seconds = time.as_secs();
     let without: Vec<_> =
         faults.iter().filter(|(_, told)| told.fired > 0 && told.effective == 0).map(|(name, _)| *name).collect();
+    let seldom: Vec<_> = faults
+        .iter()
+        .filter(|(_, told)| told.fired >= 2 && told.effective * 2 < told.fired)
+        .map(|(name, _)| *name)
+        .collect();
+    let overran = lines.iter().any(|line| matches!(line.what, What::Overran));
     let is_long = seconds >= 900;
     let never: Vec<_> =
         FAULTS.iter().filter(|fault| !faults.contains_key(fault.name)).map(|fault| fault.name).collect();
@@ -110,6 +117,8 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         || changes < seconds * 5
         || windows == 0
         || !without.is_empty()
+        || !seldom.is_empty()
+        || overran
         || is_long && (!never.is_empty() || lost == 0);
     let false_leaves = checkers::false_leaves(lines, &Faults::of(lines)).len();
     let converged: Vec<f64> = lines
@@ -127,7 +136,7 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
             ((*name).to_owned(), json!({"fired": told.fired, "effective": told.effective, "detection_ms": detection}))
         })
         .collect();
-    if !violations.is_empty() {
+    if !violations.is_empty() || is_void {
         let path = format!("nemesis-{seed}.history.ndjson");
         match history::save(lines, Path::new(&path)) {
             Ok(()) => eprintln!("the history is in {path}; judge it again with: nemesis --check {path}"),
@@ -138,7 +147,8 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         "summary": true, "violations": violations.len(), "void": is_void, "seed": seed, "minutes": time.as_secs_f64() / 60.0,
         "faults": told, "false_leaves": false_leaves, "grants": grants, "membership_changes": changes,
         "handover_ms": spread(&mut hand_overs(lines)), "convergence_ms": spread(&mut converged.clone()),
-        "quiet_windows": windows, "unfenced_updates_lost": lost, "without_effect": without,
+        "quiet_windows": windows, "unfenced_updates_lost": lost, "without_effect": without, "seldom_effective": seldom,
+        "overran": overran,
     });
     let caught: BTreeSet<&str> = violations.iter().filter_map(|line| line.split(": ").next()).collect();
     if let (false, Some(first)) = (caught.is_empty(), lines.first()) {

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use group_redis::testing;
 use tokio::time::sleep;
 
-use crate::history::What;
+use crate::history::{Line, What, now};
 use crate::stage::{Answer, PREFIX, Stage};
 use crate::worker::LOCKS;
 
@@ -15,6 +16,9 @@ const REST: Duration = Duration::from_secs(8);
 
 /// How long a quiet window lasts at the least: changes that are heard of late need time to be late.
 const LEAST_QUIET: Duration = Duration::from_millis(2500);
+
+/// How often everybody is asked once a window has come to rest.
+const VIEWS: u32 = 10;
 
 /// The members whose sessions live, with their incarnations.
 const LIVE: &str = "local live = {}
@@ -40,14 +44,24 @@ const ORPHANS: &str = "local orphans = {}
       local path = string.sub(key, #ARGV[1] + 1)
       local kind, rest = string.match(path, '^(%l+)/(.*)$')
       local ok = true
-      if kind == 'members' or kind == 'locks' or kind == 'ephemerals' then
-        local value = redis.pcall('GET', key)
-        ok = type(value) == 'table' or not value or lives(string.match(value, '\"session\":\"([^\"]*)\"'))
+      local is = redis.call('TYPE', key).ok
+      if is == 'string' and (kind == 'members' or kind == 'locks' or kind == 'ephemerals') then
+        ok = lives(string.match(redis.call('GET', key), '\"session\":\"([^\"]*)\"'))
       elseif kind == 'owned' then
         ok = lives(rest)
-      elseif kind == 'queues' and redis.call('TYPE', key).ok == 'zset' then
+      elseif kind == 'queues' and is == 'zset' then
         for _, entry in ipairs(redis.call('ZRANGE', key, 0, -1)) do
           ok = ok and lives(string.match(entry, '^(%S+)'))
+        end
+      elseif kind == 'shared' and is == 'hash' then
+        for _, field in ipairs(redis.call('HKEYS', key)) do
+          ok = ok and lives(string.match(field, '^(%S+)'))
+        end
+      elseif path == 'members' or path == 'ephemerals' then
+        for _, entry in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+          if redis.call('EXISTS', key .. '/' .. entry) == 0 then
+            orphans[#orphans + 1] = path .. ' ' .. entry
+          end
         end
       end
       if not ok then
@@ -66,7 +80,8 @@ pub(crate) async fn compare(stage: &Stage) {
     let begun = Instant::now();
     let mut last = (BTreeMap::new(), BTreeMap::new());
     let mut good = 0;
-    while begun.elapsed() < REST {
+    let since = now();
+    while begun.elapsed() < REST + stalled(stage, since) {
         // Guests come and go all the time: what is the same before and after the views is the truth of that time.
         let (before, views, after) = (live(stage).await, stage.views().await, live(stage).await);
         if let (Ok(before), Ok(after)) = (before, after) {
@@ -105,24 +120,56 @@ pub(crate) async fn compare(stage: &Stage) {
     stage.history.note(What::NotConverged { truth: last.0, views: last.1 });
 }
 
+/// Asks for views a few times more, for what is judged by the least that is seen in a window, and counts connections.
+async fn look_around(stage: &Stage) {
+    let mut least: BTreeMap<&str, usize> = BTreeMap::new();
+    for _ in 0..VIEWS {
+        stage.views().await;
+        for worker in &stage.workers {
+            let lines = [testing::Line::Commands, testing::Line::Events, testing::Line::Heartbeat];
+            let most = lines.iter().map(|line| worker.proxy.open(*line)).max().unwrap_or_default();
+            // One more stands while a heartbeat changes lines or a source is tried.
+            let of = least.entry(&worker.name).or_insert(most);
+            *of = most.min(*of);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    for (worker, open) in least {
+        stage.history.note(What::Connections { open: open as u64, most: 1, of: format!("on one line of {worker}") });
+    }
+}
+
 /// What must be so in a group that has come to rest.
 async fn rest(stage: &Stage) {
-    let mut orphans: BTreeSet<String> = BTreeSet::new();
-    for look in 0..40 {
-        let found: Vec<String> = stage.ask(&["EVAL", ORPHANS, "0", PREFIX]).await.unwrap_or_default();
-        let found: BTreeSet<String> = found.into_iter().collect();
-        // What is being cleaned away may be seen once.
-        orphans = if look == 0 { found } else { orphans.intersection(&found).cloned().collect() };
-        if orphans.is_empty() {
-            break;
+    let (mut orphans, mut looks): (BTreeSet<String>, u32) = Default::default();
+    for _ in 0..40 {
+        let found = stage.ask::<Vec<String>>(&["EVAL", ORPHANS, "0", PREFIX]).await;
+        if let Ok(found) = found {
+            // What is being cleaned away may be seen once.
+            let found: BTreeSet<String> = found.into_iter().collect();
+            orphans = if looks == 0 { found } else { orphans.intersection(&found).cloned().collect() };
+            looks += 1;
+            if orphans.is_empty() {
+                break;
+            }
+        } else if looks == 0 {
+            orphans = BTreeSet::from([format!("(nobody could look: {found:?})")]);
         }
         sleep(Duration::from_millis(100)).await;
     }
     stage.history.note(What::Orphans { keys: orphans.into_iter().collect() });
+    look_around(stage).await;
     let list: String = stage.ask(&["CLIENT", "LIST"]).await.unwrap_or_default();
     let open = list.lines().filter(|line| !line.is_empty()).count() as u64;
     // Three a worker, one more while a heartbeat changes lines or a source is tried, and our own.
-    stage.history.note(What::Connections { open, most: stage.workers.len() as u64 * 5 + 4 });
+    let most = stage.workers.len() as u64 * 5 + 4;
+    stage.history.note(What::Connections { open, most, of: "at the server".into() });
+}
+
+/// By how much the machine has kept the nemesis or any worker waiting since then.
+fn stalled(stage: &Stage, since: u64) -> Duration {
+    let stall = |line: Line| if let What::Stall { ms } = line.what { ms } else { 0 };
+    Duration::from_millis(stage.history.since(since).into_iter().map(stall).max().unwrap_or_default())
 }
 
 /// Notes who waits for what, all the time.

@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use group_redis::{Event, EventSource, GroupConnector, LockGuard, Member, View};
+use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::chance::Chance;
 use crate::history::{Line, What, now};
+use crate::stall;
 
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 pub(crate) const BACKOFF_CAP: Duration = Duration::from_millis(500);
@@ -44,14 +46,25 @@ struct Worker {
     asked: Arc<Mutex<HashMap<u64, oneshot::Sender<Verdict>>>>,
 }
 
+/// What is to be said, for a thread that may wait until it is read: who says it must not.
+static SAID: LazyLock<mpsc::Sender<Vec<u8>>> = LazyLock::new(|| {
+    let (sender, said) = mpsc::channel::<Vec<u8>>();
+    std::thread::spawn(move || {
+        for text in said {
+            // Who reads it is gone: so should we be.
+            if std::io::stdout().lock().write_all(&text).is_err() {
+                std::process::exit(0);
+            }
+        }
+    });
+    sender
+});
+
 fn say(who: &str, what: What) {
     let line = Line { at: now(), who: who.to_owned(), what };
     let mut text = serde_json::to_vec(&line).expect("a line is JSON");
     text.push(b'\n');
-    // Who reads it is gone: so should we be.
-    if std::io::stdout().lock().write_all(&text).is_err() {
-        std::process::exit(0);
-    }
+    let _ = SAID.send(text);
 }
 
 fn members(view: &View) -> BTreeMap<String, u64> {
@@ -70,6 +83,12 @@ fn source(name: &str) -> EventSource {
 /// `worker URL GROUP NAME SOURCE`
 pub(crate) fn run(args: &[String]) {
     let [url, group, name, events] = args else { panic!("worker URL GROUP NAME SOURCE") };
+    // However the nemesis ends, no worker is left, also none that is stopped.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    let who = name.clone();
+    std::panic::set_hook(Box::new(move |panic| say(&who, What::Panicked { message: panic.to_string() })));
+    let who = name.clone();
+    stall::watch(move |ms| say(&who, What::Stall { ms }));
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -119,7 +138,10 @@ impl Worker {
                     request: number(1),
                     members: members(&self.group.members()),
                     state: self.group.state().get().to_string(),
-                    memory_kb: memory_kb(),
+                    memory_kb: status("VmRSS:"),
+                    tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
+                    fds: std::fs::read_dir("/proc/self/fd").map_or(0, |found| found.count() as u64),
+                    threads: status("Threads:"),
                 }),
                 // As a program would that computes where it should not.
                 "block" => {
@@ -288,8 +310,9 @@ impl Worker {
     }
 }
 
-fn memory_kb() -> u64 {
+/// A number that the system knows of this process.
+fn status(of: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    resident.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    let found = status.lines().find_map(|line| line.strip_prefix(of));
+    found.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }

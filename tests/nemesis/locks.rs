@@ -1,0 +1,166 @@
+//! What must be true of locks, their tokens, their queues, and of what they guard.
+
+use std::collections::{HashMap, HashSet};
+
+use super::owner;
+use crate::faults::{About, Faults};
+use crate::history::{Line, What};
+
+const MS: u64 = 1000;
+/// How long a waiter may wait while others hold a lock for moments only, and nothing is broken.
+const LONGEST_WAIT: u64 = 10_000 * MS;
+/// How long one attempt goes on at the most.
+const LONGEST: u64 = 30_000 * MS;
+
+/// Whoever says that a guard is held, no later one of that lock had been granted by then.
+pub(super) fn one_valid_holder(lines: &[Line], faults: &Faults) -> Vec<String> {
+    // When each was granted, and the highest token until then.
+    let mut granted: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
+    for line in lines {
+        if let What::Granted { lock, token, .. } = &line.what {
+            let of = granted.entry(lock).or_default();
+            let highest = of.last().map_or(0, |(_, highest)| *highest).max(*token);
+            of.push((line.at, highest));
+        }
+    }
+    let mut found = Vec::new();
+    for line in lines {
+        let What::Said { lock, token, before, held: true } = &line.what else { continue };
+        let of = &granted[lock.as_str()];
+        let Some((at, later)) = of.get(of.partition_point(|(_, highest)| highest <= token)) else { continue };
+        let worker = line.who.as_str();
+        let about = About { workers: &[worker], lock, born: Some(*token) };
+        if at < before && !faults.breaks(*at, *before, &about) {
+            found.push(format!("{worker} held {lock} under {token} at {before}, and {later} was granted at {at}"));
+        }
+    }
+    found
+}
+
+/// What was asked for after a grant had been answered is granted under a higher token.
+pub(super) fn rising_tokens(lines: &[Line], faults: &Faults) -> Vec<String> {
+    let mut asked: HashMap<&str, u64> = HashMap::new();
+    let mut highest: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
+    let mut found = Vec::new();
+    for line in lines {
+        match &line.what {
+            What::Asked { attempt, .. } => drop(asked.insert(attempt, line.at)),
+            What::Granted { lock, attempt, token } => {
+                let since = asked.get(attempt.as_str()).copied().unwrap_or(line.at);
+                let before = highest.entry(lock).or_default();
+                let answered = before.partition_point(|(at, _)| *at < since);
+                let most = before[..answered].last().map_or(0, |(_, most)| *most);
+                // A server that has lost its data while its clock is behind what it was cannot know.
+                let may_be_forgotten = faults.may_have_forgotten(line.at);
+                if most >= *token && !may_be_forgotten {
+                    found.push(format!("{lock} was granted under {token} at {}, after {most}", line.at));
+                }
+                let most = before.last().map_or(0, |(_, most)| *most).max(*token);
+                before.push((line.at, most));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Of two that were seen in one queue, the one in front was granted first, unless its place was lost.
+pub(super) fn first_come(lines: &[Line], faults: &Faults) -> Vec<String> {
+    let mut tokens: HashMap<&str, (u64, u64, &str)> = HashMap::new();
+    let mut places: HashMap<&str, HashSet<(&str, u64)>> = HashMap::new();
+    let mut pairs: HashSet<(&str, &str)> = HashSet::new();
+    for line in lines {
+        match &line.what {
+            What::Granted { attempt, token, lock } => drop(tokens.insert(attempt, (*token, line.at, lock))),
+            What::Queue { waiters, .. } => {
+                for (session, attempt) in waiters {
+                    places.entry(attempt).or_default().insert((session, 0));
+                }
+                for pair in waiters.windows(2) {
+                    pairs.insert((pair[0].1.as_str(), pair[1].1.as_str()));
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    for (front, back) in pairs {
+        let (Some((first, ..)), Some((second, at, lock))) = (tokens.get(front), tokens.get(back)) else { continue };
+        let moved = [front, back].iter().any(|attempt| places[attempt].len() > 1);
+        let since = at.saturating_sub(LONGEST);
+        // Whose lease ends while it waits, or just after it was granted, has lost its place.
+        let may_have_died = faults.excuse(owner(front), since, *at, None);
+        let about = About { workers: &[owner(front), owner(back)], lock, born: None };
+        if first > second && !moved && !may_have_died && !faults.breaks(since, *at, &about) {
+            found.push(format!("{back} was granted under {second}, before {front} under {first}, who was in front"));
+        }
+    }
+    found
+}
+
+/// What the fence let through are turns: no update of the fenced register is lost.
+pub(super) fn fenced_register(lines: &[Line]) -> Vec<String> {
+    let lost = lines.iter().filter_map(|line| match &line.what {
+        What::Judged { lock, token, stored: true, accepted: true } => Some((lock, token)),
+        _ => None,
+    });
+    let mut count: HashMap<&str, u64> = HashMap::new();
+    lost.for_each(|(lock, _)| *count.entry(lock).or_default() += 1);
+    let mut value: HashMap<&str, u64> = HashMap::new();
+    let mut asked: HashMap<(&str, u64), u64> = HashMap::new();
+    for line in lines {
+        match &line.what {
+            What::Store { lock, token, fenced, .. } => drop(asked.insert((lock, *token), *fenced)),
+            What::Judged { lock, token, stored: true, accepted: true } => {
+                if let Some(fenced) = asked.get(&(lock.as_str(), *token)) {
+                    value.insert(lock, fenced + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    let wrong = count.iter().filter(|(lock, count)| value.get(*lock).copied().unwrap_or_default() != **count);
+    wrong.map(|(lock, count)| format!("{lock}: {count} accepted writes came to {:?}", value.get(lock))).collect()
+}
+
+/// How many updates of the register without a fence were lost.
+pub(crate) fn lost_updates(lines: &[Line]) -> u64 {
+    let (mut count, mut value): (HashMap<&str, u64>, HashMap<&str, u64>) = Default::default();
+    for line in lines {
+        if let What::Store { lock, plain, .. } = &line.what {
+            *count.entry(lock).or_default() += 1;
+            value.insert(lock, plain + 1);
+        }
+    }
+    count.iter().map(|(lock, count)| count.saturating_sub(value.get(lock).copied().unwrap_or_default())).sum()
+}
+
+/// Nobody waits without an end, also where no message of a grant arrives.
+pub(super) fn bounded_wait(lines: &[Line], faults: &Faults) -> Vec<String> {
+    let mut waiting: HashMap<&str, (&str, u64)> = HashMap::new();
+    let mut found = Vec::new();
+    let last = lines.last().map_or(0, |line| line.at);
+    let mut judge = |who: &str, attempt: &str, since: u64, until: u64| {
+        let waited = until - since;
+        // What a holder's death costs is its lease: only undisturbed time counts.
+        if waited - faults.disturbed(since, until) > LONGEST_WAIT {
+            found.push(format!("{who} waited {} ms for {attempt}", waited / MS));
+        }
+    };
+    for line in lines {
+        match &line.what {
+            What::Asked { attempt, .. } => drop(waiting.insert(attempt, (&line.who, line.at))),
+            What::Granted { attempt, .. } | What::GaveUp { attempt, .. } => {
+                if let Some((who, since)) = waiting.remove(attempt.as_str()) {
+                    judge(who, attempt, since, line.at);
+                }
+            }
+            What::Killed | What::Died { .. } => waiting.retain(|_, (who, _)| *who != line.who),
+            _ => {}
+        }
+    }
+    for (attempt, (who, since)) in waiting {
+        judge(who, attempt, since, last);
+    }
+    found
+}
