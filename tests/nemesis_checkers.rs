@@ -12,7 +12,7 @@ mod plan;
 
 use std::collections::BTreeMap;
 
-use history::{Line, What};
+use history::{Line, Place, Standing, What};
 
 const S: u64 = 1_000_000;
 const MS: u64 = 1000;
@@ -53,9 +53,20 @@ fn said(token: u64, before: u64, held: bool) -> What {
     What::Said { lock: "lock".into(), token, before, held }
 }
 
+fn place((session, attempt, alive): (&str, &str, bool)) -> Place {
+    Place { session: session.into(), attempt: attempt.into(), alive }
+}
+
+/// How a lock stood: the revision, the token and the holder, and who waited.
+fn order(revision: u64, held: Option<(u64, (&str, &str, bool))>, waiters: &[(&str, &str, bool)]) -> What {
+    let (token, holder) = held.map_or((0, None), |(token, holder)| (token, Some(place(holder))));
+    let waiters = waiters.iter().copied().map(place).collect();
+    What::Order { revision, locks: vec![Standing { lock: "lock".into(), token, holder, waiters }] }
+}
+
 fn queue(waiters: &[(&str, &str)]) -> What {
-    let waiters = waiters.iter().map(|(session, attempt)| ((*session).into(), (*attempt).into())).collect();
-    What::Queue { lock: "lock".into(), waiters }
+    let waiters: Vec<_> = waiters.iter().map(|(session, attempt)| (*session, *attempt, true)).collect();
+    order(1, Some((1, ("x", "x", true))), &waiters)
 }
 
 fn fault(at: u64, fault: &str, on: &[&str]) -> Line {
@@ -406,4 +417,84 @@ fn a_key_that_was_hit_excuses_what_it_was_of() {
     good(&hit("leases/s", None));
     bad("one valid holder", &hit("leases/s", Some("w5")));
     bad("one valid holder", &hit("locks/other", Some("w5")));
+}
+
+const A: (&str, &str, bool) = ("s", "w0.a", true);
+const B: (&str, &str, bool) = ("t", "w1.b", true);
+const C: (&str, &str, bool) = ("u", "w2.c", true);
+
+fn dead(of: (&'static str, &'static str, bool)) -> (&'static str, &'static str, bool) {
+    (of.0, of.1, false)
+}
+
+#[test]
+fn nobody_barges_in() {
+    let looks = |first: What, second: What| vec![line(S, "nemesis", first), line(S + 25 * MS, "nemesis", second)];
+    let before = |of: &[(&str, &str, bool)]| order(1, Some((1, A)), of);
+    good(&looks(before(&[B, C]), order(2, Some((2, B)), &[C])));
+    bad("barging", &looks(before(&[B, C]), order(2, Some((2, C)), &[B])));
+    // Who did not even stand in the queue.
+    bad("barging", &looks(before(&[B]), order(2, Some((2, C)), &[B])));
+    good(&looks(before(&[dead(B), C]), order(2, Some((2, C)), &[dead(B)])));
+    let barged = || looks(before(&[B, C]), order(2, Some((2, C)), &[B]));
+    good(&[barged(), vec![fault(S, "flush_all", &[]), healed(S, "flush_all", &[])]].concat());
+    bad("barging", &[barged(), vec![fault(S, "stop_long", &["w1"])]].concat());
+}
+
+#[test]
+fn no_lock_is_idle_while_somebody_waits() {
+    let looks =
+        |first: What, second: What| vec![line(9 * S, "nemesis", first), line(9 * S + 25 * MS, "nemesis", second)];
+    good(&looks(order(1, None, &[A]), order(2, Some((2, A)), &[])));
+    good(&looks(order(1, None, &[dead(A)]), order(1, None, &[dead(A)])));
+    let idle = || looks(order(1, None, &[A]), order(1, None, &[A]));
+    bad("idle lock", &idle());
+    bad("idle lock", &[idle(), vec![fault(8 * S, "kill", &["w1"])]].concat());
+    good(&[idle(), vec![fault(8 * S, "evict_volatile_ttl", &[])]].concat());
+}
+
+#[test]
+fn nobody_dead_is_made_a_holder() {
+    let looks = |alive_again: bool| {
+        let mut looks = vec![line(S, "nemesis", order(5, Some((5, A)), &[dead(B)]))];
+        if alive_again {
+            looks.push(line(2 * S, "nemesis", order(5, Some((5, A)), &[B])));
+        }
+        looks.push(line(3 * S, "nemesis", order(6, Some((6, dead(B))), &[])));
+        looks
+    };
+    bad("dead grant", &looks(false));
+    good(&looks(true));
+    good(&[looks(false), vec![fault(2 * S, "swap_db", &[])]].concat());
+    // It died after it was granted.
+    let died =
+        [line(S, "nemesis", order(5, Some((5, A)), &[])), line(2 * S, "nemesis", order(5, Some((5, dead(A))), &[]))];
+    good(&died);
+}
+
+#[test]
+fn who_has_left_does_not_return_as_it_was() {
+    let back = |incarnation: u64| {
+        vec![
+            line(S, "w0", joined("w1", 1)),
+            line(2 * S, "w0", left("w1", 1, "left")),
+            line(9 * S, "w0", joined("w1", incarnation)),
+        ]
+    };
+    good(&back(2));
+    bad("incarnation returns", &back(1));
+    good(&[back(1), vec![line(3 * S, "w0", snapshot(&[]))]].concat());
+    good(&[back(1), vec![fault(8 * S, "server_restart_stale", &[])]].concat());
+    bad("incarnation returns", &[back(1), vec![fault(8 * S, "flush_all", &[])]].concat());
+}
+
+#[test]
+fn what_is_lost_is_lost_for_good() {
+    let says = |last: bool| {
+        let answers = [true, false, last];
+        let said = (2..).zip(answers).map(|(at, held)| line(at, "w0", said(1, at, held)));
+        [line(1, "w0", granted("a", 1))].into_iter().chain(said).collect::<Vec<_>>()
+    };
+    good(&says(false));
+    bad("once lost, always lost", &says(true));
 }

@@ -4,6 +4,8 @@
 mod leaks;
 #[path = "locks.rs"]
 mod locks;
+#[path = "order.rs"]
+mod order;
 #[path = "prompt.rs"]
 mod prompt;
 #[path = "streams.rs"]
@@ -18,14 +20,19 @@ pub(crate) use locks::lost_updates;
 
 pub(crate) fn all(lines: &[Line]) -> Vec<String> {
     let faults = Faults::of(lines);
-    let checkers: [(&str, Vec<String>); 13] = [
+    let checkers: [(&str, Vec<String>); 18] = [
         ("no panic", no_panic(lines)),
         ("fold", streams::fold(lines)),
         ("cache", streams::cache(lines)),
+        ("incarnation returns", streams::returns(lines, &faults)),
         ("false leave", false_leaves(lines, &faults)),
         ("convergence", convergence(lines)),
         ("promptness", prompt::prompt(lines, &faults)),
         ("one valid holder", locks::one_valid_holder(lines, &faults)),
+        ("once lost, always lost", locks::lost_for_good(lines)),
+        ("barging", order::barging(lines, &faults)),
+        ("idle lock", order::idle(lines, &faults)),
+        ("dead grant", order::dead_grant(lines, &faults)),
         ("rising tokens", locks::rising_tokens(lines, &faults)),
         ("first come, first served", locks::first_come(lines, &faults)),
         ("fenced register", locks::fenced_register(lines)),

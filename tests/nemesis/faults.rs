@@ -107,13 +107,29 @@ impl Faults {
         // Who is kept from connecting while it has to connect again is cut off.
         let closes =
             faults.iter().any(|fault| fault.cuts || fault.name.starts_with("client_kill") || fault.name == "reset");
-        silence >= 0.6 || closes && silence > 0.0 || faults.iter().any(|fault| fault.name == "kill")
+        silence >= 0.6 || closes && silence > 0.0 || faults.iter().any(|fault| fault.kills())
     }
 
     /// Whether what this is about may have been taken away at the server.
     pub(crate) fn breaks(&self, from: u64, to: u64, about: &About<'_>) -> bool {
-        let concerns = |span: &Span| span.hits(about.lock) || about.workers.iter().any(|worker| span.is_on(worker));
+        let concerns = |span: &Span| {
+            let is_on_all = span.hits.is_empty() && !span.fault.single;
+            is_on_all || span.hits(about.lock) || about.workers.iter().any(|worker| span.is_on(worker))
+        };
         self.spans.iter().any(|span| span.fault.breaks && span.lasts(from, to, about.born) && concerns(span))
+    }
+
+    /// Whether places in this lock's queue, or its holder's, may have been taken away just then.
+    pub(crate) fn takes_away(&self, from: u64, to: u64, lock: &str) -> bool {
+        let about = |span: &Span| span.hits.is_empty() && !span.fault.single || span.hits(lock);
+        self.spans.iter().any(|span| span.fault.breaks && span.from <= to && span.to >= from && about(span))
+            || self.brings_back(from, to)
+    }
+
+    /// Whether what was gone may be there again.
+    pub(crate) fn brings_back(&self, from: u64, to: u64) -> bool {
+        let names = ["swap_db", "server_restart_with_data", "server_restart_stale", "clock_forward", "clock_back"];
+        self.spans.iter().any(|span| names.contains(&span.fault.name) && span.lasts(from, to, None))
     }
 
     /// Whether a server may have forgotten by then what its clock does not bring back.
@@ -148,7 +164,7 @@ impl Faults {
 
     /// For how long, from then to then, a fault or the machine may have kept all from going on.
     pub(crate) fn disturbed(&self, from: u64, to: u64) -> u64 {
-        let disturbs = |fault: &Fault| fault.silence > 0.0 || fault.breaks || fault.cuts || fault.name == "kill";
+        let disturbs = |fault: &Fault| fault.silence > 0.0 || fault.breaks || fault.cuts || fault.kills();
         let spans = self.spans.iter().filter(|span| disturbs(span.fault));
         let spans = spans.map(|span| (span.from, span.to.saturating_add(AFTERMATH)));
         covered(spans.chain(self.stalls.iter().map(|(_, from, to)| (*from, *to))).collect(), from, to)

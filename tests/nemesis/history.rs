@@ -151,10 +151,10 @@ pub(crate) enum What {
         truth: BTreeMap<String, u64>,
         views: BTreeMap<String, BTreeMap<String, u64>>,
     },
-    /// What stands in a queue, in order: session and attempt.
-    Queue {
-        lock: String,
-        waiters: Vec<(String, String)>,
+    /// Who holds which lock and who waits for it, at one instant of the server.
+    Order {
+        revision: u64,
+        locks: Vec<Standing>,
     },
     /// Keys that belong to nobody, in a quiet window.
     Orphans {
@@ -167,6 +167,23 @@ pub(crate) enum What {
         #[serde(default)]
         of: String,
     },
+}
+
+/// How a lock stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    pub(crate) lock: String,
+    pub(crate) token: u64,
+    pub(crate) holder: Option<Place>,
+    pub(crate) waiters: Vec<Place>,
+}
+
+/// Who holds or waits, and whether its session lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) session: String,
+    pub(crate) attempt: String,
+    pub(crate) alive: bool,
 }
 
 #[derive(Clone, Default)]

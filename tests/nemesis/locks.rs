@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::owner;
 use crate::faults::{About, Faults};
-use crate::history::{Line, What};
+use crate::history::{Line, Place, Standing, What};
 
 const MS: u64 = 1000;
 /// How long a waiter may wait while others hold a lock for moments only, and nothing is broken.
@@ -67,17 +67,19 @@ pub(super) fn rising_tokens(lines: &[Line], faults: &Faults) -> Vec<String> {
 /// Of two that were seen in one queue, the one in front was granted first, unless its place was lost.
 pub(super) fn first_come(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut tokens: HashMap<&str, (u64, u64, &str)> = HashMap::new();
-    let mut places: HashMap<&str, HashSet<(&str, u64)>> = HashMap::new();
+    let mut places: HashMap<&str, HashSet<&str>> = HashMap::new();
     let mut pairs: HashSet<(&str, &str)> = HashSet::new();
     for line in lines {
         match &line.what {
             What::Granted { attempt, token, lock } => drop(tokens.insert(attempt, (*token, line.at, lock))),
-            What::Queue { waiters, .. } => {
-                for (session, attempt) in waiters {
-                    places.entry(attempt).or_default().insert((session, 0));
-                }
-                for pair in waiters.windows(2) {
-                    pairs.insert((pair[0].1.as_str(), pair[1].1.as_str()));
+            What::Order { locks, .. } => {
+                for Standing { waiters, .. } in locks.iter().filter(|lock| lock.waiters.len() > 1) {
+                    for Place { session, attempt, .. } in waiters {
+                        places.entry(attempt).or_default().insert(session);
+                    }
+                    for pair in waiters.windows(2) {
+                        pairs.insert((pair[0].attempt.as_str(), pair[1].attempt.as_str()));
+                    }
                 }
             }
             _ => {}
@@ -161,6 +163,21 @@ pub(super) fn bounded_wait(lines: &[Line], faults: &Faults) -> Vec<String> {
     }
     for (attempt, (who, since)) in waiting {
         judge(who, attempt, since, last);
+    }
+    found
+}
+
+/// A guard that has said that its lock is lost never says again that it is held.
+pub(super) fn lost_for_good(lines: &[Line]) -> Vec<String> {
+    let mut lost: HashMap<(&str, u64), u64> = HashMap::new();
+    let mut found = Vec::new();
+    for line in lines {
+        let What::Said { lock, token, held, .. } = &line.what else { continue };
+        if !held {
+            lost.entry((lock, *token)).or_insert(line.at);
+        } else if let Some(since) = lost.get(&(lock.as_str(), *token)) {
+            found.push(format!("{} held {lock} under {token} at {}, lost at {since}", line.who, line.at));
+        }
     }
     found
 }

@@ -48,6 +48,10 @@ impl Fault {
         self
     }
 
+    pub(crate) fn kills(&self) -> bool {
+        ["kill", "late_expiry"].contains(&self.name)
+    }
+
     /// A slow way is no excuse for who hears late: all that goes over it comes in time.
     pub(crate) fn is_prompt(&self) -> bool {
         self.name.starts_with("delay")
@@ -63,6 +67,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     // Processes.
     fault("stop_short").silent(0.4).freezing(),
     fault("stop_long").silent(2.0).freezing(),
+    fault("stop_waiter").silent(2.0).freezing(),
+    fault("lease_lost_frozen").breaking().freezing(),
     fault("kill").of_one(),
     fault("busy_runtime").of_one(),
     fault("blocked_runtime").silent(3.0).of_one(),
@@ -118,6 +124,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("blackhole_after_late_answers").silent(2.0).of_one(),
     fault("stop_reading").of_one(),
     fault("reset").of_one(),
+    fault("delay_answers").of_one(),
+    fault("late_expiry").of_one(),
+    fault("late_subscription").silent(0.4).of_one(),
     fault("reset_and_refuse").silent(2.0).cutting().of_one(),
 ];
 

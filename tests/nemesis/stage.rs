@@ -151,10 +151,14 @@ impl Stage {
         pid.and_then(Pid::from_raw).is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 
+    pub(crate) fn pid(&self, worker: &Worker) -> Option<u32> {
+        let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().and_then(|running| running.child.id())
+    }
+
     /// Whether its process stands still.
     pub(crate) fn is_stopped(&self, worker: &Worker) -> bool {
-        let running = worker.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let pid = running.as_ref().and_then(|running| running.child.id()).unwrap_or_default();
+        let pid = self.pid(worker).unwrap_or_default();
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
     }

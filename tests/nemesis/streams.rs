@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::faults::Faults;
 use crate::history::{Line, What};
 
 /// How many views of a window are enough to see one at a moment when nothing is under way.
@@ -74,6 +75,30 @@ pub(super) fn cache(lines: &[Line]) -> Vec<String> {
                 let (count, _, fitted) = asked.entry(who).or_insert((0, line.at, false));
                 *count += 1;
                 *fitted |= folded.get(who) == Some(members);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Who has left does not come back as the same incarnation, unless the data of then came back.
+pub(super) fn returns(lines: &[Line], faults: &Faults) -> Vec<String> {
+    let mut left: HashMap<(&str, &str, u64), u64> = HashMap::new();
+    let mut found = Vec::new();
+    for line in lines {
+        let who = line.who.as_str();
+        match &line.what {
+            What::Started | What::Snapshot { .. } => left.retain(|(of, ..), _| *of != who),
+            What::Left { id, incarnation, .. } => {
+                left.insert((who, id, *incarnation), line.at);
+            }
+            What::Joined { id, incarnation } => {
+                if let Some(since) = left.get(&(who, id.as_str(), *incarnation))
+                    && !faults.brings_back(*since, line.at)
+                {
+                    found.push(format!("{who} at {}: {id}@{incarnation} joined, and had left at {since}", line.at));
+                }
             }
             _ => {}
         }

@@ -81,6 +81,7 @@ fn hand_overs(lines: &[Line]) -> Vec<f64> {
 }
 
 /// Judges a history, tells it, and keeps it where it failed.
+#[expect(clippy::print_stdout, reason = "what came of a run is what this program writes")]
 pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> ExitCode {
     let mut violations = checkers::all(lines);
     let mut faults: BTreeMap<&str, Told> = BTreeMap::new();
@@ -88,7 +89,7 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         match &line.what {
             What::Fault { fault, .. } => faults.entry(fault).or_default().fired += 1,
             What::Healed { fault, effective, .. } => {
-                faults.entry(fault).or_default().effective += u64::from(*effective)
+                faults.entry(fault).or_default().effective += u64::from(*effective);
             }
             _ => {}
         }

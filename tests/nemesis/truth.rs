@@ -8,7 +8,6 @@ use tokio::time::sleep;
 
 use crate::history::{Line, What, now};
 use crate::stage::{Answer, PREFIX, Stage};
-use crate::worker::LOCKS;
 
 /// How long a group may take to come to rest. It is promised in less; the machine may be busy, and after a server has
 /// been frozen a client may be in the middle of a long pause.
@@ -170,26 +169,4 @@ async fn rest(stage: &Stage) {
 fn stalled(stage: &Stage, since: u64) -> Duration {
     let stall = |line: Line| if let What::Stall { ms } = line.what { ms } else { 0 };
     Duration::from_millis(stage.history.since(since).into_iter().map(stall).max().unwrap_or_default())
-}
-
-/// Notes who waits for what, all the time.
-pub(crate) async fn watch_queues(stage: &Stage) {
-    loop {
-        sleep(Duration::from_millis(25)).await;
-        for lock in 0..LOCKS {
-            let lock = format!("lock-{lock}");
-            let queue = format!("{PREFIX}queues/{lock}");
-            let words = ["ZRANGE", &queue, "0", "-1"];
-            let asked = tokio::time::timeout(Duration::from_millis(500), stage.ask::<Vec<String>>(&words));
-            let Ok(Ok(entries)) = asked.await else { continue };
-            let waiter = |entry: &String| {
-                let mut words = entry.split(' ');
-                Some((words.next()?.to_owned(), words.next_back()?.to_owned()))
-            };
-            let waiters: Vec<_> = entries.iter().filter_map(waiter).collect();
-            if waiters.len() > 1 {
-                stage.history.note(What::Queue { lock, waiters });
-            }
-        }
-    }
 }

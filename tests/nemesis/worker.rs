@@ -18,7 +18,11 @@ use crate::stall;
 
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 pub(crate) const BACKOFF_CAP: Duration = Duration::from_millis(500);
-pub(crate) const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(500);
+/// Of the worker that has nothing else.
+const QUICK_POLL: Duration = Duration::from_millis(100);
+/// How often a guard that has said that it is lost is asked again.
+const ASKED_AGAIN: u32 = 3;
 pub(crate) const LOCKS: u64 = 3;
 /// After how long without progress of the runtime heartbeats stop.
 const STALL: Duration = Duration::from_millis(2000);
@@ -26,7 +30,7 @@ const STALL: Duration = Duration::from_millis(2000);
 const EVENT_BUFFER: usize = 16;
 
 /// How many locks are held for long.
-const LONG_LOCKS: u64 = 3;
+pub(crate) const LONG_LOCKS: u64 = 3;
 
 /// Whether a watcher hears every event as it comes.
 #[derive(Clone, Copy, PartialEq)]
@@ -92,7 +96,8 @@ pub(crate) fn run(args: &[String]) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let builder = GroupConnector::builder(url).group(group).ttl(TTL).poll(POLL).backoff_cap(BACKOFF_CAP);
+        let poll = if events == "poll" { QUICK_POLL } else { POLL };
+        let builder = GroupConnector::builder(url).group(group).ttl(TTL).poll(poll).backoff_cap(BACKOFF_CAP);
         let builder = builder.stall_tolerance(STALL).event_buffer(EVENT_BUFFER);
         let group = builder.event_source(source(events)).connect_lazy().expect("settings that are valid");
         let name: Arc<str> = name.as_str().into();
@@ -201,7 +206,7 @@ impl Worker {
                 loop {
                     sleep(Duration::from_millis(chance.from(200, 1500))).await;
                     // What another program has put in its place replaces it for good.
-                    if let Ok(None) = tokio::time::timeout(POLL, me.held()).await {
+                    if let Ok(None) = tokio::time::timeout(QUICK_POLL, me.held()).await {
                         break;
                     }
                     let _ = me.update_text(chance.from(0, 1000).to_string()).await;
@@ -267,11 +272,13 @@ impl Worker {
             if let Ok(Some(guard)) = wanted.acquire_timeout(Duration::from_secs(5)).await {
                 let token = guard.token().get();
                 self.say(What::Granted { lock: lock.clone(), attempt, token });
+                let mut lost = 0;
                 for _ in 0..chance.from(1, 400) {
                     let before = now();
                     let held = guard.is_held();
                     self.say(What::Said { lock: lock.clone(), token, before, held });
-                    if !held {
+                    lost += u32::from(!held);
+                    if lost > ASKED_AGAIN {
                         break;
                     }
                     sleep(Duration::from_millis(10)).await;

@@ -13,6 +13,9 @@ use crate::stage::{Stage, Worker};
 
 /// How long an answer is awaited that should not come.
 const SILENT: Duration = Duration::from_millis(500);
+const ANSWERS: Duration = Duration::from_millis(300);
+const SUBSCRIPTION: Duration = Duration::from_millis(250);
+const RESETS: usize = 4;
 const THROTTLE: u32 = 20_000;
 /// So much takes longer than this under the throttle.
 const MUCH: usize = 6000;
@@ -27,6 +30,23 @@ pub(super) async fn network(_: &Stage, fault: &str, on: &Worker, chance: &mut Ch
             let ms = Duration::from_millis(chance.from(20, 60));
             proxy.set_both(Line::Any, Flow::new().delay(ms).jitter(ms));
             is_seen(proxy, WHILE, 10, |echo| echo.time >= ms * 2).await
+        }
+        "delay_answers" => {
+            proxy.set(Line::Commands, Way::ToClient, Flow::new().delay(ANSWERS));
+            let late = echo(proxy.port(), "commands", 10, WHILE).await.is_some_and(|echo| echo.time >= ANSWERS);
+            sleep(WHILE).await;
+            late
+        }
+        // Cut off again and again, and back before it is subscribed.
+        "late_subscription" => {
+            proxy.set(Line::Events, Way::ToServer, Flow::new().delay(SUBSCRIPTION));
+            let late = echo(proxy.port(), "events", 10, WHILE).await.is_some_and(|echo| echo.time >= SUBSCRIPTION);
+            let before = proxy.accepted();
+            for _ in 0..RESETS {
+                proxy.reset(Line::Any);
+                sleep(Duration::from_millis(chance.from(700, 1200))).await;
+            }
+            late && proxy.accepted() >= before + RESETS
         }
         "chop" => {
             let most = usize::try_from(chance.from(1, 20)).unwrap_or(1);

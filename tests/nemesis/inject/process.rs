@@ -2,12 +2,29 @@
 
 use std::time::Duration;
 
+use group_redis::testing::{self, Flow, Way};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
+use super::probe::comes_true;
+use super::{LONG, WHILE};
 use crate::chance::Chance;
 use crate::history::{Line, What, now};
-use crate::stage::{Stage, Worker};
+use crate::queues;
+use crate::stage::{PREFIX, Stage, Worker};
+
+/// How much later than everything else the news of an end comes: the process is back by then.
+const LATE_NEWS: Duration = Duration::from_millis(400);
+
+/// The lease of the process with this id, and how to take it away.
+const LEASE: &str = "for _, key in ipairs(redis.call('KEYS', KEYS[1] .. 'leases/*')) do
+      local value = redis.pcall('GET', key)
+      if type(value) == 'string' and string.find(value, '\"pid\":' .. ARGV[1] .. '[,}]') then
+        redis.call('DEL', key)
+        return key
+      end
+    end
+    return false";
 
 pub(super) async fn stop(stage: &Stage, on: &Worker, time: Duration) -> bool {
     let stopped = stage.signal(on, Signal::STOP);
@@ -44,4 +61,54 @@ pub(super) async fn blocked(stage: &Stage, on: &Worker) -> bool {
     sleep(Duration::from_millis(9500)).await;
     let left = |line: &Line| matches!(&line.what, What::Left { id, .. } if *id == on.name);
     stage.history.since(begun).iter().any(|line| line.who != on.name && left(line))
+}
+
+/// For longer than its ttl while it stands in a queue: what it was granted meanwhile is another's when it wakes.
+pub(super) async fn stop_waiter(stage: &Stage, on: &Worker) -> bool {
+    let waits = async || {
+        let Some((_, locks)) = queues::look(stage).await else { return false };
+        let mut waiters = locks.iter().flat_map(|lock| &lock.waiters);
+        waiters.any(|waiter| waiter.attempt.split('.').next() == Some(&on.name))
+    };
+    let mut stopped = false;
+    for _ in 0..50 {
+        stopped = comes_true(WHILE, waits).await && stage.signal(on, Signal::STOP);
+        if !stopped || waits().await {
+            break;
+        }
+        // It was served just then.
+        let _ = (stage.signal(on, Signal::CONT), std::mem::take(&mut stopped));
+    }
+    sleep(LONG).await;
+    let is_stopped = stage.is_stopped(on);
+    stage.signal(on, Signal::CONT) && stopped && is_stopped
+}
+
+/// Frozen, and without its lease: what it waits for is for others.
+pub(super) async fn lease_lost_frozen(stage: &Stage, on: &Worker) -> bool {
+    let stopped = stage.signal(on, Signal::STOP);
+    let pid = stage.pid(on).unwrap_or_default().to_string();
+    let key: Option<String> = stage.ask(&["EVAL", LEASE, "1", PREFIX, &pid]).await.unwrap_or_default();
+    if let Some(path) = key.as_deref().and_then(|key| key.strip_prefix(PREFIX)) {
+        let (fault, owner) = ("lease_lost_frozen".into(), Some(on.name.clone()));
+        stage.history.note(What::Hit { fault, key: path.into(), owner });
+    }
+    sleep(WHILE).await;
+    stage.signal(on, Signal::CONT) && stopped && key.is_some()
+}
+
+/// A process ends and another takes its place before the others hear of the end.
+pub(super) async fn late_expiry(stage: &Stage, on: &Worker, chance: &mut Chance) -> bool {
+    let others = || stage.workers.iter().filter(|worker| worker.name != on.name);
+    for other in others() {
+        other.proxy.set(testing::Line::Events, Way::ToClient, Flow::new().delay(LATE_NEWS));
+    }
+    let (was_running, before) = (stage.is_running(on), stage.pid(on));
+    stage.kill(on).await;
+    sleep(Duration::from_millis(chance.from(350, 450))).await;
+    stage.start(on);
+    sleep(WHILE).await;
+    let after = stage.pid(on);
+    others().for_each(|other| other.proxy.heal());
+    was_running && after.is_some() && after != before
 }
