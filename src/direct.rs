@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::clock;
 use crate::driver::Caller;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Request;
@@ -77,13 +78,24 @@ impl Direct {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        match timeout(self.limit, self.commands()).await {
-            Ok(commands) => call(commands?).await,
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("{what}: there was no link to the server within {:?}", self.limit),
-            )),
+        let present = self.link.borrow().clone();
+        // Where all is well, one call needs no other time limit than its own.
+        if let Some(commands) = present {
+            return call(commands).await;
         }
+        let (limit, mut is_asked) = (self.limit, false);
+        let calling = async {
+            let commands = self.commands().await?;
+            is_asked = true;
+            call(commands).await
+        };
+        timeout(limit, calling).await.unwrap_or_else(|_| {
+            let told = |of: &str| format!("{what}: there was no {of} within {limit:?}");
+            Err(match is_asked {
+                true => Error::uncertain(ErrorKind::Timeout, told("answer")),
+                false => Error::new(ErrorKind::Timeout, told("link to the server")),
+            })
+        })
     }
 
     /// Makes a call that may be made twice, again where the link fails, for as long as a request may take.
@@ -91,9 +103,8 @@ impl Direct {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let present = self.link.borrow().clone();
+        let (begun, present) = (clock::now(), self.link.borrow().clone());
         let mut last = None;
-        // Where all is well, one call needs no other time limit than its own.
         if let Some(commands) = present {
             match call(commands).await {
                 Err(error) if error.is_of_the_link() => last = Some(error),
@@ -111,7 +122,7 @@ impl Direct {
                 pause = (pause * 2).min(self.limit / 4);
             }
         };
-        match timeout(self.limit, calling).await {
+        match timeout(self.limit.saturating_sub(clock::now().since(begun)), calling).await {
             Ok(answer) => answer,
             Err(_) => Err(last.unwrap_or_else(|| {
                 let limit = self.limit;

@@ -3,9 +3,16 @@
 -- KEYS  1 member  2 members  3 owned  4 revision
 -- ARGV  1 id, encoded   2 session   3 incarnation, or '' for whatever the session holds there
 -- Answer  1 it left | 0 it was not there, or is somebody else's
+-- Where only its place in the index is left, since its record has been deleted, that goes too.
 redis.call('ZCARD', KEYS[2])
 local head = head_of(KEYS[1])
 if type(head) == 'table' then
+  return 0
+end
+if head == '' and redis.call('ZSCORE', KEYS[2], ARGV[1]) == ARGV[3] then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('SREM', KEYS[3], 'members/' .. ARGV[1])
+  redis.call('SET', KEYS[4], number(next_revision(KEYS[4])))
   return 0
 end
 local incarnation, session = string.match(head, '^{"v":1,"incarnation":(%d+),"session":"([^"]*)",')

@@ -40,8 +40,8 @@ struct Settings {
     seed: u64,
     json: bool,
     only: Option<String>,
-    /// Whether the first violation ends the run.
-    first: bool,
+    /// What a violation that ends the run begins with: the name of a checker, or nothing for any.
+    first: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -56,7 +56,9 @@ fn main() -> ExitCode {
         return summary::judge(&lines, 0, Duration::ZERO, true);
     }
     let Some(minutes) = value("--minutes").and_then(|minutes| minutes.parse::<f64>().ok()) else {
-        eprintln!("nemesis --minutes N [--seed S] [--only FAULT,..] [--first] [--json] | nemesis --check FILE");
+        eprintln!(
+            "nemesis --minutes N [--seed S] [--only FAULT,..] [--first [CHECKER]] [--json] | nemesis --check FILE"
+        );
         return ExitCode::from(2);
     };
     let settings = Settings {
@@ -64,7 +66,10 @@ fn main() -> ExitCode {
         seed: value("--seed").and_then(|seed| seed.parse().ok()).unwrap_or(1),
         json: args.iter().any(|arg| arg == "--json"),
         only: value("--only").cloned(),
-        first: args.iter().any(|arg| arg == "--first"),
+        first: args.iter().any(|arg| arg == "--first").then(|| {
+            let checker = value("--first").filter(|named| !named.starts_with("--"));
+            checker.cloned().unwrap_or_default()
+        }),
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
@@ -126,7 +131,8 @@ async fn play(stage: &Stage, settings: &Settings) {
             sleep(Duration::from_millis(chance.from(100, 1000))).await;
         }
         quiet(stage).await;
-        if settings.first && !checkers::all(&stage.history.lines()).is_empty() {
+        let ends = |first: &String| checkers::all(&stage.history.lines()).iter().any(|found| found.starts_with(first));
+        if settings.first.as_ref().is_some_and(ends) {
             return;
         }
     }

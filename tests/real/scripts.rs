@@ -164,6 +164,25 @@ async fn update_and_leave_want_the_incarnation() {
 }
 
 #[tokio::test]
+async fn leave_takes_the_place_of_a_record_that_is_gone() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let joined = caller.join("a", "s1", "open", "take", "1").await;
+    caller.ask::<()>("DEL", "members/a", &[]).await;
+    let leave = async |caller: &mut Caller, incarnation: &str| {
+        let keys = ["members/a", "members", "owned/s1", "revision"];
+        redis::from_redis_value::<u64>(caller.run("leave", &keys, &["a", "s1", incarnation]).await).unwrap()
+    };
+    assert_eq!(leave(&mut caller, "7").await, 0);
+    assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 1, "it is another's");
+    let before: u64 = caller.ask("GET", "revision", &[]).await;
+    assert_eq!(leave(&mut caller, &joined[1]).await, 0);
+    assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 0);
+    assert_eq!(caller.ask::<u64>("SISMEMBER", "owned/s1", &["members/a"]).await, 0);
+    assert!(caller.ask::<u64>("GET", "revision", &[]).await > before, "listings differ");
+}
+
+#[tokio::test]
 async fn close_gives_back_in_bounded_calls_and_leaves_its_last_word() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;

@@ -271,12 +271,18 @@ impl Session {
 
     fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
         let Some(own) = self.own.get_mut(id) else { return };
-        own.hold = Hold::Ended(cause);
+        let last = match std::mem::replace(&mut own.hold, Hold::Ended(cause)) {
+            Hold::Held { incarnation, .. } => Some(incarnation),
+            _ => None,
+        };
         for edit in own.edits.drain(..) {
             answer(out, edit.ticket, Err(not_held(id)));
         }
         self.with_edits.remove(id);
         out.push(Output::Standing(id.clone(), Standing::Ended(cause)));
+        if let (Some(last), LeaveCause::Removed | LeaveCause::Evicted) = (last, cause) {
+            self.clear_away(id.clone(), last);
+        }
     }
 
     /// Another one is there instead of this incarnation of ours.

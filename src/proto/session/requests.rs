@@ -92,12 +92,22 @@ impl Session {
         let incarnation = match own.hold {
             Hold::Held { incarnation, .. } => Some(incarnation),
             Hold::Joining => None,
-            Hold::Rejoining { .. } | Hold::Ended(_) => {
+            Hold::Rejoining { last, .. } => {
+                out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
+                return self.clear_away(id.clone(), last);
+            }
+            Hold::Ended(_) => {
                 out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
                 return;
             }
         };
         let op = self.op(Some(ticket), deadline, Act::Leave(id.clone(), incarnation));
+        self.waiting.push_back(op);
+    }
+
+    /// Takes the place in the index of a member whose record is gone, and who does not come back.
+    pub(super) fn clear_away(&mut self, id: MemberId, last: Incarnation) {
+        let op = self.op(None, None, Act::Leave(id, Some(last)));
         self.waiting.push_back(op);
     }
 

@@ -330,6 +330,29 @@ fn close_is_repeated_until_nothing_is_left_and_answers_whoever_waits() {
 }
 
 #[test]
+fn who_was_removed_and_does_not_come_back_leaves_no_place_behind() {
+    let removed = "> hear del a
+         read a
+         > answer read removed";
+    check_with(
+        OnLost::Stop,
+        &joined(&format!("{removed}\na ended removed\nleft a@10/10 removed\nleave a@10\n> answer leave no\nread a")),
+    );
+    check(&joined(&format!(
+        "{removed}
+         a lost removed
+         left a@10/10 removed
+         join a in c-1 yield nonce 2
+         > answer join refused
+         warn
+         > leave 2 a
+         a ended left
+         answer 2 left false
+         leave a@10"
+    )));
+}
+
+#[test]
 fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
     check(&joined(
         "> canary set
