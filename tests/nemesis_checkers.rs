@@ -464,7 +464,8 @@ fn nobody_dead_is_made_a_holder() {
         looks
     };
     bad("dead grant", &looks(false));
-    good(&looks(true));
+    bad("no second life", &looks(true));
+    good(&[looks(true), vec![fault(2 * S, "server_restart_stale", &[])]].concat());
     good(&[looks(false), vec![fault(2 * S, "swap_db", &[])]].concat());
     // It died after it was granted.
     let died =

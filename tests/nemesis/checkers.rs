@@ -20,7 +20,7 @@ pub(crate) use locks::lost_updates;
 
 pub(crate) fn all(lines: &[Line]) -> Vec<String> {
     let faults = Faults::of(lines);
-    let checkers: [(&str, Vec<String>); 18] = [
+    let checkers: [(&str, Vec<String>); 19] = [
         ("no panic", no_panic(lines)),
         ("fold", streams::fold(lines)),
         ("cache", streams::cache(lines)),
@@ -33,6 +33,7 @@ pub(crate) fn all(lines: &[Line]) -> Vec<String> {
         ("barging", order::barging(lines, &faults)),
         ("idle lock", order::idle(lines, &faults)),
         ("dead grant", order::dead_grant(lines, &faults)),
+        ("no second life", order::revived(lines, &faults)),
         ("rising tokens", locks::rising_tokens(lines, &faults)),
         ("first come, first served", locks::first_come(lines, &faults)),
         ("fenced register", locks::fenced_register(lines)),

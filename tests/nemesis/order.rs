@@ -88,3 +88,24 @@ pub(super) fn dead_grant(lines: &[Line], faults: &Faults) -> Vec<String> {
     }
     found.into_values().collect()
 }
+
+/// No session that was seen dead lives again: a lease that has run out is not made anew.
+pub(super) fn revived(lines: &[Line], faults: &Faults) -> Vec<String> {
+    let mut dead: HashMap<&str, u64> = HashMap::new();
+    let mut found = Vec::new();
+    for line in lines {
+        let What::Order { locks, .. } = &line.what else { continue };
+        let places = locks.iter().flat_map(|look| look.holder.iter().chain(&look.waiters));
+        for place in places.filter(|place| !place.session.is_empty()) {
+            if !place.alive {
+                dead.entry(&place.session).or_insert(line.at);
+            } else if let Some(since) = dead.remove(place.session.as_str())
+                && !faults.brings_back(since, line.at)
+            {
+                let (session, who) = (&place.session, &place.attempt);
+                found.push(format!("{session} of {who} lives at {}, and was dead at {since}", line.at));
+            }
+        }
+    }
+    found
+}
