@@ -387,6 +387,14 @@ fn what_was_born_after_a_fault_was_not_hurt_by_it() {
     };
     good(&told(5));
     bad("false leave", &told(4));
+    // One that joined by a session which the fault had cut off.
+    let cut = |born: u64| {
+        let cut = [fault(6 * S, "password", &[]), healed(8 * S, "password", &[], S)];
+        [vec![line(0, "w0", snapshot(&[("w1", born)])), line(9 * S, "w0", left("w1", born, "expired"))], cut.to_vec()]
+            .concat()
+    };
+    good(&cut(S + 700 * MS));
+    bad("false leave", &cut(S + 800 * MS));
     let turns = |stamp: u64| {
         vec![
             fault(S, "flush_all", &[]),

@@ -8,6 +8,8 @@ const MS: u64 = 1000;
 pub(crate) const TTL: u64 = 2_000 * MS;
 /// How long after a fault its consequences may still come.
 pub(crate) const AFTERMATH: u64 = TTL + 1_000 * MS;
+/// How long a session that was cut off may take to be back or to end: the longest pause and the grace.
+const RECOVERY: u64 = 750 * MS;
 /// By how much the server's clock is stepped, and a little more.
 const STEP: u64 = 62_000 * MS;
 /// The nemesis's own process: when it is kept waiting, the machine is.
@@ -49,7 +51,9 @@ impl Span {
     }
 
     fn lasts(&self, from: u64, to: u64, born: Option<u64>) -> bool {
-        let was_there = born.is_none_or(|born| self.stamp.is_none_or(|stamp| born <= stamp));
+        // Who joins by a session that has no link yet may share its end.
+        let margin = if self.fault.cuts { RECOVERY } else { 0 };
+        let was_there = born.is_none_or(|born| self.stamp.is_none_or(|stamp| born <= stamp.saturating_add(margin)));
         let until = if was_there { self.to.saturating_add(AFTERMATH) } else { self.to };
         self.from <= to && until >= from
     }
