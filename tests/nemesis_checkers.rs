@@ -270,6 +270,13 @@ fn nobody_waits_without_an_end() {
     good(&[waited(13 * S), killed.to_vec()].concat());
     bad("bounded wait", &[waited(15 * S), killed.to_vec()].concat());
     bad("bounded wait", &[waited(11 * S), vec![fault(2 * S, "foreign_writes", &[])]].concat());
+    // Each turn that was found by asking costs the time until then.
+    let lost = [fault(0, "grants_lost", &[]), healed(15 * S, "grants_lost", &[])];
+    let turns = [line(3 * S, "w1", granted("b", 1)), line(5 * S, "w1", granted("c", 2))];
+    let after = vec![line(S, "w0", asked("a")), line(14 * S, "w0", granted("a", 3))];
+    good(&[after.clone(), lost.to_vec(), turns.to_vec()].concat());
+    bad("bounded wait", &[after.clone(), lost.to_vec()].concat());
+    bad("bounded wait", &[after, turns.to_vec()].concat());
     let gave_up = What::GaveUp { lock: "lock".into(), attempt: "a".into() };
     good(&[line(S, "w0", asked("a")), line(2 * S, "w0", gave_up), line(20 * S, "w1", What::Started)]);
 }

@@ -54,6 +54,16 @@ impl Attempt {
         Self { locks, tenure, bid: Some(bid), nonce, granted: Some(granted), asked: false }
     }
 
+    /// The same place under another tenure of the same session.
+    fn under(mut self, tenure: Arc<Tenure>) -> Option<Self> {
+        if self.bid.as_ref()?.grip.session != *tenure.session() {
+            return None;
+        }
+        self.granted = Some(self.locks.holds.expect_again(self.nonce));
+        self.tenure = tenure;
+        Some(self)
+    }
+
     /// The grant, when it comes; it comes once.
     async fn granted(&mut self) -> Grant {
         if let Some(granted) = &mut self.granted {
@@ -135,6 +145,7 @@ fn unanswered(limit: Duration) -> Error {
 
 /// The way from the wish to the hold, through as many links and sessions as it takes.
 async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut bool) -> Result<Option<Hold>, Error> {
+    let mut place: Option<Attempt> = None;
     loop {
         let tenure = match locks.direct.tenure().await {
             Ok(tenure) => tenure,
@@ -145,7 +156,9 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
             }
             Err(error) => return Err(error),
         };
-        let mut attempt = Attempt::new(locks.clone(), tenure.clone(), wish);
+        // Whose session was only in doubt keeps its place, and asks again: an answer from before does not count.
+        let kept = place.take().and_then(|attempt| attempt.under(tenure.clone()));
+        let mut attempt = kept.unwrap_or_else(|| Attempt::new(locks.clone(), tenure.clone(), wish));
         let mut acquisition = Acquisition::new(locks.patience());
         loop {
             match acquisition.step() {
@@ -177,7 +190,10 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
                     return Ok(attempt.hold(grant, &wish.member));
                 }
                 Step::Held(grant) if tenure.is_held() => return Ok(attempt.hold(grant, &wish.member)),
-                Step::Held(_) | Step::Ended => break,
+                Step::Held(_) | Step::Ended => {
+                    place = Some(attempt);
+                    break;
+                }
                 Step::Restart => {
                     locks.direct.caller().lease_lost(tenure.session().clone());
                     drop(attempt);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::owner;
-use crate::faults::{About, Faults};
+use crate::faults::{About, Faults, TTL};
 use crate::history::{Line, Place, Standing, What};
 
 const MS: u64 = 1000;
@@ -139,30 +139,42 @@ pub(crate) fn lost_updates(lines: &[Line]) -> u64 {
 
 /// Nobody waits without an end, also where no message of a grant arrives.
 pub(super) fn bounded_wait(lines: &[Line], faults: &Faults) -> Vec<String> {
-    let mut waiting: HashMap<&str, (&str, u64)> = HashMap::new();
+    let mut waiting: HashMap<&str, (&str, &str, u64)> = HashMap::new();
     let mut found = Vec::new();
     let last = lines.last().map_or(0, |line| line.at);
-    let mut judge = |who: &str, attempt: &str, since: u64, until: u64| {
+    // Where no message tells of a grant, the next one finds it when it asks again: at its next reconcile, a ttl later at
+    // the most. A lock that nobody gets has no turns.
+    let are_lost = |line: &Line| {
+        let mut spans = faults.spans_on(&line.who);
+        spans.any(|span| span.fault.name == "grants_lost" && (span.from..=span.to).contains(&line.at))
+    };
+    let turn = |line: &'_ Line| match &line.what {
+        What::Granted { lock, .. } if are_lost(line) => Some((lock.clone(), line.at)),
+        _ => None,
+    };
+    let turns: Vec<_> = lines.iter().filter_map(turn).collect();
+    let mut judge = |(lock, who): (&str, &str), attempt: &str, since: u64, until: u64| {
         let waited = until - since;
+        let passed = turns.iter().filter(|(of, at)| of == lock && (since..until).contains(at)).count() as u64;
         // What a holder's death costs is its lease: only undisturbed time counts.
-        if waited - faults.disturbed(since, until) > LONGEST_WAIT {
+        if waited - faults.disturbed(since, until) > LONGEST_WAIT + passed * TTL {
             found.push(format!("{who} waited {} ms for {attempt}", waited / MS));
         }
     };
     for line in lines {
         match &line.what {
-            What::Asked { attempt, .. } => drop(waiting.insert(attempt, (&line.who, line.at))),
+            What::Asked { lock, attempt } => drop(waiting.insert(attempt, (lock, &line.who, line.at))),
             What::Granted { attempt, .. } | What::GaveUp { attempt, .. } => {
-                if let Some((who, since)) = waiting.remove(attempt.as_str()) {
-                    judge(who, attempt, since, line.at);
+                if let Some((lock, who, since)) = waiting.remove(attempt.as_str()) {
+                    judge((lock, who), attempt, since, line.at);
                 }
             }
-            What::Killed | What::Died { .. } => waiting.retain(|_, (who, _)| *who != line.who),
+            What::Killed | What::Died { .. } => waiting.retain(|_, (_, who, _)| *who != line.who),
             _ => {}
         }
     }
-    for (attempt, (who, since)) in waiting {
-        judge(who, attempt, since, last);
+    for (attempt, (lock, who, since)) in waiting {
+        judge((lock, who), attempt, since, last);
     }
     found
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use group_redis::{ErrorKind, FencingToken, GroupConnector, Lock, LockGuard};
+use group_redis::testing::{FaultProxy, Line};
+use group_redis::{ErrorKind, FencingToken, GroupConnector, Lock, LockGuard, State};
 use redis::aio::MultiplexedConnection;
 
 use crate::locker::Locker;
@@ -386,4 +387,32 @@ async fn a_thousand_locks_of_a_killed_process_are_handed_on_or_free() {
     eventually("the others to be free", async || keys(&fixture, &["locks/"]).await.len() == 100).await;
     drop(guards);
     nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_waiter_whose_session_was_only_in_doubt_keeps_its_place() {
+    let fixture = Fixture::new().await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let long = Duration::from_secs(10);
+    // It vouches for half of that once its connection is closed.
+    let doubting = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(long).grace(Duration::from_secs(2));
+    let (doubting, other) = (doubting.connect().await.unwrap(), fixture.builder().ttl(long).connect().await.unwrap());
+    let held = other.lock("l").acquire().await.unwrap();
+    let first = enqueue(&doubting.lock("l"), 1).await;
+    let before = queue(&fixture, "l").await;
+    let second = enqueue(&other.lock("l").as_member("second"), 2).await;
+
+    proxy.refuse();
+    proxy.reset(Line::Heartbeat);
+    let mut state = doubting.state();
+    soon("it is in doubt", state.wait_for(|state| state == State::Lost)).await;
+    proxy.heal();
+    soon("it is sure again", state.wait_for(|state| state == State::Connected)).await;
+    assert_eq!(queue(&fixture, "l").await[0], before[0], "the same place");
+
+    held.release().await;
+    let first = soon("the first", first).await.unwrap().unwrap();
+    assert!(first.is_held() && !second.is_finished());
+    first.release().await;
+    let _second = soon("the second", second).await.unwrap().unwrap();
 }
