@@ -40,6 +40,7 @@ if simple and redis.call('EXISTS', unpack(around)) == 0 then
     -- Digits in two parts: %d is quick, and may have 32 bits.
     last = string.format('%d%06d', last / 1000000, last % 1000000)
     redis.call('SET', prefix .. 'revision', last .. '/' .. (roster == '' and revision or roster))
+    redis.call('SADD', prefix .. 'owned/' .. session, unpack(paths))
     for i = 1, #KEYS do
       local mine = string.format('%d%06d', token / 1000000, token % 1000000)
       token = token + 1
@@ -50,7 +51,6 @@ if simple and redis.call('EXISTS', unpack(around)) == 0 then
         answers[i], held = 'held ' .. mine .. ' ' .. since, held + 1
       end
     end
-    redis.call('SADD', prefix .. 'owned/' .. session, unpack(paths))
     if held == #KEYS then
       return answers
     end

@@ -15,7 +15,7 @@ end
 local function tell(record, path)
   local session, nonce = holder_in(record)
   broken = broken + 1
-  redis.call('SREM', prefix .. 'owned/' .. session, path .. (path == 'shared/' .. name and ' ' .. nonce or ''))
+  unless_foreign('SREM', prefix .. 'owned/' .. session, path .. (path == 'shared/' .. name and ' ' .. nonce or ''))
   redis.pcall('PUBLISH', inbox_of(prefix, session), 'broken ' .. nonce)
 end
 

@@ -27,7 +27,7 @@ local function disown_the_dead(name, lock, shared)
   end
   if holder and not is_alive(prefix, holder) then
     redis.call('DEL', lock)
-    redis.call('SREM', prefix .. 'owned/' .. holder, 'locks/' .. name)
+    unless_foreign('SREM', prefix .. 'owned/' .. holder, 'locks/' .. name)
   elseif not holder then
     for _, field in ipairs(redis.call('HKEYS', shared)) do
       local reader = string.match(field, '^(%S+) %d+$')
@@ -61,6 +61,9 @@ local function ask(name, entry, waits)
     local holders = redis.call('HLEN', shared)
     if redis.call('EXISTS', lock, queue) == 0 and (holders == 0 or mode == 'r' and holders < most) then
       local token, now = hold(prefix, name, waiter)
+      if not token then
+        error('WRONGTYPE what the session owns is no set')
+      end
       return 'held ' .. token .. ' ' .. number(now)
     end
     if not waits then
@@ -68,8 +71,8 @@ local function ask(name, entry, waits)
     end
     local time = redis.call('TIME')
     local last = redis.call('ZRANGE', queue, -1, -1, 'WITHSCORES')[2] or 0
-    redis.call('ZADD', queue, number(math.max(last + 1, time[1] * 1000000 + time[2])), entry)
     redis.call('SADD', prefix .. 'owned/' .. session, 'queues/' .. name .. ' ' .. entry)
+    redis.call('ZADD', queue, number(math.max(last + 1, time[1] * 1000000 + time[2])), entry)
     place = redis.call('ZRANK', queue, entry)
   end
   keep(queue, safety)

@@ -2,7 +2,8 @@
 --
 -- hand_on(prefix, name)             gives a lock to whoever is first in its queue and lives, as far as it can be given
 -- disown(prefix, session, path)     takes one thing of a session back, if it is still that session's
--- hold(prefix, name, waiter)        makes somebody a holder; answers the token and the time in ms
+-- hold(prefix, name, waiter)        makes somebody a holder; answers the token and the time in ms, or nothing where it
+--                                   cannot own it, since its owned set is of another type
 -- holder_in(record)                 the session and the nonce of a lock's record, or nil
 -- inbox_of(prefix, session)         the channel that the session's connector listens to
 -- is_alive(prefix, session)         whether its lease lives and it has not closed
@@ -10,7 +11,7 @@
 -- A queue's entry is "<session> <nonce> <w or r> <most holders> <safety ttl, ms> <member, encoded>".
 
 local function is_alive(prefix, session)
-  local lease = redis.call('GET', prefix .. 'leases/' .. session)
+  local lease = lease_of(prefix .. 'leases/' .. session)
   return lease and lease ~= 'closed'
 end
 
@@ -24,16 +25,18 @@ end
 
 local function hold(prefix, name, waiter)
   local session, nonce, mode, safety, member = waiter[1], waiter[2], waiter[3], waiter[5], waiter[6]
+  local path = mode == 'w' and 'locks/' .. name or 'shared/' .. name .. ' ' .. nonce
+  if is_foreign(unless_foreign('SADD', prefix .. 'owned/' .. session, path)) then
+    return
+  end
   local token, now = take_revision(prefix .. 'revision')
   local record = '{"v":1,"token":' .. token .. ',"session":"' .. session .. '","nonce":' .. nonce
     .. ',"since":' .. number(now) .. ',"member":"' .. member .. '"}'
   if mode == 'w' then
     redis.call('SET', prefix .. 'locks/' .. name, record, 'PX', safety)
-    redis.call('SADD', prefix .. 'owned/' .. session, 'locks/' .. name)
   else
     redis.call('HSET', prefix .. 'shared/' .. name, session .. ' ' .. nonce, record)
     keep(prefix .. 'shared/' .. name, safety)
-    redis.call('SADD', prefix .. 'owned/' .. session, 'shared/' .. name .. ' ' .. nonce)
   end
   return token, now
 end
@@ -55,10 +58,12 @@ local function hand_on(prefix, name)
         return
       end
       redis.call('ZREM', queue, entry)
-      redis.call('SREM', prefix .. 'owned/' .. session, 'queues/' .. name .. ' ' .. entry)
+      unless_foreign('SREM', prefix .. 'owned/' .. session, 'queues/' .. name .. ' ' .. entry)
       local token, now = hold(prefix, name, waiter)
-      redis.pcall('PUBLISH', inbox_of(prefix, session), 'grant ' .. waiter[2] .. ' ' .. token .. ' ' .. number(now))
-      if waiter[3] == 'w' then
+      if token then
+        redis.pcall('PUBLISH', inbox_of(prefix, session), 'grant ' .. waiter[2] .. ' ' .. token .. ' ' .. number(now))
+      end
+      if token and waiter[3] == 'w' then
         return
       end
     end

@@ -5,11 +5,12 @@
 -- ARGV  1 prefix   2 session   3 safety ttl, ms   4 where to go on: 0 to begin   5 about how many a call
 -- Answer  {where to go on or 0, then path and nonce of each lock held ...}
 local prefix, session, safety = ARGV[1], ARGV[2], ARGV[3]
+-- First, since another type is not to live on by it.
+local scan = redis.call('SSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
 redis.call('PEXPIRE', KEYS[1], safety)
 keep(KEYS[2], safety)
 keep(KEYS[3], safety)
 keep(KEYS[4], safety)
-local scan = redis.call('SSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
 local answer = {scan[1]}
 
 local function look(path)

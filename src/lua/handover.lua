@@ -7,11 +7,11 @@ local function take_back(i)
   local name = string.sub(paths[i], 7)
   local nonce, mode, rest = string.match(ARGV[i], '^%S+ (%d+) (%a)(.*)$')
   if mode == 'r' and redis.call('HDEL', prefix .. 'shared/' .. name, session .. ' ' .. nonce) == 1 then
-    redis.call('SREM', owned, 'shared/' .. name .. ' ' .. nonce)
+    unless_foreign('SREM', owned, 'shared/' .. name .. ' ' .. nonce)
     released[i] = 1
   end
   if rest ~= '' and redis.call('ZREM', queues[i], ARGV[i]) == 1 then
-    redis.call('SREM', owned, 'queues/' .. name .. ' ' .. ARGV[i])
+    unless_foreign('SREM', owned, 'queues/' .. name .. ' ' .. ARGV[i])
   end
 end
 

@@ -1,9 +1,10 @@
 -- Renew a session's lease. The PEXPIRE comes before the ZADD: after it the ZADD is let through when memory is out.
+-- A lease of another type is no lease.
 --
 -- KEYS  1 lease  2 leases
 -- ARGV  1 session   2 ttl, ms
 -- Answer  1 alive | 0 lost: the lease is gone or closed
-local lease = redis.call('GET', KEYS[1])
+local lease = lease_of(KEYS[1])
 if not lease or lease == 'closed' then
   return 0
 end

@@ -10,6 +10,8 @@
 -- deadline_in(leases)    milliseconds until the earliest deadline of the index, or -1
 -- head_of(key)           the first bytes of a record, '' where there is none, or an error for a wrong type
 -- session_in(head)       the session a record's head names, or nil
+-- lease_of(key)          a lease's value, or false where there is none or it holds another type
+-- unless_foreign(..)     as redis.pcall, but only a key of another type is no failure: its error is answered
 -- is_outlived(a, b)      whether session b is a later one of the connector that session a is of
 
 local function number(n)
@@ -66,13 +68,33 @@ local function deadline_in(leases)
   return math.max(0, tonumber(first[2]) - now_ms())
 end
 
+local function is_foreign(answer)
+  return type(answer) == 'table' and answer.err and string.find(answer.err, 'WRONGTYPE', 1, true)
+end
+
+local function unless_foreign(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err and not is_foreign(answer) then
+    return error(answer.err .. ' in ' .. (...))
+  end
+  return answer
+end
+
 local function head_of(key)
   local head = redis.pcall('GETRANGE', key, 0, 255)
-  if type(head) == 'table' and not string.find(head.err, 'WRONGTYPE', 1, true) then
+  if type(head) == 'table' and not is_foreign(head) then
     -- Whatever else it is fails here, so that the error names the line.
     return redis.call('GETRANGE', key, 0, 255)
   end
   return head
+end
+
+local function lease_of(key)
+  local lease = redis.pcall('GET', key)
+  if type(lease) == 'table' and not is_foreign(lease) then
+    return redis.call('GET', key)
+  end
+  return type(lease) == 'string' and lease
 end
 
 local function session_in(head)

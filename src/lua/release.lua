@@ -25,7 +25,8 @@ for i = 1, #KEYS do
 end
 if held[1] then
   redis.call('DEL', unpack(held))
-  redis.call('SREM', prefix .. 'owned/' .. session, unpack(freed))
+  -- Of another type it keeps nothing from being given back.
+  redis.pcall('SREM', prefix .. 'owned/' .. session, unpack(freed))
 end
 if simple and redis.call('EXISTS', unpack(queues)) == 0 then
   return released

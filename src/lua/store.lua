@@ -7,7 +7,7 @@
 --         {'conflict', lease value of the owner}     nothing was written
 --         {'lost'}                                   the session's lease is gone; nothing was written
 local prefix, path, session = ARGV[1], ARGV[2], ARGV[3]
-local lease = redis.call('GET', KEYS[2])
+local lease = lease_of(KEYS[2])
 if not lease or lease == 'closed' then
   return {'lost'}
 end
@@ -21,11 +21,11 @@ if owner == session and nonce == ARGV[4] then
   return {'stored', written}
 end
 if owner and owner ~= session then
-  local held = redis.call('GET', prefix .. 'leases/' .. owner)
+  local held = lease_of(prefix .. 'leases/' .. owner)
   if ARGV[7] == 'yield' and held and held ~= 'closed' and not is_outlived(owner, session) then
     return {'conflict', held}
   end
-  redis.call('SREM', prefix .. 'owned/' .. owner, 'ephemerals/' .. path)
+  unless_foreign('SREM', prefix .. 'owned/' .. owner, 'ephemerals/' .. path)
 end
 
 local revision, now = take_revision(prefix .. 'revision')

@@ -46,7 +46,11 @@ for _, session in ipairs(due) do
       more = 1
     else
       local owned = prefix .. 'owned/' .. session
-      local paths = redis.call('SPOP', owned, room)
+      local paths = unless_foreign('SPOP', owned, room)
+      local is_lost = is_foreign(paths)
+      if is_lost then
+        paths = {}
+      end
       room = room - #paths
       for _, path in ipairs(paths) do
         local id = string.match(path, '^members/(.*)$')
@@ -66,7 +70,7 @@ for _, session in ipairs(due) do
           pcall(disown, prefix, session, path)
         end
       end
-      if redis.call('EXISTS', owned) == 0 then
+      if is_lost or redis.call('EXISTS', owned) == 0 then
         redis.call('ZREM', KEYS[1], session)
       else
         more = 1

@@ -205,11 +205,14 @@ impl Report {
         self.beats.send_replace(Some(Beat { session: self.session.clone(), until, pulse }));
     }
 
-    fn alive(&mut self, sent: Moment, config: &Config) {
+    /// Whether it can be relied on, if not now then later.
+    fn alive(&mut self, sent: Moment, config: &Config) -> bool {
         self.answered = true;
-        let until = (sent + config.lost_after()).min(self.renewed.at() + config.unrenewed_after());
+        let renewed = self.renewed.at() + config.unrenewed_after();
+        let (until, now) = ((sent + config.lost_after()).min(renewed), clock::now());
         vouch(&self.vouched, until);
-        self.tell(if until > clock::now() { Pulse::Alive } else { Pulse::Missed });
+        self.tell(if until > now { Pulse::Alive } else { Pulse::Missed });
+        renewed > now
     }
 
     /// The server does not see us any more: others may look for us now, and the lease be shortened.
@@ -375,7 +378,10 @@ async fn keep_beating(
         match timeout(config.pulse_timeout(), line.commands.heartbeat(&report.session)).await {
             Ok(Ok(true)) => {
                 let counted_from = if mutant::is("deadline_from_reply") { clock::now() } else { sent };
-                report.alive(counted_from, config);
+                if !report.alive(counted_from, config) {
+                    // What lives by it runs out, and cannot be renewed: another session can.
+                    return End::Lost;
+                }
                 *next = sent + config.heartbeat;
             }
             Ok(Ok(false)) => return End::Lost,
