@@ -62,10 +62,10 @@ pub(crate) fn false_leaves(lines: &[Line], faults: &Faults) -> Vec<String> {
         _ => None,
     });
     let mut seen = HashSet::new();
-    let falsely =
-        leaves.filter(|(line, id, incarnation, _)| !faults.excuse(owner(id), line.at, line.at, Some(**incarnation)));
-    let first = falsely.filter(|(_, id, incarnation, _)| seen.insert(((*id).clone(), **incarnation)));
+    // Who was cut off itself is told of it late: what counts is when the first was told.
+    let first = leaves.filter(|(_, id, incarnation, _)| seen.insert(((*id).clone(), **incarnation)));
     first
+        .filter(|(line, id, incarnation, _)| !faults.excuse(owner(id), line.at, line.at, Some(**incarnation)))
         .map(|(line, id, incarnation, cause)| {
             format!("{} was told at {} that {id}@{incarnation} {cause}", line.who, line.at)
         })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::owner;
-use crate::faults::Faults;
+use crate::faults::{Faults, TTL};
 use crate::history::{Line, What};
 
 const MS: u64 = 1000;
@@ -111,8 +111,14 @@ pub(super) fn prompt(lines: &[Line], faults: &Faults) -> Vec<String> {
     for (who, told) in &mut watchers {
         // A slow way is no excuse: all that goes over it comes in time.
         for span in faults.spans_on(who).filter(|span| !span.fault.is_prompt()) {
-            let deaf = span.fault.name.starts_with("flags") || span.fault.name == "blackhole_events";
-            told.troubles.push((span.from, span.to.saturating_add(if deaf { AFTER_DEAF } else { AFTER })));
+            let after = match span.fault.name {
+                name if name.starts_with("flags") => AFTER_DEAF,
+                "blackhole_events" => AFTER_DEAF,
+                // A server tells nobody of it: only the next reconcile does.
+                "flush_all" | "flush_db" | "swap_db" => TTL + AFTER,
+                _ => AFTER,
+            };
+            told.troubles.push((span.from, span.to.saturating_add(after)));
         }
         told.troubles.extend(faults.stalls(who).map(|(from, to)| (from, to + AFTER)));
         told.merge_troubles();
