@@ -275,10 +275,14 @@ impl GroupConnectorBuilder {
         let jitter = f64::from(u16::from_le_bytes([name.as_bytes()[0], name.as_bytes()[1]])) / f64::from(u16::MAX);
         let name = name.simple().to_string();
         let holds = Arc::new(Holds::default());
-        let addressees = holds.clone();
-        let letterbox: Letterbox = Arc::new(move |letter| addressees.deliver(letter));
-        let dialer = Dialer::new(&client, config.clone(), &name, letterbox, tracker.clone())?;
         let (caller, called) = Caller::new();
+        let (addressees, lost_property) = (holds.clone(), caller.clone());
+        let letterbox: Letterbox = Arc::new(move |letter| {
+            if !addressees.deliver(letter) {
+                lost_property.audit();
+            }
+        });
+        let dialer = Dialer::new(&client, config.clone(), &name, letterbox, tracker.clone())?;
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
         let (commands, standing) = watch::channel(None);

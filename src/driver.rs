@@ -49,6 +49,8 @@ pub(crate) enum Release {
     Bid(Bid),
     /// The server said that this session's lease is gone.
     LeaseLost(SessionId),
+    /// The session may hold what nobody here knows.
+    Audit,
 }
 
 /// The way to the driver. It keeps nothing alive.
@@ -104,6 +106,11 @@ impl Caller {
     /// Passes on that the server said so.
     pub(crate) fn lease_lost(&self, session: SessionId) {
         let _ = self.releases.send(Release::LeaseLost(session));
+    }
+
+    /// Asks for a comparison of what the session holds with what is known here.
+    pub(crate) fn audit(&self) {
+        let _ = self.releases.send(Release::Audit);
     }
 
     pub(crate) async fn leave(&self, id: MemberId) -> Result<bool, Error> {
@@ -354,6 +361,7 @@ impl Driver {
                 self.machine.handle_input(now, Input::Unclaimed(id, incarnation));
             }
             Happening::Released(Release::Bid(bid)) => self.machine.handle_input(now, Input::GiveBack(bid)),
+            Happening::Released(Release::Audit) => self.machine.handle_input(now, Input::Audit),
             Happening::Released(Release::LeaseLost(session)) => {
                 let lost = Input::Beat { session, until: Moment::ORIGIN, pulse: Pulse::Lost };
                 self.machine.handle_input(now, lost);

@@ -104,13 +104,16 @@ impl Holds {
         }
     }
 
-    /// Takes a letter to whom it is for. One that nobody waits for is about what has been given back already.
-    pub(crate) fn deliver(&self, letter: Letter) {
+    /// Takes a letter to whom it is for; answers whether there is somebody. A grant that nobody here knows is about what
+    /// is being given back already, or comes of a queue that a server has brought back from before.
+    pub(crate) fn deliver(&self, letter: Letter) -> bool {
         match letter {
             Letter::Grant { nonce, grant } => {
-                let waiting = self.table().waiting.get_mut(&nonce).and_then(Option::take);
+                let mut table = self.table();
+                let is_held = table.held.contains_key(&nonce);
+                let Some(waiting) = table.waiting.get_mut(&nonce) else { return is_held };
                 // Who stopped waiting in this moment gives it back.
-                waiting.map(|sender| sender.send(grant).ok());
+                waiting.take().map(|sender| sender.send(grant).ok());
             }
             Letter::Broken { nonce } => {
                 let mut table = self.table();
@@ -125,6 +128,7 @@ impl Holds {
                 drop(detached);
             }
         }
+        true
     }
 
     /// The session cannot be relied on any more: nothing is held. What is to be given back, in case it lives on.
@@ -185,6 +189,15 @@ mod tests {
         assert!(lost.is_cancelled() && !kept.is_cancelled());
         holds.deliver(Letter::Broken { nonce: second });
         assert!(kept.is_cancelled());
+
+        let grant = Grant { token: crate::member::FencingToken::new(1), since_ms: 1 };
+        let (known, _granted) = holds.expect();
+        assert!(holds.deliver(Letter::Grant { nonce: known, grant }), "it is waited for");
+        assert!(holds.deliver(Letter::Grant { nonce: known, grant }), "it has been told already");
+        holds.hold(bid(known), CancellationToken::new());
+        assert!(holds.deliver(Letter::Grant { nonce: known, grant }), "it is held");
+        holds.let_go(known);
+        assert!(!holds.deliver(Letter::Grant { nonce: known, grant }), "nobody knows it");
 
         // Asked again after that, the server's new answer counts.
         let (third, _granted) = holds.expect();

@@ -1,5 +1,5 @@
 -- Push out the safety ttl of the locks and values of a session, a part of what it owns a call, and say what it holds.
--- Its members have a renewal of their own, and are seen to here only where that is overdue.
+-- Its members have a renewal of their own, and are seen to here where that was not just now.
 --
 -- KEYS  1 owned  2 members  3 leases  4 ephemerals
 -- ARGV  1 prefix   2 session   3 safety ttl, ms   4 where to go on: 0 to begin   5 about how many a call
@@ -31,7 +31,7 @@ local function look(path)
     end
   elseif kind == 'members' then
     local left = redis.call('PTTL', prefix .. path)
-    if left >= 0 and left < safety / 2 and session_in(head_of(prefix .. path)) == session then
+    if left >= 0 and left < safety * 0.75 and session_in(head_of(prefix .. path)) == session then
       redis.call('PEXPIRE', prefix .. path, safety)
     end
   elseif kind == 'ephemerals' then

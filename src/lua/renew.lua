@@ -15,7 +15,9 @@ for i = 4, #ARGV do
     strangers[#strangers + 1] = ARGV[i]
   end
 end
-if not is_foreign(unless_foreign('SADD', KEYS[1], unpack(paths))) then
+-- A session that is over is not to own anything again.
+local lives = lease_of(ARGV[1] .. 'leases/' .. ARGV[2])
+if lives and lives ~= 'closed' and not is_foreign(unless_foreign('SADD', KEYS[1], unpack(paths))) then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 return strangers

@@ -62,6 +62,8 @@ pub(crate) enum Input {
     Unclaimed(MemberId, Incarnation),
     /// Nobody waits for this lock, or holds it, any more.
     GiveBack(Bid),
+    /// A grant has come that nobody here knows.
+    Audit,
     /// Only the time has changed.
     Tick,
 }

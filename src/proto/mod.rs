@@ -149,6 +149,7 @@ impl Machine {
             }
             Input::Unclaimed(id, incarnation) => self.session.unclaimed(now, &id, incarnation, &mut self.out),
             Input::GiveBack(bid) => self.session.give_back(bid),
+            Input::Audit => self.session.audit(),
             Input::Tick => {}
         }
         self.tick(now);

@@ -390,6 +390,29 @@ async fn a_thousand_locks_of_a_killed_process_are_handed_on_or_free() {
 }
 
 #[tokio::test]
+async fn a_place_that_a_server_has_brought_back_from_before_is_given_back_as_soon_as_it_is_served() {
+    let fixture = Fixture::new().await;
+    // Whatever waits for the next audit waits for minutes.
+    let long = Duration::from_secs(60);
+    let (group, other) =
+        (fixture.builder().ttl(long).connect().await.unwrap(), fixture.builder().ttl(long).connect().await.unwrap());
+    let held = other.lock("l").acquire().await.unwrap();
+    let waiting = enqueue(&group.lock("l"), 1).await;
+    let entry = queue(&fixture, "l").await.remove(0);
+    // One who waited once, in the same session, before the one who waits now.
+    let session = entry.split(' ').next().unwrap();
+    let stale = entry.splitn(3, ' ').nth(2).map(|rest| format!("{session} 999 {rest}")).unwrap();
+    let owned = fixture.key(&format!("owned/{session}"));
+    say::<()>(&fixture, &["ZADD", &fixture.key("queues/l"), "1", &stale]).await;
+    say::<()>(&fixture, &["SADD", &owned, &format!("queues/l {stale}")]).await;
+
+    assert!(held.release().await);
+    let guard = soon("it is handed on by who does not want it", waiting).await.unwrap().unwrap();
+    assert!(guard.release().await);
+    nothing_is_left(&fixture).await;
+}
+
+#[tokio::test]
 async fn a_waiter_whose_session_was_only_in_doubt_keeps_its_place() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();

@@ -285,6 +285,42 @@ async fn renew_pushes_out_what_is_ours_and_names_what_is_not() {
     assert_eq!(strangers, ["b", "c"]);
     assert!(caller.ask::<u64>("PTTL", "members/a", &[]).await > SAFETY);
     assert!(caller.ask::<u64>("PTTL", "members/b", &[]).await <= SAFETY);
+
+    // What somebody has deleted is noted again, as long as the session lives.
+    let renew = async |caller: &mut Caller| {
+        caller.run("renew", &["owned/s1"], &[&prefix, "s1", "60000", "a"]).await;
+        caller.ask::<u64>("SISMEMBER", "owned/s1", &["members/a"]).await
+    };
+    caller.ask::<()>("DEL", "owned/s1", &[]).await;
+    assert_eq!(renew(&mut caller).await, 1);
+    caller.ask::<()>("DEL", "owned/s1", &[]).await;
+    caller.ask::<()>("DEL", "leases/s1", &[]).await;
+    assert_eq!(renew(&mut caller).await, 0);
+}
+
+#[tokio::test]
+async fn keys_of_another_type_are_none_and_live_no_longer_by_it() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    caller.join("a", "s1", "open", "take", "1").await;
+    for key in ["owned/s1", "leases/s1"] {
+        caller.ask::<()>("DEL", key, &[]).await;
+        caller.ask::<()>("RPUSH", key, &["x"]).await;
+        caller.ask::<()>("PEXPIRE", key, &["60000"]).await;
+    }
+    let prefix = caller.prefix.clone();
+    let extending = ["owned/s1", "members", "leases", "ephemerals"];
+    assert!(caller.try_run("extend", &extending, &[&prefix, "s1", "90000", "0", "500"]).await.is_err());
+    caller.run("renew", &["owned/s1"], &[&prefix, "s1", "90000", "a"]).await;
+    assert!(caller.ask::<u64>("PTTL", "owned/s1", &[]).await <= 60_000, "it does not live on by us");
+    let beat = caller.run("heartbeat", &["leases/s1", "leases"], &["s1", "1000"]).await;
+    assert_eq!(beat, redis::Value::Int(0), "it is no lease");
+
+    // Nobody who waits stands in the way of others, and no sweep.
+    caller.ask::<()>("DEL", "leases/s1", &[]).await;
+    caller.ask::<()>("ZADD", "leases", &["1", "s1"]).await;
+    caller.sweep().await;
+    assert_eq!(caller.ask::<Option<String>>("ZSCORE", "leases", &["s1"]).await, None);
 }
 
 #[tokio::test]

@@ -153,6 +153,8 @@ pub(crate) struct Session {
     lost: bool,
     missing_beats: bool,
     closing: bool,
+    /// Whether to ask what the session holds before the next renewal asks it anyway.
+    audit_wanted: bool,
     /// How many hints the roster has settled.
     settled: u64,
 }
@@ -173,6 +175,7 @@ impl Session {
             lost: false,
             missing_beats: false,
             closing: false,
+            audit_wanted: false,
             settled: 0,
         }
     }
@@ -225,6 +228,16 @@ impl Session {
             }
         }
         self.renew(now, out);
+        if std::mem::take(&mut self.audit_wanted)
+            && let Some(session) = self.session().cloned()
+        {
+            self.extend(session, now, 0, Vec::new(), out);
+        }
+    }
+
+    /// The session may hold what nobody here knows.
+    pub(crate) fn audit(&mut self) {
+        self.audit_wanted = true;
     }
 
     fn send(&mut self, now: Moment, mut op: Op, out: &mut Outbox) {

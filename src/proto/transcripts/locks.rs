@@ -3,6 +3,26 @@
 use super::*;
 
 #[test]
+fn a_grant_that_nobody_knows_is_looked_into_at_once() {
+    check(&live("", "> audit"));
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10
+         > audit
+         extend c-1 from 0
+         > wait 2
+         > wait 1
+         peck",
+    ));
+}
+
+#[test]
 fn whoever_comes_first_opens_the_session_and_the_others_wait_for_it() {
     check(&live(
         "",

@@ -104,6 +104,7 @@ impl Script {
             ["watch", role] => Input::Request(Ticket(0), Request::Watch(Topic::Leader(role.into()))),
             ["touch", event, path] => Input::Notices(vec![Notice::Path(path.into(), happened(event))]),
             ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open),
+            ["audit"] => Input::Audit,
             ["give-back", bid] => Input::GiveBack(grip(bid).into()),
             ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
             ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
