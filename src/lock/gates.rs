@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::guard::Hold;
 use crate::member::MemberId;
@@ -44,8 +44,8 @@ impl Entrant<'_> {
     /// Waits for its turn.
     ///
     /// Cancel safe: dropped, others take theirs.
-    pub(super) async fn turn(&self) -> MutexGuard<'_, Weak<Hold>> {
-        self.gate.lock().await
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<Weak<Hold>> {
+        self.gate.clone().lock_owned().await
     }
 }
 
