@@ -147,7 +147,7 @@ impl Machine {
                 }
                 self.session.request(now, ticket, request, &mut self.out);
             }
-            Input::Unclaimed(id, incarnation) => self.session.unclaimed(now, &id, incarnation, &mut self.out),
+            Input::Unclaimed(id, incarnation) => self.session.unclaimed(&id, incarnation, &mut self.out),
             Input::GiveBack(bid) => self.session.give_back(bid),
             Input::Audit => self.session.audit(),
             Input::Tick => {}

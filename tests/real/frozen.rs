@@ -131,6 +131,24 @@ async fn a_blackhole_on_any_line_either_way_is_noticed_and_is_over_as_soon() {
     }
 }
 
+#[tokio::test]
+async fn a_leave_that_could_not_be_said_in_time_is_said_when_it_can_be() {
+    let fixture = Fixture::new().await;
+    let (proxy, group, me) = behind_a_proxy(&fixture, "late").await;
+    let builder = GroupConnector::builder(fixture.redis.url()).group(format!("{}-late", fixture.group));
+    let watcher = settings(builder).connect().await.unwrap();
+    assert!(watcher.members().contains("me"));
+    // Its session lives on: heartbeats come through.
+    proxy.set(Line::Commands, Way::ToServer, Flow::new().blackhole());
+    proxy.set(Line::Events, Way::ToServer, Flow::new().blackhole());
+    let late = me.leave().await.unwrap_err();
+    assert!(late.kind() == ErrorKind::Timeout && !late.is_unapplied(), "{late:?}");
+    assert!(watcher.sync().await.unwrap().contains("me"), "nobody has heard of it");
+    proxy.heal();
+    let gone = watcher.wait_for(LEASE / 2, |view| !view.contains("me")).await;
+    assert!(gone.is_ok(), "{gone:?}, {:?}", group.status());
+}
+
 /// Begins everything that can be asked of a connector, all at once; answers what did not end in time.
 async fn everything(group: &GroupConnector, members: [Membership; 2]) -> Vec<String> {
     const WAIT: Duration = Duration::from_millis(300);

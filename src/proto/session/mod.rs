@@ -51,10 +51,18 @@ enum Lease {
 
 #[derive(Debug)]
 struct Own {
+    life: u64,
     draft: Draft,
     hold: Hold,
     edits: VecDeque<Op>,
     editing: bool,
+}
+
+/// A member of ours, and which one of those that have had its name: who has left and joins again is another one.
+#[derive(Clone, Debug)]
+struct Who {
+    id: MemberId,
+    life: u64,
 }
 
 #[derive(Debug, PartialEq)]
@@ -81,8 +89,8 @@ struct Op {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Join(MemberId, Contest),
-    Edit(MemberId, Edit),
+    Join(Who, Contest),
+    Edit(Who, Edit),
     Leave(MemberId, Option<Incarnation>),
     Close(SessionId),
     Open,
@@ -141,6 +149,7 @@ pub(crate) struct Session {
     settings: Settings,
     lease: Lease,
     sessions: u64,
+    lives: u64,
     nonces: u64,
     own: HashMap<MemberId, Own>,
     with_edits: BTreeSet<MemberId>,
@@ -165,6 +174,7 @@ impl Session {
             settings,
             lease: Lease::Absent,
             sessions: 0,
+            lives: 0,
             nonces: 0,
             own: HashMap::new(),
             with_edits: BTreeSet::new(),
@@ -240,13 +250,22 @@ impl Session {
         self.audit_wanted = true;
     }
 
+    fn own_of(&self, who: &Who) -> Option<&Own> {
+        self.own.get(&who.id).filter(|own| own.life == who.life)
+    }
+
+    fn own_of_mut(&mut self, who: &Who) -> Option<&mut Own> {
+        self.own.get_mut(&who.id).filter(|own| own.life == who.life)
+    }
+
     fn send(&mut self, now: Moment, mut op: Op, out: &mut Outbox) {
         let nonce = op.nonce;
         let mut draft = Draft::default();
         let mut orphan = None;
         let command = match (&op.act, &self.lease) {
-            (Act::Join(id, contest), lease) => {
-                let own = match self.own.get(id) {
+            (Act::Join(who, contest), lease) => {
+                let id = &who.id;
+                let own = match self.own_of(who) {
                     Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
                         answer(out, op.ticket, Ok(Answer::Held(*incarnation)));
                         return;
@@ -254,6 +273,9 @@ impl Session {
                     Some(own) if !matches!(own.hold, Hold::Ended(_)) => own,
                     _ => {
                         answer(out, op.ticket, Err(not_held(id)));
+                        let opened = op.opens.take().filter(|_| op.uncertain);
+                        let orphan = opened.map(|session| self.op(None, None, Act::Close(session)));
+                        self.waiting.extend(orphan);
                         return;
                     }
                 };
@@ -281,9 +303,10 @@ impl Session {
             }
             // What belonged to a lost session has gone with it.
             (Act::GiveBack(_), _) => return,
-            (Act::Edit(id, edit), Lease::Held { session, .. }) => {
+            (Act::Edit(who, edit), Lease::Held { session, .. }) => {
+                let id = &who.id;
                 let Some((own, Hold::Held { incarnation, joined_at_ms })) =
-                    self.own.get(id).map(|own| (own, &own.hold))
+                    self.own_of(who).map(|own| (own, &own.hold))
                 else {
                     answer(out, op.ticket, Err(not_held(id)));
                     return;
@@ -292,7 +315,7 @@ impl Session {
                 edit.apply(&mut draft);
                 if let Err(error) = check_tags(&draft.tags) {
                     answer(out, op.ticket, Err(error));
-                    self.edit_over(&id.clone());
+                    self.edit_over(&who.clone());
                     return;
                 }
                 Command::Update {
@@ -304,8 +327,13 @@ impl Session {
                     draft: draft.clone(),
                 }
             }
-            (Act::Edit(id, _), _) => {
-                answer(out, op.ticket, Err(not_held(id)));
+            (Act::Edit(who, _), _) => {
+                answer(out, op.ticket, Err(not_held(&who.id)));
+                return;
+            }
+            // Whoever joins under this name anew overwrites what is there.
+            (Act::Leave(id, None), _) if self.own.get(id).is_some_and(|own| !matches!(own.hold, Hold::Ended(_))) => {
+                answer(out, op.ticket, Ok(Answer::Left(false)));
                 return;
             }
             (Act::Leave(id, incarnation), Lease::Held { session, .. }) => {
@@ -374,14 +402,15 @@ impl Session {
 
     /// Puts an operation that was not answered back where it came from.
     fn park(&mut self, op: Op, out: &mut Outbox) {
-        let Act::Edit(id, _) = &op.act else { return self.waiting.push_front(op) };
-        match self.own.get_mut(id) {
+        let Act::Edit(who, _) = &op.act else { return self.waiting.push_front(op) };
+        let id = who.id.clone();
+        match self.own_of_mut(who) {
             Some(own) if !matches!(own.hold, Hold::Ended(_)) => {
                 own.editing = false;
-                self.with_edits.insert(id.clone());
                 own.edits.push_front(op);
+                self.with_edits.insert(id);
             }
-            _ => answer(out, op.ticket, Err(not_held(id))),
+            _ => answer(out, op.ticket, Err(not_held(&id))),
         }
     }
 

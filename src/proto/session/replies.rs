@@ -72,15 +72,16 @@ impl Session {
         out: &mut Outbox,
     ) {
         match (op.act.clone(), reply) {
-            (Act::Join(id, _), Reply::Joined { incarnation, revision, joined_at_ms }) => {
+            (Act::Join(who, _), Reply::Joined { incarnation, revision, joined_at_ms }) => {
                 self.opened(now, sent, &op, out);
                 let Lease::Held { session, .. } = &self.lease else { return };
-                if let Some(Hold::Rejoining { last, cause }) = self.own.get(&id).map(|own| &own.hold) {
+                let id = who.id.clone();
+                if let Some(Hold::Rejoining { last, cause }) = self.own_of(&who).map(|own| &own.hold) {
                     effects.departed.push((id.clone(), *last, *cause));
                 }
                 let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
                 effects.stored.push(Stored { member: Arc::new(member), settled });
-                match self.own.get_mut(&id) {
+                match self.own_of_mut(&who) {
                     Some(own) => {
                         own.hold = Hold::Held { incarnation, joined_at_ms };
                         out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
@@ -88,15 +89,18 @@ impl Session {
                     }
                     None => {
                         effects.answer(op.ticket, Err(not_held(&id)));
-                        self.take_back(now, id, Some(incarnation));
+                        self.take_back(id, Some(incarnation));
                     }
                 }
             }
-            (Act::Join(id, _), Reply::Conflict { holder }) => {
-                if op.ticket.is_none() {
-                    self.end(&id, LeaveCause::Replaced, out);
+            (Act::Join(who, _), Reply::Conflict { holder }) => {
+                let id = &who.id;
+                if self.own_of(&who).is_none() {
+                    // It has left meanwhile.
+                } else if op.ticket.is_none() {
+                    self.end(id, LeaveCause::Replaced, out);
                 } else {
-                    self.forget(&id, out);
+                    self.forget(id, out);
                 }
                 let message = format!(
                     "member {id:?} is live under another session, held by {holder}; choose another name, wait, or \
@@ -117,8 +121,9 @@ impl Session {
                 }
                 self.waiting.push_front(Op { opens: None, ..op });
             }
-            (Act::Edit(id, _), Reply::Updated { revision }) => {
+            (Act::Edit(Who { id, life }, _), Reply::Updated { revision }) => {
                 if let (Lease::Held { session, .. }, Some(own)) = (&self.lease, self.own.get_mut(&id))
+                    && own.life == life
                     && let Hold::Held { incarnation, joined_at_ms } = own.hold
                 {
                     own.draft.clone_from(&draft);
@@ -131,10 +136,10 @@ impl Session {
                 }
                 effects.answer(op.ticket, Ok(Answer::Edited));
             }
-            (Act::Edit(id, _), Reply::Lost) => {
-                self.edit_over(&id);
-                effects.answer(op.ticket, Err(not_held(&id)));
-                effects.hints.push(id);
+            (Act::Edit(who, _), Reply::Lost) => {
+                self.edit_over(&who);
+                effects.answer(op.ticket, Err(not_held(&who.id)));
+                effects.hints.push(who.id);
             }
             (Act::Leave(id, incarnation), Reply::Left(left)) => {
                 if let (true, Some(incarnation)) = (left, incarnation) {
@@ -163,11 +168,11 @@ impl Session {
         out.push(Output::Keep(session.clone(), sent));
     }
 
-    pub(super) fn edit_over(&mut self, id: &MemberId) {
-        if let Some(own) = self.own.get_mut(id) {
+    pub(super) fn edit_over(&mut self, who: &Who) {
+        if let Some(own) = self.own_of_mut(who) {
             own.editing = false;
             if !own.edits.is_empty() {
-                self.with_edits.insert(id.clone());
+                self.with_edits.insert(who.id.clone());
             }
         }
     }
@@ -181,27 +186,41 @@ impl Session {
             return;
         }
         match &op.act {
-            Act::Join(id, _) if op.ticket.is_none() && self.own.contains_key(id) => {
-                out.push(Output::Warn(format!("member {id:?} could not rejoin yet: {error}")));
-                let pause = Duration::from_millis(50) * 2u32.saturating_pow(op.attempts.min(10));
+            Act::Join(who, _) if op.ticket.is_none() && self.own_of(who).is_some() => {
+                out.push(Output::Warn(format!("member {:?} could not rejoin yet: {error}", who.id)));
                 op.opens = None;
-                self.delayed.push((now + pause.min(self.settings.ttl), op));
+                self.delay(now, op);
             }
-            Act::Join(id, _) => {
-                if self.own.get(id).is_some_and(|own| own.hold == Hold::Joining) {
-                    self.forget(id, out);
+            Act::Join(who, _) => {
+                if self.own_of(who).is_some_and(|own| own.hold == Hold::Joining) {
+                    self.forget(&who.id, out);
+                }
+                if op.uncertain {
+                    self.take_back(who.id.clone(), None);
                 }
                 answer(out, op.ticket, Err(error));
             }
-            Act::Edit(id, _) => {
-                self.edit_over(&id.clone());
+            Act::Leave(id, _) => {
+                out.push(Output::Warn(format!("member {id:?} could not leave yet: {error}")));
+                answer(out, op.ticket.take(), Err(error));
+                op.deadline = None;
+                self.delay(now, op);
+            }
+            Act::Edit(who, _) => {
+                self.edit_over(&who.clone());
                 answer(out, op.ticket, Err(error));
             }
             Act::GiveBack(bid) => {
                 out.push(Output::Warn(format!("lock {:?} was not given back: {error}", bid.grip.name)));
             }
-            Act::Leave(..) | Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
+            Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
         }
+    }
+
+    /// Does it again later, at longer and longer intervals.
+    fn delay(&mut self, now: Moment, op: Op) {
+        let pause = Duration::from_millis(50) * 2u32.saturating_pow(op.attempts.min(10));
+        self.delayed.push((now + pause.min(self.settings.ttl), op));
     }
 
     pub(crate) fn beat(
@@ -262,7 +281,8 @@ impl Session {
                 let Hold::Held { incarnation, .. } = own.hold else { return };
                 own.hold = Hold::Rejoining { last: incarnation, cause };
                 out.push(Output::Standing(id.clone(), Standing::Lost(cause)));
-                let op = self.op(None, None, Act::Join(id.clone(), Contest::Yield));
+                let who = Who { id: id.clone(), life: own.life };
+                let op = self.op(None, None, Act::Join(who, Contest::Yield));
                 self.waiting.push_back(op);
             }
             OnLost::Stop => self.end(id, cause, out),
@@ -281,7 +301,7 @@ impl Session {
         self.with_edits.remove(id);
         out.push(Output::Standing(id.clone(), Standing::Ended(cause)));
         if let (Some(last), LeaveCause::Removed | LeaveCause::Evicted) = (last, cause) {
-            self.clear_away(id.clone(), last);
+            self.take_back(id.clone(), Some(last));
         }
     }
 
@@ -310,17 +330,11 @@ impl Session {
     }
 
     /// The answer to a join came when nobody waited: give the membership back.
-    pub(crate) fn unclaimed(&mut self, now: Moment, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
+    pub(crate) fn unclaimed(&mut self, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
         let held = |own: &Own| matches!(own.hold, Hold::Held { incarnation: held, .. } if held == incarnation);
         if self.own.get(id).is_some_and(held) {
             self.forget(id, out);
-            self.take_back(now, id.clone(), Some(incarnation));
+            self.take_back(id.clone(), Some(incarnation));
         }
-    }
-
-    pub(super) fn take_back(&mut self, now: Moment, id: MemberId, incarnation: Option<Incarnation>) {
-        let deadline = Some(now + self.settings.request_timeout);
-        let op = self.op(None, deadline, Act::Leave(id, incarnation));
-        self.waiting.push_back(op);
     }
 }

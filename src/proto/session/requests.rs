@@ -12,16 +12,7 @@ impl Session {
         match request {
             Request::Join(id, draft) => self.join(ticket, deadline, id, draft, out),
             Request::Rejoin(id) => self.rejoin(ticket, deadline, id, out),
-            Request::Edit(id, edit) => {
-                let op = self.op(Some(ticket), deadline, Act::Edit(id.clone(), edit));
-                match self.own.get_mut(&id) {
-                    Some(own) if !matches!(own.hold, Hold::Ended(_)) => {
-                        own.edits.push_back(op);
-                        self.with_edits.insert(id);
-                    }
-                    _ => out.push(Output::Answer(ticket, Err(not_held(&id)))),
-                }
-            }
+            Request::Edit(id, edit) => self.edit(ticket, deadline, id, edit, out),
             Request::Leave(id) => self.leave(ticket, deadline, &id, out),
             Request::Open => {
                 let op = self.op(Some(ticket), deadline, Act::Open);
@@ -52,8 +43,10 @@ impl Session {
             out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::AlreadyJoined, message))));
             return;
         }
-        self.seek(ticket, deadline, id.clone());
-        self.own.insert(id, Own { draft, hold: Hold::Joining, edits: VecDeque::new(), editing: false });
+        self.lives += 1;
+        let life = self.lives;
+        self.seek(ticket, deadline, Who { id: id.clone(), life });
+        self.own.insert(id, Own { life, draft, hold: Hold::Joining, edits: VecDeque::new(), editing: false });
     }
 
     fn rejoin(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, out: &mut Outbox) {
@@ -66,7 +59,8 @@ impl Session {
                 if let Hold::Ended(_) = own.hold {
                     own.hold = Hold::Joining;
                 }
-                self.seek(ticket, deadline, id);
+                let life = own.life;
+                self.seek(ticket, deadline, Who { id, life });
             }
             _ => {
                 let message = format!("member {id:?} has left; join it anew");
@@ -75,12 +69,23 @@ impl Session {
         }
     }
 
-    fn seek(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId) {
+    fn edit(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, edit: Edit, out: &mut Outbox) {
+        let life = self.own.get(&id).filter(|own| !matches!(own.hold, Hold::Ended(_))).map(|own| own.life);
+        let op = life.map(|life| self.op(Some(ticket), deadline, Act::Edit(Who { id: id.clone(), life }, edit)));
+        let (Some(op), Some(own)) = (op, self.own.get_mut(&id)) else {
+            out.push(Output::Answer(ticket, Err(not_held(&id))));
+            return;
+        };
+        own.edits.push_back(op);
+        self.with_edits.insert(id);
+    }
+
+    fn seek(&mut self, ticket: Ticket, deadline: Option<Moment>, who: Who) {
         let contest = match self.settings.on_conflict {
             OnConflict::TakeOver => Contest::Take,
             OnConflict::Reject => Contest::Yield,
         };
-        let op = self.op(Some(ticket), deadline, Act::Join(id, contest));
+        let op = self.op(Some(ticket), deadline, Act::Join(who, contest));
         self.waiting.push_back(op);
     }
 
@@ -94,7 +99,7 @@ impl Session {
             Hold::Joining => None,
             Hold::Rejoining { last, .. } => {
                 out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
-                return self.clear_away(id.clone(), last);
+                return self.take_back(id.clone(), Some(last));
             }
             Hold::Ended(_) => {
                 out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
@@ -105,9 +110,10 @@ impl Session {
         self.waiting.push_back(op);
     }
 
-    /// Takes the place in the index of a member whose record is gone, and who does not come back.
-    pub(super) fn clear_away(&mut self, id: MemberId, last: Incarnation) {
-        let op = self.op(None, None, Act::Leave(id, Some(last)));
+    /// Takes what the server has of a member that is over, its record or its place in the index, for as long as its
+    /// session lives.
+    pub(super) fn take_back(&mut self, id: MemberId, incarnation: Option<Incarnation>) {
+        let op = self.op(None, None, Act::Leave(id, incarnation));
         self.waiting.push_back(op);
     }
 
@@ -190,22 +196,26 @@ impl Session {
         self.expire_at = rest.min().map(|at| at.max(now + EXPIRE_PAUSE));
         for op in over {
             let message = format!("no answer from the server to {} in time", op.act.name());
-            let error = if op.uncertain {
+            let error = if op.uncertain || matches!(op.act, Act::Leave(..)) {
                 Error::uncertain(ErrorKind::Timeout, message)
             } else {
                 Error::new(ErrorKind::Timeout, message)
             };
             answer(out, op.ticket, Err(error));
-            if let Act::Join(id, _) = &op.act {
-                self.forget(id, out);
+            if let Act::Join(who, _) = &op.act
+                && self.own_of(who).is_some()
+            {
+                self.forget(&who.id, out);
             }
             match (op.act, op.opens) {
+                // Who leaves is gone, however long it takes to say so.
+                (Act::Leave(id, incarnation), _) => self.take_back(id, incarnation),
                 _ if !op.uncertain => {}
                 (Act::Join(..) | Act::Open, Some(session)) => {
                     let close = self.op(None, None, Act::Close(session));
                     self.waiting.push_back(close);
                 }
-                (Act::Join(id, _), None) => self.take_back(now, id, None),
+                (Act::Join(who, _), None) => self.take_back(who.id, None),
                 _ => {}
             }
         }

@@ -387,8 +387,14 @@ impl World {
 
     fn check(&self) {
         let live = self.server.live();
+        let told = self
+            .clients
+            .iter()
+            .enumerate()
+            .flat_map(|(who, client)| client.history.iter().flatten().map(move |line| format!("{who}: {line}")));
+        let histories: Vec<_> = told.collect();
         for client in &self.clients {
-            let history = || client.history.iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n");
+            let history = || histories.join("\n");
             let known: BTreeMap<_, _> = client
                 .folded
                 .iter()
@@ -494,4 +500,22 @@ fn an_edit_under_way_when_its_member_ends_is_answered() {
     steps.extend([Step::Deliver(0, 0), Step::Deliver(0, 2), Step::Update(0, 2, 1), Step::FlushAll, Step::Beat(0)]);
     steps.extend([Step::Serve(0), Step::Deliver(0, 2), Step::Join(0, 2)]);
     tell(&steps, true, false);
+}
+
+#[test]
+fn a_leave_that_was_not_answered_in_time_is_said_again() {
+    let mut steps = vec![Step::Join(0, 2), Step::Serve(0), Step::Serve(0), Step::Leave(0, 2), Step::Deliver(0, 1)];
+    steps.extend([97, 157, 312].map(Step::Time));
+    steps.extend([Step::Down(0), Step::Time(1), Step::Beat(0)]);
+    steps.extend([239, 122, 342, 48, 109, 73].map(Step::Time));
+    tell(&steps, false, false);
+}
+
+#[test]
+fn a_join_that_was_given_up_does_not_count_for_the_next() {
+    let mut steps = vec![Step::Join(1, 1), Step::Serve(1), Step::Deliver(1, 0), Step::Serve(1), Step::Join(1, 0)];
+    steps.extend([Step::Serve(1); 3]);
+    steps.extend([Step::Deliver(1, 0), Step::Leave(1, 0), Step::Serve(1), Step::Deliver(1, 0), Step::Join(1, 0)]);
+    steps.extend([Step::Deliver(1, 2), Step::Serve(1), Step::Serve(1), Step::Up(1)]);
+    tell(&steps, false, false);
 }

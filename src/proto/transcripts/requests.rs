@@ -133,6 +133,58 @@ fn leaving_is_answered_when_the_view_shows_it() {
 }
 
 #[test]
+fn a_leave_that_is_refused_is_said_again_later_and_later() {
+    check(&joined(
+        "> leave 2 a
+         a ended left
+         leave a@10
+         > answer leave refused
+         warn
+         answer 2 ForeignValue
+         > wait 3
+         peck
+         > wait 96
+         > wait 1
+         leave a@10
+         > answer leave refused
+         warn
+         > wait 199
+         > wait 1
+         leave a@10
+         > answer leave true
+         left a@10/10 left",
+    ));
+}
+
+#[test]
+fn who_joins_again_while_an_earlier_join_is_under_way_is_another_member() {
+    check(&joined(
+        "> join 2 b
+         join b in c-1 take nonce 2
+         > leave 3 b
+         b ended left
+         leave b@any
+         > join 4 b
+         join b in c-1 take nonce 4
+         > answer join 11
+         joined b@11/11
+         leave b@11
+         answer 2 Lost
+         > answer join 12
+         b holds 12
+         left b@11/11 replaced, joined b@12/12
+         answer 4 joined b@12
+         > answer leave true
+         read b
+         answer 3 left true
+         > answer leave false
+         > answer read b@12
+         read b
+         > answer read b@12",
+    ));
+}
+
+#[test]
 fn a_lost_lease_is_a_new_session_and_yields_to_whoever_came_between() {
     check(&joined(
         "> beat c-1 lost
@@ -180,7 +232,7 @@ fn who_stops_stays_away_until_asked() {
              > text 2 a x
              answer 2 Lost
              > rejoin 3 a
-             join a opening c-2 take nonce 3
+             join a opening c-2 take nonce 2
              state connected
              > answer join 20
              keep c-2
