@@ -141,6 +141,20 @@ async fn restart_with_data_keeps_them_time_and_again() {
 }
 
 #[tokio::test]
+async fn a_crashed_server_comes_back_with_what_it_had_saved_last() {
+    let redis = TestRedis::start().await.expect("a server");
+    write(&redis, "saved").await;
+    let mut connection = redis.connection().await.expect("a connection");
+    redis::cmd("SAVE").query_async::<()>(&mut connection).await.expect("a save");
+    write(&redis, "not saved").await;
+    let (url, pid) = (redis.url().to_owned(), redis.pid());
+    redis.crash_and_restart().await.expect("a restart");
+    assert_eq!(read(&redis).await.as_deref(), Some("saved"));
+    assert_eq!(redis.url(), url);
+    assert!(pid.is_none() || redis.pid() != pid, "the same process: {pid:?}");
+}
+
+#[tokio::test]
 async fn stop_ends_the_server_and_start_again_brings_it_back_empty() {
     let redis = TestRedis::start().await.expect("a server");
     write(&redis, "value").await;
@@ -150,6 +164,7 @@ async fn stop_ends_the_server_and_start_again_brings_it_back_empty() {
     assert_eq!(redis.pid(), None);
     redis.stop().await.expect("nothing to stop");
     assert!(matches!(redis.restart_with_data().await, Err(TestRedisError::Stopped(_))));
+    assert!(matches!(redis.crash_and_restart().await, Err(TestRedisError::Stopped(_))));
     assert!(matches!(redis.freeze().await, Err(TestRedisError::Stopped(_))));
     redis.start_again().await.expect("a start");
     assert_eq!(read(&redis).await, None);
@@ -332,6 +347,7 @@ async fn scene_has_a_shared_server() {
         redis.start_again().await,
         redis.restart_empty().await,
         redis.restart_with_data().await,
+        redis.crash_and_restart().await,
         redis.freeze().await,
         redis.thaw().await,
         TestRedis::builder().arg("--maxmemory").arg("1gb").start().await.map(drop),

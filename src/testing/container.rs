@@ -147,7 +147,13 @@ impl Container {
         Ok(())
     }
 
-    /// Starts a server that was told to shut down, once it has, on the data that it saved.
+    /// Ends the server with no time to save.
+    pub(super) async fn kill(&self) -> Result<(), TestRedisError> {
+        let engine = bounded("looking for a Docker engine", QUESTION, docker_client_instance()).await?;
+        bounded("killing the server", ACTION, engine.kill_container(self.container()?.id(), None)).await
+    }
+
+    /// Starts a server that is about to end, once it has, on the data that it saved.
     pub(super) async fn start_again(&self, port: u16) -> Result<(), TestRedisError> {
         let container = self.container()?;
         let deadline = Instant::now() + ACTION;

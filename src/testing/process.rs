@@ -159,7 +159,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for the end of a server that was told to shut down; answers its folder, with what it saved.
+    /// Waits for the end of a server that is about to end; answers its folder, with what it saved.
     pub(super) async fn wait_for_end(mut self) -> Result<Arc<TempDir>, TestRedisError> {
         let deadline = Instant::now() + END;
         while self.ended()?.is_none() {

@@ -164,8 +164,33 @@ impl TestRedis {
             Server::Stopped => return Err(TestRedisError::Stopped(WHAT)),
             Server::Process(_) | Server::Container(_) => self.shut_down().await?,
         }
+        self.start_on_what_is_saved(server, WHAT).await
+    }
+
+    /// Kills the server, as `kill -9` would, and starts it again with what it had saved last: by `SAVE`, `BGSAVE`, or an
+    /// append-only file. Waits until it answers PING.
+    ///
+    /// # Errors
+    /// As for [`restart_with_data`](Self::restart_with_data).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the server runs on or is stopped, its data lost.
+    pub async fn crash_and_restart(&self) -> Result<(), TestRedisError> {
+        const WHAT: &str = "crash the server";
+        let server = &mut *self.server.lock().await;
+        match server {
+            Server::Foreign => return Err(TestRedisError::NotOurs(WHAT)),
+            Server::Stopped => return Err(TestRedisError::Stopped(WHAT)),
+            Server::Process(process) => process.signal("KILL").await?,
+            Server::Container(container) => container.kill().await?,
+        }
+        self.start_on_what_is_saved(server, WHAT).await
+    }
+
+    /// Waits for the end of a server that is about to end, and starts it again where it was.
+    async fn start_on_what_is_saved(&self, server: &mut Server, what: &'static str) -> Result<(), TestRedisError> {
         self.pid.store(0, Ordering::Relaxed);
-        *server = match server.take(WHAT)? {
+        *server = match server.take(what)? {
             Server::Process(process) => {
                 let folder = process.wait_for_end().await?;
                 launch::on_folder(&self.args, self.port, folder).await?.server
