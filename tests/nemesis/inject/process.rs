@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use group_redis::redis::RedisError;
 use group_redis::testing::{self, Flow, Way};
 use rustix::process::Signal;
 use tokio::time::sleep;
@@ -16,11 +17,14 @@ use crate::stage::{PREFIX, Stage, Worker};
 /// How much later than everything else the news of an end comes: the process is back by then.
 const LATE_NEWS: Duration = Duration::from_millis(400);
 
-/// The lease of the process with this id, and how to take it away.
+/// In this time after the end of a lease, what lived by it is another's.
+const HANDED_ON: Duration = Duration::from_millis(60);
+
+/// The lease of the process with this id, and what to do with it.
 const LEASE: &str = "for _, key in ipairs(redis.call('KEYS', KEYS[1] .. 'leases/*')) do
       local value = redis.pcall('GET', key)
       if type(value) == 'string' and string.find(value, '\"pid\":' .. ARGV[1] .. '[,}]') then
-        redis.call('DEL', key)
+        redis.call(ARGV[2], key)
         return key
       end
     end
@@ -63,7 +67,14 @@ pub(super) async fn blocked(stage: &Stage, on: &Worker) -> bool {
     stage.history.since(begun).iter().any(|line| line.who != on.name && left(line))
 }
 
-/// For longer than its ttl while it stands in a queue: what it was granted meanwhile is another's when it wakes.
+/// Does this with the lease of a worker, and answers its key where there is one.
+async fn lease(stage: &Stage, on: &Worker, command: &str) -> Result<Option<String>, RedisError> {
+    let pid = stage.pid(on).unwrap_or_default().to_string();
+    stage.ask(&["EVAL", LEASE, "1", PREFIX, &pid, command]).await
+}
+
+/// Until just after the end of its lease while it stands in a queue: what it was granted meanwhile is another's when it
+/// wakes, and the next time that it would ask has not come.
 pub(super) async fn stop_waiter(stage: &Stage, on: &Worker) -> bool {
     let waits = async || {
         let Some((_, locks)) = queues::look(stage).await else { return false };
@@ -79,16 +90,17 @@ pub(super) async fn stop_waiter(stage: &Stage, on: &Worker) -> bool {
         // It was served just then.
         let _ = (stage.signal(on, Signal::CONT), std::mem::take(&mut stopped));
     }
-    sleep(LONG).await;
+    let is_over = async || matches!(lease(stage, on, "EXISTS").await, Ok(None));
+    let is_over = comes_true(LONG, is_over).await;
+    sleep(HANDED_ON).await;
     let is_stopped = stage.is_stopped(on);
-    stage.signal(on, Signal::CONT) && stopped && is_stopped
+    stage.signal(on, Signal::CONT) && stopped && is_stopped && is_over
 }
 
 /// Frozen, and without its lease: what it waits for is for others.
 pub(super) async fn lease_lost_frozen(stage: &Stage, on: &Worker) -> bool {
     let stopped = stage.signal(on, Signal::STOP);
-    let pid = stage.pid(on).unwrap_or_default().to_string();
-    let key: Option<String> = stage.ask(&["EVAL", LEASE, "1", PREFIX, &pid]).await.unwrap_or_default();
+    let key = lease(stage, on, "DEL").await.unwrap_or_default();
     if let Some(path) = key.as_deref().and_then(|key| key.strip_prefix(PREFIX)) {
         let (fault, owner) = ("lease_lost_frozen".into(), Some(on.name.clone()));
         stage.history.note(What::Hit { fault, key: path.into(), owner });
