@@ -7,9 +7,10 @@
 local prefix, session, safety = ARGV[1], ARGV[2], ARGV[3]
 -- First, since another type is not to live on by it.
 local scan = redis.call('SSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], safety)
-keep(KEYS[2], safety)
-keep(KEYS[3], safety)
+local life = number(stay(safety, KEYS[2]))
+redis.call('PEXPIRE', KEYS[1], life)
+keep(KEYS[2], life)
+keep(KEYS[3], life)
 keep(KEYS[4], safety)
 local answer = {scan[1]}
 
@@ -32,7 +33,7 @@ local function look(path)
   elseif kind == 'members' then
     local left = redis.call('PTTL', prefix .. path)
     if left >= 0 and left < safety * 0.75 and session_in(head_of(prefix .. path)) == session then
-      redis.call('PEXPIRE', prefix .. path, safety)
+      redis.call('PEXPIRE', prefix .. path, life)
     end
   elseif kind == 'ephemerals' then
     local head = head_of(prefix .. path)

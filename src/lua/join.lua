@@ -52,10 +52,11 @@ if not lease then
   redis.call('ZADD', KEYS[4], number(now + ARGV[6]), session)
   redis.call('SET', KEYS[3], ARGV[5] .. number(now) .. '}', 'PX', ARGV[6])
 end
-keep(KEYS[2], ARGV[7])
-keep(KEYS[4], ARGV[7])
+local life = stay(ARGV[7], KEYS[2])
+keep(KEYS[2], number(life))
+keep(KEYS[4], number(life))
 redis.call('SADD', KEYS[5], '.', 'members/' .. id)
-redis.call('PEXPIRE', KEYS[5], ARGV[7])
+redis.call('PEXPIRE', KEYS[5], number(life))
 if adopted then
   redis.call('ZREM', KEYS[4], '~' .. id)
 elseif holder and holder ~= session then
@@ -63,5 +64,5 @@ elseif holder and holder ~= session then
 end
 redis.call('SET', KEYS[1], '{"v":1,"incarnation":' .. number(revision) .. ',"session":"' .. session
   .. '","nonce":' .. nonce .. ',"revision":' .. number(revision) .. ',"joined":' .. number(now) .. ',' .. ARGV[10],
-  'PX', ARGV[7])
+  'PX', number(life))
 return {'joined', number(revision), number(revision), number(now)}

@@ -4,6 +4,8 @@
 -- revision_of(key)       as text: the group's revision, '0' where there is none, and the roster's
 -- take_revision(key)     takes the next revision for what is no change of the roster; answers it and the time in ms
 -- keep(key, ms)          lets a shared key live on for that long, or for three quarters of it at the least
+-- stay(ms, members)      how long a member's record is to live on: for that long, and longer in a large group, since every
+--                        watcher is told of each renewal
 -- check_indexes(a, b)    fails, before anything is written, if an index holds another type
 -- number(n)              a whole number as text; tostring would lose digits
 -- now_ms()               the server's time in milliseconds
@@ -53,6 +55,11 @@ local function keep(key, ms)
   if redis.call('PTTL', key) < ms * 0.75 then
     redis.call('PEXPIRE', key, ms)
   end
+end
+
+local function stay(ms, members)
+  local count = redis.pcall('ZCARD', members)
+  return math.floor(ms * math.max(1, type(count) == 'number' and count / 10 or 1))
 end
 
 local function check_indexes(members, leases)

@@ -1,7 +1,7 @@
 -- Replace a member's tags and metadata, as long as it is still that incarnation. Idempotent by the nonce.
 --
 -- KEYS  1 member  2 lease  3 revision
--- ARGV  1 head of the record (incarnation and session)   2 nonce   3 joined-at, ms   4 safety ttl, ms   5 tail
+-- ARGV  1 head of the record (incarnation and session)   2 nonce   3 joined-at, ms   4 tail
 -- Answer  {'updated', revision} | {'lost'}
 local head = head_of(KEYS[1])
 if type(head) == 'table' then
@@ -18,5 +18,5 @@ end
 local revision = number(next_revision(KEYS[3]))
 redis.call('SET', KEYS[3], revision)
 redis.call('SET', KEYS[1], ARGV[1] .. '"nonce":' .. ARGV[2] .. ',"revision":' .. revision
-  .. ',"joined":' .. ARGV[3] .. ',' .. ARGV[5], 'PX', ARGV[4])
+  .. ',"joined":' .. ARGV[3] .. ',' .. ARGV[4], 'KEEPTTL')
 return {'updated', revision}

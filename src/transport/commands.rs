@@ -141,7 +141,6 @@ impl Commands {
                     .arg(record_head(incarnation, &session))
                     .arg(nonce)
                     .arg(joined_at_ms)
-                    .arg(ms(config.safety()))
                     .arg(tail);
                 replies::reply(name, self.invoke(name, &script).await?, replies::updated)
             }

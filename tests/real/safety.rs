@@ -8,7 +8,7 @@ use group_redis::{GroupConnector, LeaveCause, State};
 use super::sources::connect_without;
 use super::support::{Fixture, PATIENCE, Recorder, eventually};
 
-/// The safety ttl of all keys is four times as long.
+/// The safety ttl of all keys of a small group is four times as long.
 const SHORT: Duration = Duration::from_millis(600);
 /// Long enough that a busy machine answers each heartbeat in time.
 const TTL: Duration = Duration::from_millis(1800);

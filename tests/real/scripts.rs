@@ -144,10 +144,13 @@ async fn update_and_leave_want_the_incarnation() {
     let keys = ["members/a", "leases/s1", "revision"];
     let tail = "\"tags\":[],\"text\":\"new\"}";
     let update = async |caller: &mut Caller, head: &str, nonce: &str| {
-        words(caller.run("update", &keys, &[head, nonce, &joined[3], "4000", tail]).await)
+        words(caller.run("update", &keys, &[head, nonce, &joined[3], tail]).await)
     };
+    caller.ask::<()>("PEXPIRE", "members/a", &["77000"]).await;
     let updated = update(&mut caller, &head, "7").await;
     assert_eq!(updated[0], "updated");
+    let left = caller.ask::<u64>("PTTL", "members/a", &[]).await;
+    assert!(left > SAFETY && left <= 77_000, "it lives on for as long as it did: {left}");
     assert_eq!(update(&mut caller, &head, "7").await, updated, "a lost reply is not a second update");
     assert_eq!(update(&mut caller, &head.replace("s1", "s2"), "8").await, ["lost"]);
     assert!(caller.ask::<String>("GET", "members/a", &[]).await.ends_with(tail));
@@ -296,6 +299,49 @@ async fn renew_pushes_out_what_is_ours_and_names_what_is_not() {
     caller.ask::<()>("DEL", "owned/s1", &[]).await;
     caller.ask::<()>("DEL", "leases/s1", &[]).await;
     assert_eq!(renew(&mut caller).await, 0);
+}
+
+#[tokio::test]
+async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
+    const MANY: u64 = 40;
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    caller.join("a", "s1", "open", "take", "1").await;
+    let first = caller.ask::<u64>("PTTL", "members/a", &[]).await;
+    assert!(first <= SAFETY, "alone: {first}");
+    for at in 1..MANY {
+        caller.join(&format!("m{at}"), "s2", "open", "take", &at.to_string()).await;
+    }
+    let (prefix, safety) = (caller.prefix.clone(), SAFETY.to_string());
+    let whole = SAFETY * MANY / 10;
+    let is_whole = |left: u64| left <= whole && left + SAFETY / 2 > whole;
+    let last = caller.ask::<u64>("PTTL", &format!("members/m{}", MANY - 1), &[]).await;
+    assert!(is_whole(last), "the last to join: {last} of {whole}");
+    let lefts = async |caller: &mut Caller, set: Option<u64>| {
+        if let Some(set) = set {
+            caller.ask::<()>("PEXPIRE", "members/a", &[&set.to_string()]).await;
+        }
+        let strangers = caller.run("renew", &["owned/s1"], &[&prefix, "s1", &safety, "a"]).await;
+        assert_eq!(words(strangers).len(), 0);
+        caller.ask::<u64>("PTTL", "members/a", &[]).await
+    };
+    let renewed = lefts(&mut caller, None).await;
+    assert!(is_whole(renewed), "{renewed} of {whole}");
+    let enough = lefts(&mut caller, Some(whole * 9 / 10)).await;
+    assert!(enough <= whole * 9 / 10, "nobody is told: {enough} of {whole}");
+    let scarce = lefts(&mut caller, Some(whole * 7 / 10)).await;
+    assert!(is_whole(scarce), "{scarce} of {whole}");
+    caller.ask::<()>("PERSIST", "members/a", &[]).await;
+    let kept = lefts(&mut caller, None).await;
+    assert!(is_whole(kept), "one that would stay for ever: {kept}");
+
+    // What tells of it lives as long.
+    let extending = ["owned/s1", "members", "leases", "ephemerals"];
+    caller.run("extend", &extending, &[&prefix, "s1", &safety, "0", "500"]).await;
+    for index in ["members", "leases", "owned/s1"] {
+        let left = caller.ask::<u64>("PTTL", index, &[]).await;
+        assert!(left > whole * 7 / 10, "{index}: {left} of {whole}");
+    }
 }
 
 #[tokio::test]
