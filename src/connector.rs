@@ -120,8 +120,7 @@ impl GroupConnector {
     /// One round trip.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidName`] before any I/O; [`ErrorKind::Timeout`]: it is given up all the same, and its
-    /// record runs out with the lease; [`ErrorKind::Closed`].
+    /// [`ErrorKind::InvalidName`] before any I/O; else as for [`Membership::leave`](crate::Membership::leave).
     ///
     /// # Cancel safety
     /// Once polled, it leaves even if it is dropped.

@@ -270,8 +270,8 @@ impl Membership {
     /// Leaves the group, and answers whether there was a membership to end. One round trip.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`]: the membership is given up all the same, and the server is told when it can be
-    /// reached or the lease runs out. [`ErrorKind::Closed`].
+    /// [`ErrorKind::Timeout`], or that of a server that refuses it: the membership is given up all the same, and the
+    /// server is told as soon as it can be, if the lease has not run out by then. [`ErrorKind::Closed`].
     ///
     /// # Cancel safety
     /// Once polled, it leaves even if it is dropped.
