@@ -130,6 +130,14 @@ fn nobody_leaves_whose_heartbeats_got_through() {
     bad("false leave", &with("w0", "stop_long", &["w1"], S, 2 * S));
     good(&with("w0", "flush_all", &[], 8 * S, 8 * S));
     bad("false leave", &with("w0", "client_kill_normal", &[], 8 * S, 8 * S));
+    // Whoever has left is not said to be gone too soon by who hears of it late, when its session has ended too.
+    let late = |cause: &str| {
+        let first = [line(0, "w2", snapshot(&[("w1", 1)])), line(S, "w2", left("w1", 1, cause))];
+        let blocked = vec![fault(S, "blocked_runtime", &["w0"]), healed(9 * S, "blocked_runtime", &["w0"])];
+        [first.to_vec(), told("w0", "expired"), blocked].concat()
+    };
+    good(&late("left"));
+    bad("false leave", &late("expired"));
 }
 
 #[test]
@@ -287,6 +295,14 @@ fn nothing_remains_and_nothing_grows() {
         |keys: &[&str]| [line(1, "nemesis", What::Orphans { keys: keys.iter().map(|key| (*key).into()).collect() })];
     good(&orphans(&[]));
     bad("nothing without an owner", &orphans(&["locks/a"]));
+    let after = |fault_name: &str, healed_at: u64, key: &str| {
+        let what = What::Orphans { keys: [key.into()].into() };
+        [fault(healed_at, fault_name, &[]), healed(healed_at, fault_name, &[]), line(50 * S, "nemesis", what)]
+    };
+    good(&after("evict_volatile_ttl", 45 * S, "owned/s1"));
+    bad("nothing without an owner", &after("evict_volatile_ttl", 45 * S, "locks/a"));
+    bad("nothing without an owner", &after("evict_volatile_ttl", 15 * S, "owned/s1"));
+    bad("nothing without an owner", &after("client_pause", 45 * S, "owned/s1"));
     let connections = |open: u64| [line(1, "nemesis", What::Connections { open, most: 9, of: "at the server".into() })];
     good(&connections(9));
     bad("nothing leaks", &connections(10));
@@ -330,6 +346,7 @@ fn memory_does_not_rise_and_rise() {
     good(&of(&[1_000, 2_000, 3_000, 4_000, 5_000, 6_000, 7_000]));
     good(&of(&[1_000, 20_000, 20_000, 20_000, 20_000, 20_000, 20_000]));
     bad("nothing leaks", &of(&[1_000, 3_000, 5_000, 7_000, 9_000, 11_000, 13_000]));
+    good(&of(&[16_432, 16_552, 16_616, 16_624, 24_640, 24_800]));
 }
 
 #[test]

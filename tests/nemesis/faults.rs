@@ -130,6 +130,11 @@ impl Faults {
             || self.brings_back(from, to)
     }
 
+    /// Whether keys of any kind may have been taken away in this time.
+    pub(crate) fn took_keys(&self, from: u64, to: u64) -> bool {
+        self.spans.iter().any(|span| span.fault.breaks && span.from <= to && span.to >= from)
+    }
+
     /// Whether what was gone may be there again.
     pub(crate) fn brings_back(&self, from: u64, to: u64) -> bool {
         let names = ["swap_db", "server_restart_with_data", "server_restart_stale", "clock_forward", "clock_back"];

@@ -8,7 +8,8 @@ use crate::history::{Line, What};
 const MORE: u64 = 3;
 /// For so many windows in a row.
 const IN_A_ROW: usize = 3;
-/// Memory that rises over so many windows, by more than so much, goes on rising.
+/// Memory that rises over so many windows, by more than so much, and by a third of that without its largest step, goes on
+/// rising. One step alone is what a burst has needed.
 const RISING: usize = 6;
 const RISEN_KB: u64 = 8 * 1024;
 
@@ -60,7 +61,11 @@ fn grown(windows: &[Least]) -> impl Iterator<Item = String> {
 
 fn has_grown(at: usize, of: &[u64]) -> bool {
     if NAMES[at] == "kB" {
-        let rising = |run: &[u64]| run.is_sorted_by(|one, next| one < next) && run[RISING - 1] > run[0] + RISEN_KB;
+        let rising = |run: &[u64]| {
+            let steps = run.windows(2).map(|pair| pair[1].saturating_sub(pair[0]));
+            let (rise, largest) = (run[RISING - 1].saturating_sub(run[0]), steps.max().unwrap_or_default());
+            run.is_sorted_by(|one, next| one < next) && rise > RISEN_KB && rise - largest > RISEN_KB / 3
+        };
         return of.windows(RISING).any(rising);
     }
     let Some((first, later)) = of.split_at_checked(2) else { return false };
