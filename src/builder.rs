@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo};
+use redis::{Client, IntoConnectionInfo, RedisError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -331,10 +331,13 @@ impl Server {
             // Whoever was first has chosen for the process; that is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        // The URL is not in the message: it may hold a password.
-        let refused = |error| {
-            let message = "the URL is not one of a Redis server: redis://[user:password@]host[:port][/db]";
-            Error::caused_by(ErrorKind::Config, message, error)
+        // Nothing of the URL is in the message, nor is what redis says of it its source: it may hold a password.
+        let refused = |error: RedisError| {
+            let said = error.to_string();
+            let why = error.detail().map_or_else(|| said.clone(), |detail| said.replace(detail, ".."));
+            let message =
+                format!("the URL is not one of a Redis server, redis://[user:password@]host[:port][/db]: {why}");
+            Error::new(ErrorKind::Config, message)
         };
         url.into_connection_info().and_then(Client::open).map_err(refused)
     }

@@ -128,9 +128,15 @@ async fn tell_nothing() {
         }
         "not a URL" => {
             said.fails(from_env, ErrorKind::Config).await;
-            for bad in
-                ["http://app:PW@x/", "redis://app:PW@h/db", "redis://app:PW@h:99999/", "rediss://app:PW@h/#x", "PW"]
-            {
+            let unix = "redis+unix:///run/redis.sock?protocol=3:PW";
+            for bad in [
+                "http://app:PW@x/",
+                "redis://app:PW@h/db",
+                "redis://app:PW@h:99999/",
+                "rediss://app:PW@h/#x",
+                unix,
+                "PW",
+            ] {
                 for secret in [SECRET, ENCODED] {
                     let builder = GroupConnector::builder(bad.replace("PW", secret));
                     said.fails(builder, ErrorKind::Config).await;
