@@ -292,29 +292,40 @@ async fn info(connection: &mut redis::aio::MultiplexedConnection, section: &str,
     Ok(line.ok_or("the server does not say it")?.trim().parse()?)
 }
 
-/// What so many connectors of one group, in which nothing happens, take of one core of the server, in percent.
-async fn idle_share(count: usize, role: Role) -> Outcome<f64> {
-    const TIME: Duration = Duration::from_secs(60);
-    let server = TestRedis::start().await?;
-    let groups = connectors(server.url(), count, role).await?;
-    let mut connection = server.connection().await?;
-    let mut cpu = async || -> Outcome<f64> {
-        let user = info(&mut connection, "cpu", "used_cpu_user").await?;
-        Ok(user + info(&mut connection, "cpu", "used_cpu_sys").await?)
-    };
-    // What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
-    sleep(TTL * 3).await;
-    let (before, begun) = (cpu().await?, Instant::now());
-    sleep(TIME).await;
-    let share = (cpu().await? - before) / begun.elapsed().as_secs_f64() * 100.0;
-    drop(groups);
-    Ok(share)
+/// So many connectors of one group, in which nothing happens, and the server that has only them.
+struct Idle {
+    _groups: Vec<GroupConnector>,
+    connection: redis::aio::MultiplexedConnection,
+    _server: TestRedis,
 }
 
-/// Watchers do all that members do but for what keeps a session: heartbeats, presence, and the safety ttl.
+impl Idle {
+    async fn begin(count: usize, role: Role) -> Outcome<Self> {
+        let server = TestRedis::start().await?;
+        let groups = connectors(server.url(), count, role).await?;
+        Ok(Self { _groups: groups, connection: server.connection().await?, _server: server })
+    }
+
+    /// The seconds of a core that its server has used.
+    async fn used(&mut self) -> Outcome<f64> {
+        let user = info(&mut self.connection, "cpu", "used_cpu_user").await?;
+        Ok(user + info(&mut self.connection, "cpu", "used_cpu_sys").await?)
+    }
+}
+
+/// Watchers do all that members do but for what keeps a session: heartbeats, presence, and the safety ttl. Both are
+/// measured at the same time, since what a machine does beside them would else be taken for the difference.
 async fn idle(count: usize) -> Outcome<()> {
-    let watchers = idle_share(count, Role::Watchers).await?;
-    let members = idle_share(count, Role::Members).await?;
+    const TIME: Duration = Duration::from_secs(120);
+    let mut watchers = Idle::begin(count, Role::Watchers).await?;
+    let mut members = Idle::begin(count, Role::Members).await?;
+    // What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
+    sleep(TTL * 3).await;
+    let (before, begun) = ((watchers.used().await?, members.used().await?), Instant::now());
+    sleep(TIME).await;
+    let after = (watchers.used().await?, members.used().await?);
+    let percent = |used: f64| used / begun.elapsed().as_secs_f64() * 100.0;
+    let (watchers, members) = (percent(after.0 - before.0), percent(after.1 - before.1));
     let heartbeats = members - watchers;
     println!(
         "{count} idle connectors of one group, ttl {TTL:?}: {watchers:.2} % of one core of the server where they only \

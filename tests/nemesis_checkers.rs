@@ -299,9 +299,9 @@ fn nothing_remains_and_nothing_grows() {
         let what = What::Orphans { keys: [key.into()].into() };
         [fault(healed_at, fault_name, &[]), healed(healed_at, fault_name, &[]), line(50 * S, "nemesis", what)]
     };
-    good(&after("evict_volatile_ttl", 45 * S, "owned/s1"));
+    good(&after("evict_volatile_ttl", 37 * S, "owned/s1"));
     bad("nothing without an owner", &after("evict_volatile_ttl", 45 * S, "locks/a"));
-    bad("nothing without an owner", &after("evict_volatile_ttl", 15 * S, "owned/s1"));
+    bad("nothing without an owner", &after("evict_volatile_ttl", 36 * S, "owned/s1"));
     bad("nothing without an owner", &after("client_pause", 45 * S, "owned/s1"));
     let connections = |open: u64| [line(1, "nemesis", What::Connections { open, most: 9, of: "at the server".into() })];
     good(&connections(9));

@@ -1,20 +1,22 @@
 -- Ask to be one of those who look whether sessions are present, or to stay one. A place is for a moment, by the server's
 -- time, so that whoever is left takes it when its holder is gone.
 --
--- KEYS  1 leases  2 probers
+-- KEYS  1 leases  2 probers  3 asks
 -- ARGV  1 connector   2 how long a place is for, ms   3 how many places there are   4 most sessions
 -- Answer  {1, session ...}  a place is held; these are the sessions, those that run out first before the others
---         {0, how many leases and deadlines there are}  all places are taken, or there is nobody to look for
-local leases = redis.call('ZCARD', KEYS[1])
-if leases == 0 then
-  return {0, 0}
+--         {0, how many have asked within this second}   all places are taken, or there is nobody to look for
+local asks = (tonumber(redis.pcall('GET', KEYS[3])) or 0) + 1
+local left = redis.call('PTTL', KEYS[3])
+redis.call('SET', KEYS[3], asks, 'PX', left > 0 and left or 1000)
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return {0, asks}
 end
 local now = now_ms()
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', number(now))) do
   redis.call('ZREM', KEYS[2], gone)
 end
 if not redis.call('ZSCORE', KEYS[2], ARGV[1]) and redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3]) then
-  return {0, leases}
+  return {0, asks}
 end
 redis.call('ZADD', KEYS[2], number(now + ARGV[2]), ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[2] * 4)

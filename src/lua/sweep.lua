@@ -4,13 +4,24 @@
 -- A dead session's member keys are set to expire in 2 ms; the caller touches them 3 ms later, and Redis tells every
 -- watcher by `expired`. Writes that need memory come last, so that a server without any can still be swept.
 --
+-- The index of leases may have lost sessions, by eviction or by hand, and nobody would look at them: some of the roster are
+-- drawn each time, and their sessions noted again.
+--
 -- KEYS  1 leases  2 members  3 revision
--- ARGV  1 prefix   2 most things of dead sessions a call   3 most leases a call
+-- ARGV  1 prefix   2 most things of dead sessions a call   3 most leases a call   4 how many of the roster to draw
 -- Answer  {ms to the earliest deadline or -1, 1 if more is due or 0, ids to touch, encoded ...}
 check_indexes(KEYS[2], KEYS[1])
 local prefix, room = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 local dying, moved, changed, more = {}, {}, false, 0
+
+local function end_member(id)
+  redis.call('PEXPIRE', prefix .. 'members/' .. id, 2)
+  redis.call('ZREM', KEYS[2], id)
+  dying[#dying + 1] = id
+  changed = true
+end
+
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', number(now), 'LIMIT', 0, ARGV[3])
 if #due == tonumber(ARGV[3]) then
   more = 1
@@ -60,10 +71,7 @@ for _, session in ipairs(due) do
             -- Evicted or deleted: only its place in the index is left.
             changed = redis.call('ZREM', KEYS[2], id) == 1 or changed
           elseif type(head) == 'string' and session_in(head) == session then
-            redis.call('PEXPIRE', prefix .. path, 2)
-            redis.call('ZREM', KEYS[2], id)
-            dying[#dying + 1] = id
-            changed = true
+            end_member(id)
           end
         else
           -- What cannot be taken back, since its key is of another type, must not keep the rest.
@@ -73,6 +81,27 @@ for _, session in ipairs(due) do
       if is_lost or redis.call('EXISTS', owned) == 0 then
         redis.call('ZREM', KEYS[1], session)
       else
+        more = 1
+      end
+    end
+  end
+end
+
+-- The microseconds are chance enough.
+local parts = math.max(1, math.ceil(redis.call('ZCARD', KEYS[2]) / ARGV[4]))
+local from = redis.call('TIME')[2] % parts * ARGV[4]
+for _, id in ipairs(redis.call('ZRANGE', KEYS[2], from, from + ARGV[4] - 1)) do
+  local head = head_of(prefix .. 'members/' .. id)
+  local session = type(head) == 'string' and session_in(head)
+  if session and not redis.call('ZSCORE', KEYS[1], session) then
+    local left = redis.call('PTTL', prefix .. 'leases/' .. session)
+    if left ~= -2 then
+      moved[#moved + 1] = {session, left == -1 and 1000 or left}
+    else
+      end_member(id)
+      local owned = prefix .. 'owned/' .. session
+      if not is_foreign(unless_foreign('SREM', owned, 'members/' .. id)) and redis.call('EXISTS', owned) == 1 then
+        moved[#moved + 1] = {session, 0}
         more = 1
       end
     end

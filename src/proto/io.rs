@@ -394,7 +394,8 @@ pub(crate) enum Reply {
         sessions: Vec<SessionId>,
     },
     NotProbing {
-        leases: u64,
+        /// How many have asked within this second.
+        asks: u64,
     },
     Present(Vec<bool>),
     Shortened {

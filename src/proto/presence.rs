@@ -19,8 +19,11 @@ pub(crate) const PLACE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// What each session adds to it, so that a server's work for it stays the same.
 const PAUSE_EACH: Duration = Duration::from_micros(200);
-/// What each lease adds to the pause of those who have no place.
-const WAIT_EACH: Duration = Duration::from_millis(20);
+/// Who has no place asks again after this, and more seldom the more there are who ask.
+const LEAST_WAIT: Duration = PLACE.checked_div(2).unwrap();
+const MOST_WAIT: Duration = Duration::from_secs(60);
+/// Where so many have asked within a second, of which half has passed in the mean, everybody waits as long as before.
+const ENOUGH_ASKS: f64 = 25.0;
 
 #[derive(Debug)]
 enum Flight {
@@ -40,6 +43,8 @@ pub(crate) struct Presence {
     seen: HashMap<SessionId, Moment>,
     ask_at: Option<Moment>,
     look_at: Option<Moment>,
+    /// How long to wait for a place that was not to be had.
+    wait: Duration,
     /// How many were seen when it was last told.
     told: usize,
     flying: Vec<(Tag, Flight)>,
@@ -62,6 +67,7 @@ impl Presence {
             seen: HashMap::new(),
             ask_at: None,
             look_at: None,
+            wait: LEAST_WAIT,
             told: 0,
             flying: Vec::new(),
         }
@@ -72,7 +78,7 @@ impl Presence {
     }
 
     pub(crate) fn link_down(&mut self) {
-        *self = Self { told: self.told, ..Self::new(self.settings.clone()) };
+        *self = Self { told: self.told, wait: self.wait, ..Self::new(self.settings.clone()) };
     }
 
     /// A member of this session has joined: whom the server will name only when it is asked again.
@@ -139,14 +145,14 @@ impl Presence {
                     self.look_at = Some(now);
                 }
             }
-            (Flight::Ask, Ok(Reply::NotProbing { leases })) => {
+            (Flight::Ask, Ok(Reply::NotProbing { asks })) => {
                 self.has_place = false;
                 self.sessions.clear();
                 self.seen.clear();
                 self.look_at = None;
-                let leases = u32::try_from(*leases).unwrap_or(u32::MAX);
-                let wait = PLACE / 2 + WAIT_EACH.saturating_mul(leases);
-                self.ask_at = Some(now + wait.mul_f64(1.0 + self.settings.jitter));
+                let change = (*asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
+                self.wait = self.wait.mul_f64(change).clamp(LEAST_WAIT, MOST_WAIT);
+                self.ask_at = Some(now + self.wait.mul_f64(1.0 + self.settings.jitter));
             }
             (Flight::Look { sessions, sent }, Ok(Reply::Present(present))) => {
                 self.looked(sent, &sessions, present, out);

@@ -18,6 +18,8 @@ use crate::wire::{Keys, encode, record_head, record_tail};
 /// How many member keys one sweep or close may take, so that no call stops the server for long.
 const SWEEP_KEYS: usize = 500;
 const SWEEP_LEASES: usize = 64;
+/// How many of the roster a sweep draws, to see whether somebody looks at their leases at all.
+const SWEEP_DRAWN: usize = 8;
 const EXTEND_KEYS: usize = 500;
 const CLOSE_KEYS: usize = 1000;
 const LIST_ENTRIES: usize = 500;
@@ -178,7 +180,8 @@ impl Commands {
             }
             Command::Sweep => {
                 let mut script = scripts::SWEEP.key(keys.leases());
-                script.key(keys.members()).key(keys.revision()).arg(keys.prefix()).arg(SWEEP_KEYS).arg(SWEEP_LEASES);
+                script.key(keys.members()).key(keys.revision()).arg(keys.prefix());
+                script.arg(SWEEP_KEYS).arg(SWEEP_LEASES).arg(SWEEP_DRAWN);
                 replies::reply(name, self.invoke(name, &script).await?, replies::swept)
             }
             Command::List { known, after } => {
@@ -206,7 +209,13 @@ impl Commands {
             }
             Command::AskToProbe { place } => {
                 let mut script = scripts::PROBERS.key(keys.leases());
-                script.key(keys.probers()).arg(&context.connector).arg(ms(place)).arg(PROBERS).arg(PROBED);
+                script
+                    .key(keys.probers())
+                    .key(keys.asks())
+                    .arg(&context.connector)
+                    .arg(ms(place))
+                    .arg(PROBERS)
+                    .arg(PROBED);
                 replies::reply(name, self.invoke(name, &script).await?, replies::probing)
             }
             Command::Probe { sessions } => {

@@ -54,7 +54,7 @@ pub(super) fn opened(items: &[Value]) -> Option<Reply> {
 pub(super) fn probing(items: &[Value]) -> Option<Reply> {
     let (holds, rest) = items.split_first()?;
     if number(holds)? == 0 {
-        return Some(Reply::NotProbing { leases: number(rest.first()?)? });
+        return Some(Reply::NotProbing { asks: number(rest.first()?)? });
     }
     let session = |value: &Value| Some(SessionId::new(std::str::from_utf8(text(value)?).ok()?));
     Some(Reply::Probing { sessions: rest.iter().map(session).collect::<Option<_>>()? })

@@ -157,6 +157,10 @@ impl Keys {
         format!("{}probers", self.prefix)
     }
 
+    pub(crate) fn asks(&self) -> String {
+        format!("{}asks", self.prefix)
+    }
+
     pub(crate) fn canary(&self, connector: &str) -> String {
         format!("{}canaries/{connector}", self.prefix)
     }

@@ -13,11 +13,12 @@ mod streams;
 
 use std::collections::HashSet;
 
-use crate::faults::Faults;
+use crate::faults::{Faults, TTL};
 use crate::history::{Line, What};
 
-/// How long the owned set of a session that is over may stay: 4 x ttl, and by a tenth more for each member.
-const STAY: u64 = 30_000_000;
+/// How long the owned set of a session that is over may stay where nobody finds it: 4 x ttl for each ten members, of whom
+/// there are sixteen with all guests; and one heartbeat, by which the index of leases may be lost before the session is.
+const STAY: u64 = 4 * TTL * 16 / 10 + TTL / 3;
 
 pub(crate) use locks::lost_updates;
 

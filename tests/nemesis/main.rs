@@ -39,6 +39,8 @@ struct Settings {
     time: Duration,
     seed: u64,
     json: bool,
+    /// Where the history goes, whatever is found.
+    keep: Option<PathBuf>,
     only: Option<String>,
     /// What a violation that ends the run begins with: the name of a checker, or nothing for any.
     first: Option<String>,
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     }
     let Some(minutes) = value("--minutes").and_then(|minutes| minutes.parse::<f64>().ok()) else {
         eprintln!(
-            "nemesis --minutes N [--seed S] [--only FAULT,..] [--first [CHECKER]] [--json] | nemesis --check FILE"
+            "nemesis --minutes N [--seed S] [--only FAULT,..] [--first [CHECKER]] [--keep FILE] [--json] | nemesis --check FILE"
         );
         return ExitCode::from(2);
     };
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         time: Duration::from_secs_f64(minutes * 60.0),
         seed: value("--seed").and_then(|seed| seed.parse().ok()).unwrap_or(1),
         json: args.iter().any(|arg| arg == "--json"),
+        keep: value("--keep").map(PathBuf::from),
         only: value("--only").cloned(),
         first: args.iter().any(|arg| arg == "--first").then(|| {
             let checker = value("--first").filter(|named| !named.starts_with("--"));
@@ -93,7 +96,11 @@ async fn run(settings: &Settings) -> ExitCode {
     for worker in &stage.workers {
         stage.kill(worker).await;
     }
-    summary::judge(&stage.history.lines(), settings.seed, settings.time, settings.json)
+    let lines = stage.history.lines();
+    if let Some(path) = &settings.keep {
+        history::save(&lines, path).expect("to keep the history");
+    }
+    summary::judge(&lines, settings.seed, settings.time, settings.json)
 }
 
 async fn play(stage: &Stage, settings: &Settings) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use group_redis::testing::{FaultProxy, Flow, Line, Way};
 use group_redis::{ErrorKind, GroupConnector, LeaveCause, OnLost, State};
 
 use crate::support::{Fixture, PATIENCE, Recorder, TTL, eventually};
@@ -272,8 +273,8 @@ async fn data_that_come_back_do_not_end_the_membership() {
     let (member, lease) = (fixture.key("members/a"), lease(&fixture, &mut connection).await);
     let both = redis::cmd("MGET").arg(&member).arg(&lease).query_async(&mut connection).await;
     let (record, holder): (String, String) = both.unwrap();
-    say(&fixture, &["FLUSHALL"]).await;
     let seen = Recorder::new(&group);
+    say(&fixture, &["FLUSHALL"]).await;
     seen.wait_until("it rejoined", |record| record.joins > 0).await;
     let first = me.incarnation();
 
@@ -406,6 +407,35 @@ async fn a_member_key_deleted_by_a_stranger_comes_back() {
     trio.seen.wait_until("gone", |record| causes.contains(&record.left("a"))).await;
     trio.watcher.wait_for(PATIENCE, |view| view.get("a").is_some_and(|a| a.incarnation() > before)).await.unwrap();
     trio.is_whole().await;
+}
+
+#[tokio::test]
+async fn who_dies_when_the_index_of_leases_has_been_lost_is_missed() {
+    let fixture = Fixture::new().await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let builder = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(TTL);
+    // So many that the victim's record lives for longer than anybody waits.
+    let others = fixture.connect().await;
+    let joins = (0..100).map(|at| others.join(format!("m{at}")).into_future());
+    futures_util::future::try_join_all(joins).await.unwrap();
+    let victim = builder.connect().await.unwrap();
+    victim.join("victim").await.unwrap();
+    let mut connection = fixture.connection().await;
+    let record: String =
+        redis::cmd("GET").arg(fixture.key("members/victim")).query_async(&mut connection).await.unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let lease = fixture.key(&format!("leases/{}", record["session"].as_str().unwrap()));
+    let watchers = futures_util::future::join_all((0..5).map(|_| fixture.connect())).await;
+    let seen = Recorder::new(&watchers[0]);
+    seen.wait_until("all are there", |record| record.members.len() == 101).await;
+
+    proxy.set(Line::Any, Way::ToServer, Flow::new().blackhole());
+    let mut left = async || redis::cmd("PTTL").arg(&lease).query_async::<u128>(&mut connection).await.unwrap();
+    eventually("no heartbeat comes", async || left().await < TTL.as_millis() / 2).await;
+    say(&fixture, &["DEL", &fixture.key("leases")]).await;
+    seen.wait_until("it is missed", |record| record.left("victim") == Some(LeaveCause::Expired)).await;
+    assert_eq!(seen.read(|record| record.leaves), 1, "{}", seen.history());
+    proxy.heal();
 }
 
 #[tokio::test]

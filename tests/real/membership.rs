@@ -92,10 +92,16 @@ async fn close_gives_everything_back_and_ends_the_streams() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     }
-    // Only the revision stays, and the last word of the session and a place among the probers for a few seconds.
+    // Only the revision stays, and the last word of the session and a place among the probers and the asking for it for a few seconds;
+    // and the watcher goes on planting its canary.
     let mut keys: Vec<String> =
         redis::cmd("KEYS").arg(fixture.key("*")).query_async(&mut fixture.connection().await).await.unwrap();
-    keys.retain(|key| !key.contains("/leases/") && !key.ends_with("/probers"));
+    keys.retain(|key| {
+        !key.contains("/leases/")
+            && !key.ends_with("/probers")
+            && !key.ends_with("/asks")
+            && !key.contains("/canaries/")
+    });
     assert_eq!(keys, [fixture.key("revision")]);
 }
 

@@ -55,7 +55,7 @@ impl Caller {
 
     pub(crate) async fn sweep(&mut self) -> Vec<String> {
         let prefix = self.prefix.clone();
-        words(self.run("sweep", &["leases", "members", "revision"], &[&prefix, "500", "64"]).await)
+        words(self.run("sweep", &["leases", "members", "revision"], &[&prefix, "500", "64", "8"]).await)
     }
 
     async fn read(&mut self, pairs: &[&str]) -> Vec<Vec<String>> {
@@ -234,6 +234,34 @@ async fn sweep_takes_the_dead_and_leaves_the_living() {
     caller.sweep().await;
     assert!(caller.ask::<u64>("GET", "revision", &[]).await > before, "the membership has changed");
     assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 0);
+}
+
+#[tokio::test]
+async fn a_sweep_finds_who_is_not_in_the_index_of_leases_any_more() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    for (id, session) in [("a", "s1"), ("b", "s2"), ("c", "s2"), ("d", "s3"), ("e", "s4")] {
+        caller.join(id, session, "open", "take", "1").await;
+    }
+    let dead = ["leases", "leases/s2", "leases/s3", "leases/s4", "owned/s3", "owned/s4"];
+    for key in dead {
+        caller.ask::<()>("DEL", key, &[]).await;
+    }
+    caller.ask::<()>("RPUSH", "owned/s4", &["of another type"]).await;
+    let mut dying = Vec::new();
+    loop {
+        let swept = caller.sweep().await;
+        dying.extend_from_slice(&swept[2..]);
+        if swept[1] == "0" {
+            assert!((1..=TTL).contains(&swept[0].parse().unwrap()), "until that of s1 is due: {swept:?}");
+            break;
+        }
+    }
+    dying.sort();
+    assert_eq!(dying, ["b", "c", "d", "e"], "each once");
+    assert_eq!(caller.ask::<Vec<String>>("ZRANGE", "leases", &["0", "-1"]).await, ["s1"]);
+    assert_eq!(caller.ask::<Vec<String>>("ZRANGE", "members", &["0", "-1"]).await, ["a"]);
+    assert!(!caller.ask::<bool>("EXISTS", "owned/s2", &[]).await);
 }
 
 #[tokio::test]

@@ -12,17 +12,19 @@ async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let ask = async |caller: &mut Caller, connector: &str, ms: &str| {
-        words(caller.run("probers", &["leases", "probers"], &[connector, ms, "2", "3"]).await)
+        words(caller.run("probers", &["leases", "probers", "asks"], &[connector, ms, "2", "3"]).await)
     };
-    assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "0"]);
-    assert!(!caller.ask::<bool>("EXISTS", "probers", &[]).await, "nothing is written where there is nobody");
+    assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "1"]);
+    assert!(!caller.ask::<bool>("EXISTS", "probers", &[]).await, "nobody needs a place where there is nobody");
+    assert!((1..=1000).contains(&caller.ask::<i64>("PTTL", "asks", &[]).await));
 
     caller.ask::<()>("ZADD", "leases", &["5", "s-1", "6", "~foreign", "7", "s-2", "8", "s-3"]).await;
     assert_eq!(ask(&mut caller, "a", "50").await, ["1", "s-1", "s-2"], "the first three of the index");
     assert_eq!(ask(&mut caller, "b", "60000").await[0], "1");
     assert_eq!(ask(&mut caller, "b", "60000").await[0], "1", "it is held already");
     eventually("the place of a is free", async || ask(&mut caller, "c", "60000").await[0] == "1").await;
-    assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "4"]);
+    caller.ask::<()>("SET", "asks", &["41", "PX", "60000"]).await;
+    assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "42"]);
     assert!(caller.ask::<i64>("PTTL", "probers", &[]).await > 0);
 }
 

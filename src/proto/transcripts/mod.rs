@@ -331,7 +331,7 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             Reply::Catalog { due: None, known: (number(count), number(highest)), after, entries }
         }
         ("open", _) => Reply::Opened,
-        ("ask", ["no", leases]) => Reply::NotProbing { leases: number(leases) },
+        ("ask", ["no", asks]) => Reply::NotProbing { asks: number(asks) },
         ("ask", sessions) => {
             Reply::Probing { sessions: sessions.iter().map(|session| SessionId::new(*session)).collect() }
         }

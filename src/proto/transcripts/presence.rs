@@ -80,13 +80,25 @@ fn who_gets_no_place_asks_again_later_and_who_may_not_look_does_not() {
          probe s t
          > answer probe yes yes
          seen 2
-         > answer ask no 10
+         > answer ask no 30
          seen 0
-         > wait 200
-         > wait 150
+         > wait 350
          sweep
          list since 9 0
-         > wait 350
+         > wait 249
+         > wait 1
+         ask
+         > answer ask no 100
+         > wait 1199
+         > wait 1
+         ask
+         > answer ask no 2
+         > wait 599
+         > wait 1
+         ask
+         > answer ask no 2
+         > wait 499
+         > wait 1
          ask
          > answer ask refused
          warn
