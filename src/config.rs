@@ -33,7 +33,7 @@ pub enum EventSource {
     #[default]
     Keyspace,
     /// `__keyevent@<db>__:set` and so on: every key of the database is heard, so it is for a database that holds
-    /// little else. Needs the flags `E$gx`.
+    /// little else. Needs the flags `E$gx`; where it has to set them it adds `K`, which others of the group need.
     Keyevent,
     /// `CLIENT TRACKING` in broadcast mode, over RESP3: needs no setting of the server, and the right to
     /// `CLIENT TRACKING`. Somewhat dearer: it does not say what happened to a key, so that each message is a look.

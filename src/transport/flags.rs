@@ -5,11 +5,25 @@ use redis::aio::MultiplexedConnection;
 use crate::config::{Config, EventSource, Notifications};
 use crate::error::{Error, ErrorKind};
 
+const SETTING: &str = "notify-keyspace-events";
+/// How often to set the flags again where others do so at the same time; the canary tells where that was not enough.
+const MOST_WRITERS: usize = 10;
+
 /// The flags that hints cannot do without, by source.
 fn needed(source: EventSource) -> &'static str {
     match source {
         EventSource::Keyspace => "K$gx",
         EventSource::Keyevent => "E$gx",
+        EventSource::Tracking | EventSource::Poll => "",
+    }
+}
+
+/// What to add where anything is missing. Evictions are not needed, but name the cause of a leave. `K` is what others of
+/// the group need, who may just now have read the same flags: what all write is taken away by nobody.
+fn added(source: EventSource) -> &'static str {
+    match source {
+        EventSource::Keyspace => "K$gxe",
+        EventSource::Keyevent => "KE$gxe",
         EventSource::Tracking | EventSource::Poll => "",
     }
 }
@@ -36,9 +50,9 @@ pub(super) async fn ensure(
         return Ok(());
     }
     let mut get = redis::cmd("CONFIG");
-    get.arg("GET").arg("notify-keyspace-events");
+    get.arg("GET").arg(SETTING);
     let flags = match get.query_async::<Vec<String>>(connection).await {
-        Ok(answer) => answer.into_iter().nth(1).unwrap_or_default(),
+        Ok(answer) => value(answer),
         Err(error) => {
             let error = Error::from_redis("CONFIG GET notify-keyspace-events", error);
             if error.is_of_the_link() {
@@ -62,12 +76,9 @@ pub(super) async fn ensure(
             ),
         ));
     }
-    // Evictions are told too, while we are at it: they are not needed, but they name the cause of a leave.
-    let merged = format!("{flags}{}", missing(&flags, &format!("{needed}e")));
-    let mut set = redis::cmd("CONFIG");
-    set.arg("SET").arg("notify-keyspace-events").arg(&merged);
-    match set.query_async::<()>(connection).await {
-        Ok(()) => tracing::info!(before = flags, after = merged, "keyspace notifications enabled"),
+    let merged = format!("{flags}{}", missing(&flags, added(source)));
+    match set(connection, merged).await {
+        Ok(after) => tracing::info!(before = flags, after, "keyspace notifications enabled"),
         Err(error) => {
             let error = Error::from_redis("CONFIG SET notify-keyspace-events", error);
             if error.is_of_the_link() {
@@ -77,6 +88,26 @@ pub(super) async fn ensure(
         }
     }
     Ok(())
+}
+
+/// Sets these flags, and with them those that somebody else has added since they were read.
+async fn set(connection: &mut MultiplexedConnection, mut flags: String) -> redis::RedisResult<String> {
+    for _ in 0..MOST_WRITERS {
+        let mut both = redis::pipe();
+        both.cmd("CONFIG").arg("GET").arg(SETTING);
+        both.cmd("CONFIG").arg("SET").arg(SETTING).arg(&flags).ignore();
+        let (before,): (Vec<String>,) = both.query_async(connection).await?;
+        let lost = missing(&flags, &value(before));
+        if lost.is_empty() {
+            break;
+        }
+        flags.push_str(&lost);
+    }
+    Ok(flags)
+}
+
+fn value(answer: Vec<String>) -> String {
+    answer.into_iter().nth(1).unwrap_or_default()
 }
 
 #[cfg(test)]

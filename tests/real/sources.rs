@@ -111,6 +111,24 @@ async fn keyevent_notifications_serve_as_well() {
     watcher.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn connectors_that_set_the_flags_at_the_same_time_take_none_from_each_other() {
+    let fixture = Fixture::new().await;
+    let mut connection = fixture.connection().await;
+    let mut config = redis::cmd("CONFIG");
+    config.arg("GET").arg("notify-keyspace-events");
+    for round in 0..50 {
+        ask(&fixture, &["CONFIG", "SET", "notify-keyspace-events", ""]).await;
+        let sources = [EventSource::Keyspace, EventSource::Keyevent, EventSource::Keyspace, EventSource::Keyevent];
+        let connecting = sources.map(|source| fixture.builder().event_source(source).connect());
+        let groups = futures_util::future::try_join_all(connecting).await.unwrap();
+        let flags: Vec<String> = config.query_async(&mut connection).await.unwrap();
+        let has_all = "KE$gxe".chars().all(|flag| flags[1].contains(flag));
+        assert!(has_all, "in round {round}: {flags:?}");
+        futures_util::future::try_join_all(groups.iter().map(GroupConnector::close)).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn where_config_is_forbidden_tracking_takes_the_place_of_notifications() {
     let fixture = Fixture::new().await;
