@@ -9,7 +9,7 @@ const MORE: u64 = 3;
 /// For so many windows in a row.
 const IN_A_ROW: usize = 3;
 /// Memory that rises over so many windows, by more than so much, and by a third of that without its largest step, goes on
-/// rising. One step alone is what a burst has needed.
+/// rising. One step alone is what a burst has needed: who listens by `Keyevent` hears of a million foreign keys in seconds.
 const RISING: usize = 6;
 const RISEN_KB: u64 = 8 * 1024;
 

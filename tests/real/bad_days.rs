@@ -197,6 +197,30 @@ async fn a_server_restarted_with_its_data() {
     trio.ends(&fixture).await;
 }
 
+/// As after a failover to a replica that was behind.
+#[tokio::test]
+async fn a_server_that_has_lost_the_last_renewal() {
+    const LONG: Duration = TTL.saturating_mul(3);
+    let fixture = Fixture::new().await;
+    let group = fixture.builder().ttl(LONG).connect().await.unwrap();
+    let me = group.join("a").await.unwrap();
+    let first = me.incarnation();
+    let left = async || -> u128 {
+        let mut connection = fixture.connection().await;
+        let asked = redis::cmd("PTTL").arg(fixture.key("members/a")).query_async(&mut connection).await;
+        asked.unwrap_or_default()
+    };
+    // Of 4 ttls, it is renewed every second one.
+    eventually("it is soon to be renewed", async || left().await < LONG.as_millis() * 21 / 10).await;
+    say(&fixture, &["SAVE"]).await;
+    eventually("it is renewed", async || left().await > LONG.as_millis() * 3).await;
+    fixture.redis.crash_and_restart().await.unwrap();
+    eventually("it is renewed again", async || left().await > LONG.as_millis() * 3).await;
+    group.sync().await.unwrap();
+    assert_eq!(me.incarnation(), first, "it did not run out");
+    group.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_server_gone_for_20_seconds() {
     let fixture = Fixture::new().await;

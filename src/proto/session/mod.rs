@@ -417,9 +417,8 @@ impl Session {
     /// The link is gone: what was sent is sent again over the next.
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
         let mut flying: Vec<_> = self.flying.drain().collect();
-        if let Lease::Held { renew_at, .. } = &mut self.lease
-            && flying.iter().any(|(_, flight)| matches!(flight, Flight::Renew | Flight::Extend { .. }))
-        {
+        // A server that comes back from a crash, or a replica in its place, may not have what was renewed last.
+        if let Lease::Held { renew_at, .. } = &mut self.lease {
             *renew_at = Moment::ORIGIN;
         }
         flying.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));

@@ -76,6 +76,7 @@ fn a_lease_in_doubt_is_given_to_nobody() {
          doubt
          state lost
          > up
+         extend c-1 from 0
          sweep
          plant
          list all
@@ -104,6 +105,7 @@ fn what_is_given_back_is_given_back_over_the_next_link_and_not_for_a_lost_sessio
          state suspended
          > up
          release x#7
+         extend c-1 from 0
          sweep
          plant
          list all

@@ -427,6 +427,28 @@ fn the_safety_ttl_is_renewed_and_strangers_are_looked_at() {
 }
 
 #[test]
+fn the_safety_ttl_is_renewed_over_each_new_link_since_the_server_may_have_lost_the_last_renewal() {
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10
+         > down
+         state suspended
+         > up
+         renew c-1 a
+         extend c-1 from 0
+         sweep
+         plant
+         list all",
+    ));
+}
+
+#[test]
 fn a_renewal_of_the_safety_ttl_that_fails_is_tried_again_soon() {
     let due = "> canary set
          > canary del

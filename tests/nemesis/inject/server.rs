@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use group_redis::testing::TestRedisError;
 use redis::Value;
 use tokio::time::{sleep, timeout};
 
@@ -25,15 +26,23 @@ async fn life(stage: &Stage) -> Option<String> {
     info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned)
 }
 
+/// Without a server there is nothing to judge: that is no fault of what is judged.
+fn came_back(restarted: &Result<(), TestRedisError>) -> bool {
+    if let Err(error) = restarted {
+        eprintln!("the server did not come back: {error}");
+    }
+    restarted.is_ok()
+}
+
 pub(super) async fn restart_empty(stage: &Stage) -> bool {
     let before = life(stage).await;
-    let restarted = stage.redis.restart_empty().await.is_ok();
+    let restarted = came_back(&stage.redis.restart_empty().await);
     restarted && life(stage).await != before
 }
 
 pub(super) async fn restart_with_data(stage: &Stage) -> bool {
     let before = life(stage).await;
-    let restarted = stage.redis.restart_with_data().await.is_ok();
+    let restarted = came_back(&stage.redis.restart_with_data().await);
     restarted && life(stage).await != before
 }
 
@@ -44,7 +53,7 @@ pub(super) async fn restart_stale(stage: &Stage, chance: &mut Chance) -> bool {
     let since = info(stage, "persistence", "rdb_changes_since_last_save").await;
     sleep(Duration::from_millis(chance.from(300, 2500))).await;
     let changed = info(stage, "persistence", "rdb_changes_since_last_save").await > since;
-    let restarted = stage.redis.crash_and_restart().await.is_ok();
+    let restarted = came_back(&stage.redis.crash_and_restart().await);
     saved && changed && restarted && life(stage).await != before
 }
 
