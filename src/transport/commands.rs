@@ -18,8 +18,9 @@ use crate::wire::{Keys, encode, record_head, record_tail};
 /// How many member keys one sweep or close may take, so that no call stops the server for long.
 const SWEEP_KEYS: usize = 500;
 const SWEEP_LEASES: usize = 64;
-/// How many of the roster a sweep draws, to see whether somebody looks at their leases at all.
-const SWEEP_DRAWN: usize = 8;
+/// How many of the roster a sweep draws, to see whether somebody looks at their leases at all: few, since the more there are,
+/// the more sweep.
+const SWEEP_DRAWN: usize = 2;
 const EXTEND_KEYS: usize = 500;
 const CLOSE_KEYS: usize = 1000;
 const LIST_ENTRIES: usize = 500;

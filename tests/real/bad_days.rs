@@ -440,7 +440,7 @@ async fn who_dies_when_the_index_of_leases_has_been_lost_is_missed() {
     let builder = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(TTL);
     // So many that the victim's record lives for longer than anybody waits.
     let others = fixture.connect().await;
-    let joins = (0..100).map(|at| others.join(format!("m{at}")).into_future());
+    let joins = (0..60).map(|at| others.join(format!("m{at}")).into_future());
     futures_util::future::try_join_all(joins).await.unwrap();
     let victim = builder.connect().await.unwrap();
     victim.join("victim").await.unwrap();
@@ -451,7 +451,7 @@ async fn who_dies_when_the_index_of_leases_has_been_lost_is_missed() {
     let lease = fixture.key(&format!("leases/{}", record["session"].as_str().unwrap()));
     let watchers = futures_util::future::join_all((0..5).map(|_| fixture.connect())).await;
     let seen = Recorder::new(&watchers[0]);
-    seen.wait_until("all are there", |record| record.members.len() == 101).await;
+    seen.wait_until("all are there", |record| record.members.len() == 61).await;
 
     proxy.set(Line::Any, Way::ToServer, Flow::new().blackhole());
     let mut left = async || redis::cmd("PTTL").arg(&lease).query_async::<u128>(&mut connection).await.unwrap();
