@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What each session adds to it, so that a server's work for it stays the same.
 const PAUSE_EACH: Duration = Duration::from_micros(200);
 /// Who has no place asks again after this, and more seldom the more there are who ask.
-const LEAST_WAIT: Duration = PLACE.checked_div(2).unwrap();
+const LEAST_WAIT: Duration = Duration::from_millis(500);
 const MOST_WAIT: Duration = Duration::from_secs(60);
 /// Where so many have asked within a second, of which half has passed in the mean, everybody waits as long as before.
 const ENOUGH_ASKS: f64 = 25.0;
