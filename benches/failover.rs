@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use group_redis::testing::TestRedis;
-use group_redis::{Event, GroupConnector, redis};
+use group_redis::{Event, GroupConnector, GroupConnectorBuilder as Builder, redis};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -77,8 +77,22 @@ async fn run(words: &[&str]) -> Outcome<()> {
     }
 }
 
+fn ordinary(url: &str) -> Builder {
+    GroupConnector::builder(url).group("failover").ttl(TTL)
+}
+
+/// For so many that all read each join, and all in one process, that joining takes its time.
+fn patient(url: &str) -> Builder {
+    ordinary(url).command_timeout(TTL)
+}
+
+/// What is left is the heartbeats and the renewals of the safety ttl.
+fn bare(url: &str) -> Builder {
+    patient(url).without_presence().without_sweep()
+}
+
 async fn connect(url: &str) -> Outcome<GroupConnector> {
-    Ok(GroupConnector::builder(url).group("failover").ttl(TTL).connect().await?)
+    Ok(ordinary(url).connect().await?)
 }
 
 /// A process of its own: members of one connector, until it is killed or its input ends.
@@ -233,7 +247,7 @@ async fn freeze() -> Outcome<()> {
 async fn storm(time: Duration) -> Outcome<()> {
     const MEMBERS: usize = 50;
     let server = TestRedis::start().await?;
-    let groups = connectors(server.url(), MEMBERS, Role::Members).await?;
+    let groups = connectors(server.url(), MEMBERS, Role::Members, ordinary).await?;
     let mut connection = server.connection().await?;
     let mut killed = 0u64;
     let seen = events_during(server.url(), MEMBERS, async {
@@ -262,18 +276,18 @@ enum Role {
     Watchers,
 }
 
-async fn connectors(url: &str, count: usize, role: Role) -> Outcome<Vec<GroupConnector>> {
+async fn connectors(url: &str, count: usize, role: Role, kind: fn(&str) -> Builder) -> Outcome<Vec<GroupConnector>> {
     let (mut joining, mut groups) = (JoinSet::new(), Vec::new());
     for number in 0..count {
-        let url = url.to_owned();
+        let builder = kind(url);
         joining.spawn(async move {
-            let group = connect(&url).await?;
+            let group = builder.connect().await?;
             if let Role::Members = role {
                 group.join(format!("member-{number}")).await?;
             }
             Outcome::Ok(group)
         });
-        if joining.len() == 20
+        if joining.len() == 4
             && let Some(group) = joining.join_next().await
         {
             groups.push(group??);
@@ -300,9 +314,9 @@ struct Idle {
 }
 
 impl Idle {
-    async fn begin(count: usize, role: Role) -> Outcome<Self> {
+    async fn begin(count: usize, role: Role, kind: fn(&str) -> Builder) -> Outcome<Self> {
         let server = TestRedis::start().await?;
-        let groups = connectors(server.url(), count, role).await?;
+        let groups = connectors(server.url(), count, role, kind).await?;
         Ok(Self { _groups: groups, connection: server.connection().await?, _server: server })
     }
 
@@ -313,12 +327,12 @@ impl Idle {
     }
 }
 
-/// Watchers do all that members do but for what keeps a session: heartbeats, presence, and the safety ttl. Both are
-/// measured at the same time, since what a machine does beside them would else be taken for the difference.
-async fn idle(count: usize) -> Outcome<()> {
+/// What members cost that watchers do not, in percent of a core of the server. Both are measured at the same time, since
+/// what a machine does beside them would else be taken for the difference.
+async fn cost_of_members(count: usize, what: &str, kind: fn(&str) -> Builder) -> Outcome<f64> {
     const TIME: Duration = Duration::from_secs(120);
-    let mut watchers = Idle::begin(count, Role::Watchers).await?;
-    let mut members = Idle::begin(count, Role::Members).await?;
+    let mut watchers = Idle::begin(count, Role::Watchers, kind).await?;
+    let mut members = Idle::begin(count, Role::Members, kind).await?;
     // What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
     sleep(TTL * 3).await;
     let (before, begun) = ((watchers.used().await?, members.used().await?), Instant::now());
@@ -326,11 +340,17 @@ async fn idle(count: usize) -> Outcome<()> {
     let after = (watchers.used().await?, members.used().await?);
     let percent = |used: f64| used / begun.elapsed().as_secs_f64() * 100.0;
     let (watchers, members) = (percent(after.0 - before.0), percent(after.1 - before.1));
-    let heartbeats = members - watchers;
+    let cost = members - watchers;
     println!(
         "{count} idle connectors of one group, ttl {TTL:?}: {watchers:.2} % of one core of the server where they only \
-         watch, {members:.2} % with a member each: {heartbeats:.2} % for heartbeats and all that keeps a session"
+         watch, {members:.2} % with a member each: {cost:.2} % for {what}"
     );
+    Ok(cost)
+}
+
+async fn idle(count: usize) -> Outcome<()> {
+    cost_of_members(count, "all that keeps a session, and for looking after others", patient).await?;
+    let heartbeats = cost_of_members(count, "heartbeats, and renewals of the safety ttl", bare).await?;
     let most = IDLE_SHARE * count.max(1000) as f64 / 1000.0;
     limit(
         heartbeats < most,

@@ -5,7 +5,7 @@
 -- ARGV  1 prefix   2 session   3 safety ttl, ms   4.. ids, encoded
 -- Answer  the ids whose record is not this session's any more
 local life = stay(ARGV[3], ARGV[1] .. 'members')
-local enough = math.max(ARGV[3], life * 0.75)
+local enough = tonumber(ARGV[3])
 local strangers, paths = {}, {'.'}
 for i = 4, #ARGV do
   local key = ARGV[1] .. 'members/' .. ARGV[i]

@@ -355,9 +355,9 @@ async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
     };
     let renewed = lefts(&mut caller, None).await;
     assert!(is_whole(renewed), "{renewed} of {whole}");
-    let enough = lefts(&mut caller, Some(whole * 9 / 10)).await;
-    assert!(enough <= whole * 9 / 10, "nobody is told: {enough} of {whole}");
-    let scarce = lefts(&mut caller, Some(whole * 7 / 10)).await;
+    let enough = lefts(&mut caller, Some(SAFETY * 11 / 10)).await;
+    assert!(enough <= SAFETY * 11 / 10, "nobody is told: {enough} of {whole}");
+    let scarce = lefts(&mut caller, Some(SAFETY * 9 / 10)).await;
     assert!(is_whole(scarce), "{scarce} of {whole}");
     caller.ask::<()>("PERSIST", "members/a", &[]).await;
     let kept = lefts(&mut caller, None).await;
