@@ -24,7 +24,8 @@ impl Folded {
     }
 
     async fn step(&mut self) {
-        let event = soon(&format!("an event after {:?}", self.told), self.watch.next()).await.expect("the connector lives");
+        let event =
+            soon(&format!("an event after {:?}", self.told), self.watch.next()).await.expect("the connector lives");
         let line = match event {
             WatchEvent::Snapshot(values) => {
                 self.values = values.into_iter().map(|value| (value.path().to_owned(), value)).collect();
