@@ -277,6 +277,7 @@ enum Role {
 }
 
 async fn connectors(url: &str, count: usize, role: Role, kind: fn(&str) -> Builder) -> Outcome<Vec<GroupConnector>> {
+    const AT_ONCE: usize = 4;
     let (mut joining, mut groups) = (JoinSet::new(), Vec::new());
     for number in 0..count {
         let builder = kind(url);
@@ -287,7 +288,7 @@ async fn connectors(url: &str, count: usize, role: Role, kind: fn(&str) -> Build
             }
             Outcome::Ok(group)
         });
-        if joining.len() == 4
+        if joining.len() == AT_ONCE
             && let Some(group) = joining.join_next().await
         {
             groups.push(group??);
