@@ -367,7 +367,7 @@ impl Machine {
         }
         for Stored { member, settled } in effects.stored {
             let (id, incarnation) = (member.id().clone(), member.incarnation());
-            self.roster.store(member, &mut changes);
+            self.roster.wrote(member, &mut changes);
             if self.roster.incarnation(&id) != Some(incarnation) {
                 self.contested.push((id, incarnation));
             } else if self.roster.settled() != settled {

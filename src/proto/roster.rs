@@ -37,6 +37,8 @@ struct Asked {
     /// What was known when the read was sent: who was there, and who had been.
     incarnation: Option<Incarnation>,
     departed: Option<Incarnation>,
+    /// We have written it since: nobody knows which was first.
+    overtaken: bool,
     happened: Happened,
 }
 
@@ -96,7 +98,7 @@ impl Roster {
             let member = self.members.get(&id);
             wanted.push((id.clone(), member.map(|member| member.session().clone())));
             let (incarnation, departed) = (member.map(|member| member.incarnation()), self.departed.get(&id).copied());
-            self.reading.push(Asked { id, incarnation, departed, happened });
+            self.reading.push(Asked { id, incarnation, departed, overtaken: false, happened });
         }
         Some(wanted)
     }
@@ -108,6 +110,10 @@ impl Roster {
         self.settled += asked.len() as u64;
         let mut later = Vec::new();
         for (asked, finding) in asked.into_iter().zip(findings) {
+            if asked.overtaken {
+                self.hint(asked.id, asked.happened);
+                continue;
+            }
             let cause = match finding {
                 Finding::Record(member) => {
                     self.forget_what_the_server_forgot(&asked, member.incarnation(), &mut changes);
@@ -171,8 +177,16 @@ impl Roster {
         }
     }
 
+    /// Takes a record that we wrote.
+    pub(crate) fn wrote(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
+        if let Some(asked) = self.reading.iter_mut().find(|asked| asked.id == *new.id()) {
+            asked.overtaken = true;
+        }
+        self.store(new, changes);
+    }
+
     /// Takes a record that is true, unless something newer is known: then a read decides.
-    pub(crate) fn store(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
+    fn store(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
         let id = new.id().clone();
         if self.departed.get(&id).is_some_and(|gone| *gone >= new.incarnation()) {
             return self.hint(id, Happened::Other);

@@ -519,3 +519,11 @@ fn a_join_that_was_given_up_does_not_count_for_the_next() {
     steps.extend([Step::Deliver(1, 2), Step::Serve(1), Step::Serve(1), Step::Up(1)]);
     tell(&steps, false, false);
 }
+
+#[test]
+fn a_read_from_before_a_join_does_not_replace_it() {
+    let mut steps = vec![Step::Sync(0), Step::Serve(0), Step::Foreign(0, 0), Step::Serve(0), Step::Deliver(0, 0)];
+    steps.extend([Step::Notify(0), Step::Deliver(0, 0), Step::Serve(0), Step::Serve(0), Step::Join(0, 0)]);
+    steps.extend([Step::Serve(0), Step::FlushAll, Step::Deliver(0, 0), Step::Serve(0), Step::Deliver(0, 2)]);
+    tell(&steps, false, false);
+}
