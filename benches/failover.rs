@@ -17,10 +17,12 @@ use group_redis::{Event, GroupConnector, GroupConnectorBuilder as Builder, redis
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 /// So long that nothing here is seen by it.
 const TTL: Duration = Duration::from_secs(10);
+/// The default for this ttl.
+const HEARTBEAT: Duration = Duration::from_millis(3333);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of the kill of a process to the last watcher that is told, in 99 of 100.
 const SEEN_WITHIN: Duration = Duration::from_millis(300);
@@ -320,31 +322,63 @@ impl Idle {
         let groups = connectors(server.url(), count, role, kind).await?;
         Ok(Self { _groups: groups, connection: server.connection().await?, _server: server })
     }
+}
 
-    /// The seconds of a core that its server has used.
-    async fn used(&mut self) -> Outcome<f64> {
-        let user = info(&mut self.connection, "cpu", "used_cpu_user").await?;
-        Ok(user + info(&mut self.connection, "cpu", "used_cpu_sys").await?)
+/// As many connections as there would be heartbeats, each with one `PING` a heartbeat: what no heartbeat can cost less than.
+struct Pings {
+    _pinging: JoinSet<()>,
+    connection: redis::aio::MultiplexedConnection,
+    _server: TestRedis,
+}
+
+impl Pings {
+    async fn begin(count: usize) -> Outcome<Self> {
+        let server = TestRedis::start().await?;
+        let client = redis::Client::open(server.url())?;
+        let mut pinging = JoinSet::new();
+        for number in 0..count {
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            pinging.spawn(async move {
+                sleep(HEARTBEAT.mul_f64(number as f64 / count as f64)).await;
+                let mut beats = interval(HEARTBEAT);
+                while redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok() {
+                    beats.tick().await;
+                }
+            });
+        }
+        Ok(Self { _pinging: pinging, connection: server.connection().await?, _server: server })
     }
 }
 
-/// What members cost that watchers do not, in percent of a core of the server. Both are measured at the same time, since
-/// what a machine does beside them would else be taken for the difference.
+/// The seconds of a core that a server has used.
+async fn used(connection: &mut redis::aio::MultiplexedConnection) -> Outcome<f64> {
+    Ok(info(connection, "cpu", "used_cpu_user").await? + info(connection, "cpu", "used_cpu_sys").await?)
+}
+
+/// What members cost that watchers do not, in percent of a core of the server. All is measured at the same time, since
+/// what a machine does beside it would else be taken for the difference.
 async fn cost_of_members(count: usize, what: &str, kind: fn(&str) -> Builder) -> Outcome<f64> {
     const TIME: Duration = Duration::from_secs(120);
     let mut watchers = Idle::begin(count, Role::Watchers, kind).await?;
     let mut members = Idle::begin(count, Role::Members, kind).await?;
+    let mut pings = Pings::begin(count).await?;
     // What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
     sleep(TTL * 3).await;
-    let (before, begun) = ((watchers.used().await?, members.used().await?), Instant::now());
+    let mut connections = [&mut watchers.connection, &mut members.connection, &mut pings.connection];
+    let (mut used_before, mut shares, begun) = ([0.0; 3], [0.0; 3], Instant::now());
+    for (connection, before) in connections.iter_mut().zip(&mut used_before) {
+        *before = used(connection).await?;
+    }
     sleep(TIME).await;
-    let after = (watchers.used().await?, members.used().await?);
-    let percent = |used: f64| used / begun.elapsed().as_secs_f64() * 100.0;
-    let (watchers, members) = (percent(after.0 - before.0), percent(after.1 - before.1));
+    for ((connection, before), share) in connections.iter_mut().zip(used_before).zip(&mut shares) {
+        *share = (used(connection).await? - before) / begun.elapsed().as_secs_f64() * 100.0;
+    }
+    let [watchers, members, pings] = shares;
     let cost = members - watchers;
     println!(
         "{count} idle connectors of one group, ttl {TTL:?}: {watchers:.2} % of one core of the server where they only \
-         watch, {members:.2} % with a member each: {cost:.2} % for {what}"
+         watch, {members:.2} % with a member each: {cost:.2} % for {what}; {pings:.2} % for as many connections that \
+         send a PING a heartbeat"
     );
     Ok(cost)
 }

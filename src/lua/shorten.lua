@@ -1,7 +1,7 @@
 -- Give sessions that are not present any more less time: the grace that the lease itself names, counted from when the
 -- session was last seen. Who is present at this moment, has said goodbye, or names no grace keeps what it has.
 --
--- The holder vouches for half of its grace after its connection has closed, so three quarters are left at the least: it
+-- The holder vouches for half of its grace after its connection has closed, so nine tenths are left at the least: it
 -- may have closed just now.
 --
 -- KEYS  1 leases
@@ -14,7 +14,7 @@ for i = 2, #ARGV, 2 do
   local lease = redis.pcall('GET', key)
   local grace = type(lease) == 'string' and tonumber(string.match(lease, '"grace":(%d+)'))
   if grace and redis.call('PUBSUB', 'NUMSUB', prefix .. 'presence/' .. session)[2] == 0 then
-    local ms = math.ceil(math.max(grace - absent, grace * 0.75))
+    local ms = math.ceil(math.max(grace - absent, grace * 0.9))
     if redis.call('PTTL', key) > ms then
       redis.call('PEXPIRE', key, ms)
       redis.call('ZADD', KEYS[1], number(now_ms() + ms), session)

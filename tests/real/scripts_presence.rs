@@ -34,7 +34,7 @@ async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
     let mut caller = Caller::new(&fixture).await;
     let mut listening = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();
     listening.subscribe(fixture.key("presence/there")).await.unwrap();
-    let lease = r#"{"host":"h","grace":400,"since":1}"#;
+    let lease = r#"{"host":"h","grace":4000,"since":1}"#;
     for (session, value, ms) in [
         ("there", lease, "60000"),
         ("gone", lease, "60000"),
@@ -54,18 +54,18 @@ async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
     let answer = words(caller.run("shorten", &["leases"], &[&[prefix.as_str()], &pairs[..]].concat()).await);
     assert_eq!(answer[1], "2");
     let due: i64 = answer[0].parse().unwrap();
-    assert!((0..=300).contains(&due), "{due}");
+    assert!((3000..=3600).contains(&due), "{due}");
     assert!(caller.ask::<i64>("PTTL", "leases/there", &[]).await > 50_000);
     let deadline = async |caller: &mut Caller, session: &str| -> f64 {
         caller.ask::<String>("ZSCORE", "leases", &[session]).await.parse().unwrap()
     };
     let (gone, long) = (deadline(&mut caller, "gone").await, deadline(&mut caller, "long").await);
     assert!(
-        (gone - long - 80.0).abs() < 50.0,
-        "380 ms are left to one and 300, the least, to the other: {gone} {long}"
+        (gone - long - 380.0).abs() < 50.0,
+        "3980 ms are left to one and 3600, the least, to the other: {gone} {long}"
     );
-    assert!(caller.ask::<i64>("PTTL", "leases/gone", &[]).await <= 380);
-    assert!(caller.ask::<i64>("PTTL", "leases/long", &[]).await <= 300);
+    assert!(caller.ask::<i64>("PTTL", "leases/gone", &[]).await <= 3980);
+    assert!(caller.ask::<i64>("PTTL", "leases/long", &[]).await <= 3600);
     assert!(caller.ask::<i64>("PTTL", "leases/apart", &[]).await > 50_000, "its holder does without presence");
     assert!(caller.ask::<i64>("PTTL", "leases/over", &[]).await > 1000);
     assert_eq!(caller.ask::<Option<u64>>("ZSCORE", "leases", &["over"]).await, None, "who has left stays out");

@@ -273,9 +273,15 @@ impl Session {
                     Some(own) if !matches!(own.hold, Hold::Ended(_)) => own,
                     _ => {
                         answer(out, op.ticket, Err(not_held(id)));
-                        let opened = op.opens.take().filter(|_| op.uncertain);
-                        let orphan = opened.map(|session| self.op(None, None, Act::Close(session)));
-                        self.waiting.extend(orphan);
+                        let id = id.clone();
+                        match op.opens.take() {
+                            _ if !op.uncertain => {}
+                            Some(session) => {
+                                let close = self.op(None, None, Act::Close(session));
+                                self.waiting.push_back(close);
+                            }
+                            None => self.take_back(id, None),
+                        }
                         return;
                     }
                 };

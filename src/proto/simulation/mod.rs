@@ -527,3 +527,11 @@ fn a_read_from_before_a_join_does_not_replace_it() {
     steps.extend([Step::Serve(0), Step::FlushAll, Step::Deliver(0, 0), Step::Serve(0), Step::Deliver(0, 2)]);
     tell(&steps, false, false);
 }
+
+#[test]
+fn a_rejoin_under_way_whose_member_leaves_is_taken_back() {
+    let mut steps = vec![Step::Join(0, 1), Step::Serve(0), Step::Serve(0), Step::FlushAll, Step::Join(0, 2)];
+    steps.extend([Step::Deliver(0, 1), Step::Beat(0), Step::Up(0), Step::Serve(0), Step::Serve(0)]);
+    steps.extend([Step::Deliver(0, 1), Step::Serve(0), Step::Leave(0, 1), Step::Up(0)]);
+    tell(&steps, false, false);
+}
