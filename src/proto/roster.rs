@@ -110,7 +110,9 @@ impl Roster {
         self.settled += asked.len() as u64;
         let mut later = Vec::new();
         for (asked, finding) in asked.into_iter().zip(findings) {
-            if asked.overtaken {
+            let known = self.incarnation(&asked.id);
+            let confirms = matches!(&finding, Finding::Record(member) if Some(member.incarnation()) == known);
+            if asked.overtaken && !confirms {
                 self.hint(asked.id, asked.happened);
                 continue;
             }

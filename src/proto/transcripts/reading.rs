@@ -85,6 +85,22 @@ fn what_a_read_did_not_know_it_does_not_end() {
 }
 
 #[test]
+fn a_read_that_was_under_way_when_we_joined_does_not_replace_what_we_wrote() {
+    let joining = "> hear set a
+         read a
+         > join 1 a
+         join a opening c-1 take nonce 1
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10";
+    check(&live("", &format!("{joining}\n> answer read a@20\nread a\n> answer read a@10")));
+    // What says the same needs no second look.
+    check(&live("", &format!("{joining}\n> answer read a@10")));
+}
+
+#[test]
 fn the_expiry_times_of_our_own_records_are_of_no_interest() {
     check(&live("a@1", "> hear expire a\n> hear expire b\nread b\n> answer read left"));
 }
