@@ -39,7 +39,8 @@ local function look(path)
     local head = head_of(prefix .. path)
     local owner, ends = string.match(head, '^{"v":1,"session":"([^"]*)",.-"until":(%d+)')
     if owner == session then
-      local left = tonumber(ends) - now_ms()
+      -- At its end it is to run out: a PEXPIRE to no time at all would be told as its deletion.
+      local left = math.max(1, tonumber(ends) - now_ms())
       redis.call('PEXPIRE', prefix .. path, ends == '0' and safety or number(math.min(left, safety)))
     end
   end

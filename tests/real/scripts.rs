@@ -1,8 +1,10 @@
 //! Each script by itself, as a program in another language would call it.
 
+use futures_util::StreamExt;
 use redis::Value;
+use tokio::time::timeout;
 
-use crate::support::{Fixture, eventually};
+use crate::support::{Fixture, PATIENCE, eventually};
 
 const TTL: u64 = 1000;
 const SAFETY: u64 = 4000;
@@ -370,6 +372,29 @@ async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
         let left = caller.ask::<u64>("PTTL", index, &[]).await;
         assert!(left > whole * 7 / 10, "{index}: {left} of {whole}");
     }
+}
+
+#[tokio::test]
+async fn a_value_that_is_renewed_at_its_end_runs_out() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let prefix = caller.prefix.clone();
+    let mut listening = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();
+    listening.subscribe(format!("__keyspace@0__:{}", fixture.key("ephemerals/v"))).await.unwrap();
+    let mut telling = redis::cmd("CONFIG");
+    telling.arg(&["SET", "notify-keyspace-events", "KA"]);
+    telling.query_async::<()>(&mut fixture.connection().await).await.unwrap();
+    caller.ask::<()>("SET", "ephemerals/v", &[r#"{"v":1,"session":"s1","nonce":1,"revision":2,"until":3}"#]).await;
+    caller.ask::<()>("SADD", "owned/s1", &["ephemerals/v"]).await;
+    caller.run("extend", &["owned/s1", "members", "leases", "ephemerals"], &[&prefix, "s1", "9000", "0", "500"]).await;
+    eventually("it has run out", async || !caller.ask::<bool>("EXISTS", "ephemerals/v", &[]).await).await;
+    let mut told = Vec::new();
+    let mut messages = listening.on_message();
+    while told.len() < 3 {
+        let message = timeout(PATIENCE, messages.next()).await.unwrap_or_else(|_| panic!("told: {told:?}"));
+        told.push(message.unwrap().get_payload::<String>().unwrap());
+    }
+    assert_eq!(told, ["set", "expire", "expired"]);
 }
 
 #[tokio::test]
