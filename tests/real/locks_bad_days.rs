@@ -439,3 +439,26 @@ async fn a_waiter_whose_session_was_only_in_doubt_keeps_its_place() {
     first.release().await;
     let _second = soon("the second", second).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_place_of_a_lost_session_is_given_back_also_when_what_tells_of_it_is_lost_too() {
+    let fixture = Fixture::new().await;
+    let (holder, group) = (fixture.connect().await, fixture.connect().await);
+    let held = holder.lock("x").acquire().await.unwrap();
+    let waiting = enqueue(&group.lock("x"), 1).await;
+    let before = queue(&fixture, "x").await.remove(0);
+    let session = before.split(' ').next().unwrap();
+    // As an eviction may do it: no sweep finds the place by any of these.
+    let [lease, owned] = ["leases", "owned"].map(|folder| fixture.key(&format!("{folder}/{session}")));
+    say::<()>(&fixture, &["ZREM", &fixture.key("leases"), session]).await;
+    say::<()>(&fixture, &["DEL", &lease, &owned]).await;
+    eventually("only the next session waits", async || {
+        let now = queue(&fixture, "x").await;
+        now.len() == 1 && now[0] != before
+    })
+    .await;
+    assert!(held.release().await);
+    let guard = soon("the next session has it", waiting).await.unwrap().unwrap();
+    assert!(guard.release().await);
+    nothing_is_left(&fixture).await;
+}

@@ -304,11 +304,8 @@ impl Session {
                 return;
             }
             (Act::Open, Lease::Absent | Lease::Opening) => Command::Open { session: self.opening(&mut op) },
-            (Act::GiveBack(bid), Lease::Held { session, .. }) if *session == bid.grip.session => {
-                Command::Release { bid: bid.clone() }
-            }
-            // What belonged to a lost session has gone with it.
-            (Act::GiveBack(_), _) => return,
+            // Also of a session that is lost: what it owned may be known to nobody else any more.
+            (Act::GiveBack(bid), _) => Command::Release { bid: bid.clone() },
             (Act::Edit(who, edit), Lease::Held { session, .. }) => {
                 let id = &who.id;
                 let Some((own, Hold::Held { incarnation, joined_at_ms })) =

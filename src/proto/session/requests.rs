@@ -23,7 +23,7 @@ impl Session {
         }
     }
 
-    /// Gives a lock back, or a place in its queue, for as long as its session lives.
+    /// Gives a lock back, or a place in its queue.
     pub(crate) fn give_back(&mut self, bid: Bid) {
         if !self.closing {
             let op = self.op(None, None, Act::GiveBack(bid));

@@ -91,7 +91,7 @@ fn a_lease_in_doubt_is_given_to_nobody() {
 }
 
 #[test]
-fn what_is_given_back_is_given_back_over_the_next_link_and_not_for_a_lost_session() {
+fn what_is_given_back_is_given_back_over_the_next_link_and_for_a_lost_session_too() {
     check(&live(
         "",
         "> open 1
@@ -112,7 +112,8 @@ fn what_is_given_back_is_given_back_over_the_next_link_and_not_for_a_lost_sessio
          > answer release true
          > beat c-1 lost
          release
-         > give-back x#8",
+         > give-back x#8
+         release x#8",
     ));
 }
 
