@@ -173,6 +173,14 @@ fn a_change_does_not_wait_for_the_next_reconcile() {
     good(&after("flags_reset", &[], 3 * S));
     bad("promptness", &after("flags_reset", &[], 400 * MS));
 
+    // A trouble that was over excuses nothing, and keeps nobody from being excused by the next.
+    let twice = |second: u64| {
+        let throttled = |at: u64| vec![fault(at, "throttle", &["w1"]), healed(at, "throttle", &["w1"])];
+        [heard(1500 * MS), throttled(3800 * MS), throttled(second)].concat()
+    };
+    good(&twice(5500 * MS));
+    bad("promptness", &twice(6100 * MS));
+
     // Who is dead hears nothing.
     let killed = [line(4 * S, "w1", What::Killed), line(9 * S, "w1", What::Started)];
     good(&[heard(4500 * MS), killed[..].to_vec()].concat());

@@ -45,10 +45,11 @@ impl<'a> Told<'a> {
     /// Until when it may take to hear of what happened then.
     fn deadline(&self, since: u64) -> u64 {
         let first = self.troubles.partition_point(|(_, to)| to.saturating_add(PROMPT) < since);
-        match self.troubles.get(first) {
-            Some((from, to)) if *from <= since.saturating_add(PROMPT) => (*to).max(since).saturating_add(PROMPT),
-            _ => since + PROMPT,
+        let mut deadline = since.saturating_add(PROMPT);
+        for (_, to) in self.troubles[first..].iter().take_while(|(from, _)| *from <= since.saturating_add(PROMPT)) {
+            deadline = deadline.max(to.saturating_add(PROMPT));
         }
+        deadline
     }
 
     fn is_troubled(&self, at: u64) -> bool {
