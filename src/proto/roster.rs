@@ -140,11 +140,7 @@ impl Roster {
                     _ => LeaveCause::Expired,
                 },
             };
-            match (self.members.get(&asked.id).map(|member| member.incarnation()), asked.incarnation) {
-                (Some(present), Some(then)) if present == then => changes.extend(self.depart(&asked.id, then, cause)),
-                (Some(_), _) => self.hint(asked.id, asked.happened),
-                (None, _) => {}
-            }
+            changes.extend(asked.incarnation.and_then(|then| self.depart(&asked.id, then, cause)));
         }
         for asked in later.into_iter().rev() {
             self.settled -= 1;
