@@ -215,11 +215,13 @@ impl Report {
         renewed > now
     }
 
-    /// The server does not see us any more: others may look for us now, and the lease be shortened.
-    fn cut(&mut self, config: &Config) {
+    /// The server does not see us any more: others may look for us now, and the lease be shortened. Answers until when
+    /// a heartbeat comes in time, counted from the first time since the last one.
+    fn cut(&mut self, config: &Config) -> Moment {
         let until = clock::now() + config.absence();
         self.vouched.send_modify(|latest| *latest = until.min(*latest));
         self.tell(Pulse::Missed);
+        *self.vouched.borrow()
     }
 }
 
@@ -290,6 +292,11 @@ enum End {
     Lost,
 }
 
+/// However long the pauses have become: who has been cut off has to have time for some tries.
+fn hurried(pause: Duration, until: Moment, config: &Config) -> Duration {
+    if clock::now() < until { pause.min(config.absence() / 4) } else { pause }
+}
+
 async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, presence: bool, acked: Moment) {
     let config = dialer.config().clone();
     let mut next = acked + config.heartbeat;
@@ -297,6 +304,8 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, prese
     // What was not answered in time is closed only when the next stands: until then the server sees us by it.
     let mut before: Option<Line> = None;
     let mut pause = Duration::ZERO;
+    // Until then who has been cut off may come back.
+    let mut hurry = Moment::ORIGIN;
     let mut was_present = false;
     loop {
         let opening = async {
@@ -307,7 +316,8 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, prese
             line = opening => line,
             () = Line::vanished(&before) => {
                 before = None;
-                report.cut(&config);
+                hurry = report.cut(&config);
+                pause = hurried(pause, hurry, &config);
                 continue;
             }
         };
@@ -316,7 +326,7 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, prese
             Err(error) => {
                 tracing::debug!(%error, "no connection for heartbeats");
                 report.tell(Pulse::Missed);
-                pause = backoff.next().unwrap_or(config.heartbeat);
+                pause = hurried(backoff.next().unwrap_or(config.heartbeat), hurry, &config);
                 continue;
             }
         };
@@ -328,7 +338,7 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, prese
         was_present = line.is_present;
         match keep_beating(&mut line, &mut next, &mut report, &progress, &config).await {
             End::Lost => return report.tell(Pulse::Lost),
-            End::Closed if line.is_present => report.cut(&config),
+            End::Closed if line.is_present => hurry = report.cut(&config),
             End::Closed => report.tell(Pulse::Missed),
             End::Unanswered => {
                 before = Some(line);
@@ -340,7 +350,7 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, prese
         }
         // The lease may have been shortened meanwhile.
         next = clock::now();
-        pause = backoff.next().unwrap_or(config.heartbeat);
+        pause = hurried(backoff.next().unwrap_or(config.heartbeat), hurry, &config);
     }
 }
 

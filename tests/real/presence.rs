@@ -78,6 +78,48 @@ async fn who_only_reconnects_keeps_everything() {
     group.close().await.unwrap();
 }
 
+/// By then the pauses between its attempts are longer than the grace.
+#[tokio::test]
+async fn who_is_cut_off_while_its_heartbeats_are_refused_is_back_in_time() {
+    let fixture = Fixture::new().await;
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let mut connection = fixture.connection().await;
+    may(&mut connection, &["on", "nopass", "~*", "&*", "+@all"]).await;
+    let url = proxy.url().replace("redis://", "redis://app:none@");
+    let watcher = watcher(&fixture).await;
+    let group = GroupConnector::builder(url).group(&fixture.group).ttl(LONG).connect().await.unwrap();
+    let seen = Recorder::new(&watcher);
+    group.join("a").await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    are_seen(&watcher).await;
+
+    may(&mut connection, &["-pexpire"]).await;
+    let before = proxy.accepted();
+    eventually("it has tried often", async || proxy.accepted() >= before + 7).await;
+    may(&mut connection, &["+pexpire"]).await;
+    let since = time_left(&fixture, &mut connection).await;
+    proxy.reset(Line::Heartbeat);
+    eventually("a heartbeat is answered", async || time_left(&fixture, &mut connection).await > since).await;
+    assert_eq!(seen.read(|record| (record.joins, record.leaves)), (1, 0), "{}", seen.history());
+    watcher.close().await.unwrap();
+    group.close().await.unwrap();
+}
+
+/// Changes the rights of a user.
+async fn may(connection: &mut redis::aio::MultiplexedConnection, rights: &[&str]) {
+    let mut command = redis::cmd("ACL");
+    command.arg("SETUSER").arg("app").arg(rights).query_async::<()>(connection).await.unwrap();
+}
+
+/// How many milliseconds the lease has that runs out last; 0 where there is none.
+async fn time_left(fixture: &Fixture, connection: &mut redis::aio::MultiplexedConnection) -> i64 {
+    let last: Vec<String> =
+        redis::cmd("ZRANGE").arg(fixture.key("leases")).arg(&["-1", "-1"]).query_async(connection).await.unwrap();
+    let Some(session) = last.first() else { return 0 };
+    let key = fixture.key(&format!("leases/{session}"));
+    redis::cmd("PTTL").arg(key).query_async::<i64>(connection).await.unwrap().max(0)
+}
+
 /// The watcher would see it, but there is nothing to see.
 #[tokio::test]
 async fn without_presence_only_the_lease_counts() {
