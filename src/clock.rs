@@ -6,7 +6,12 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
+
 use crate::proto::Moment;
+
+/// Timers stand still while the machine is suspended, and leases do not: no sleep is longer than this.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 #[cfg(target_os = "linux")]
 fn since_boot() -> Duration {
@@ -37,4 +42,11 @@ pub(crate) fn now() -> Moment {
 pub(crate) fn instant(moment: Moment) -> Instant {
     let (instant, boot) = *origin();
     instant + moment.since(Moment::from_origin(boot))
+}
+
+/// Sleeps until then, also where the machine is suspended meanwhile.
+pub(crate) async fn sleep_until(then: Moment) {
+    while let Some(rest) = Some(then.since(now())).filter(|rest| !rest.is_zero()) {
+        sleep(rest.min(LONGEST_SLEEP)).await;
+    }
 }

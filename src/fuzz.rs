@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::member::{MemberId, SessionId};
+use crate::model::{MemberId, SessionId};
 use crate::wire::{
     Grip, Holding, Keys, Letter, Notice, Stored, decode, decode_path, encode, encode_path, invalidated, keyevent,
     keyspace, parse, waiting,

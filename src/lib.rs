@@ -45,47 +45,39 @@
 //! `tls` for `rediss://` URLs. `testing` for tests: a throw-away Redis server, and a proxy (`FaultProxy`) that breaks the
 //! connections to one. None is on by default.
 
-mod builder;
+mod backoff;
+mod cache;
 mod clock;
-mod config;
 mod connector;
 mod data;
-mod direct;
-mod driver;
-mod election;
+mod engine;
 mod error;
-mod events;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
 mod lock;
-mod member;
 mod membership;
+mod model;
 mod mutant;
 mod proto;
-mod state;
-mod status;
-mod tenure;
+mod scripts;
+mod settings;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
-mod view;
 mod wire;
 
-pub use builder::GroupConnectorBuilder;
-pub use config::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-pub use connector::GroupConnector;
+pub use cache::{Event, Events, MemberChange, MemberChanges, State, StateWatch, View};
+pub use connector::{GroupConnector, GroupConnectorBuilder, Status};
 pub use data::{DataValue, Ephemeral, MAX_VALUE, Persistent, Watch, WatchEvent};
-pub use election::{Election, Leader, LeaderWatch, Leadership};
 pub use error::{Error, ErrorKind};
-pub use events::{Event, Events, MemberChange, MemberChanges};
-pub use lock::{Fenced, Lock, LockContext, LockGuard, LockHolder, LockWaiter, NamedLocks};
-pub use member::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
+pub use lock::{
+    Election, Fenced, Leader, LeaderWatch, Leadership, Lock, LockContext, LockGuard, LockHolder, LockWaiter, NamedLocks,
+};
 pub use membership::{Join, Membership};
+pub use model::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
 pub use redis;
-pub use state::{State, StateWatch};
-pub use status::Status;
-pub use view::View;
+pub use settings::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
 
 /// The README's code is compiled with the documentation tests.
 #[cfg(doctest)]

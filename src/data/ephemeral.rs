@@ -10,13 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
-use super::{DataValue, Shelf, Watch, check_path, check_value, json};
-use crate::config::OnConflict;
-use crate::direct::Direct;
-use crate::driver::Caller;
+use super::{DataValue, Watch, check_path, check_value, json};
+use crate::cache::Shelf;
+use crate::engine::Caller;
+use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
-use crate::member::Revision;
+use crate::model::Revision;
 use crate::proto::{Glimpse, Reply, Request, Topic};
+use crate::settings::OnConflict;
 use crate::transport::{Stow, StowAnswer, unexpected};
 use crate::wire::{decode_path, encode_path};
 

@@ -12,12 +12,10 @@ use serde::de::DeserializeOwned;
 pub use ephemeral::Ephemeral;
 pub(crate) use ephemeral::Stall;
 pub use persistent::Persistent;
-pub(crate) use watch::{Contents, Looks, Shelf, ShelfWriter, shelf};
 pub use watch::{Watch, WatchEvent};
 
 use crate::error::{Error, ErrorKind};
-use crate::member::Revision;
-use crate::wire::check_name;
+use crate::model::{Revision, check_name};
 
 /// The most that a value may hold, in bytes: 8 MiB.
 pub const MAX_VALUE: usize = 8 * 1024 * 1024;

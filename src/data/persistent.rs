@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::ephemeral::Stall;
 use super::{DataValue, check_path, check_value, json};
 use crate::error::{Error, ErrorKind};
-use crate::member::Revision;
+use crate::model::Revision;
 use crate::wire::encode_path;
 
 /// Data of the group that stays when everybody has gone.

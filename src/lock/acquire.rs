@@ -10,13 +10,12 @@ use tokio::time::{sleep, timeout};
 
 use super::Locks;
 use super::guard::Hold;
-use crate::clock;
-use crate::driver::LONGEST_SLEEP;
+use crate::clock::{self, sleep_until};
+use crate::engine::Tenure;
 use crate::error::{Error, ErrorKind};
-use crate::member::MemberId;
+use crate::model::MemberId;
 use crate::mutant;
-use crate::proto::{Acquisition, Moment, Step};
-use crate::tenure::Tenure;
+use crate::proto::{Acquisition, Step};
 use crate::wire::{Bid, Grant, Grip};
 
 /// The pause before a session is sought again.
@@ -100,13 +99,6 @@ impl Drop for Attempt {
             self.locks.direct.caller().give_back(bid);
         }
         self.locks.holds.forget(self.nonce);
-    }
-}
-
-/// Sleeps until then, also where the machine is suspended meanwhile.
-async fn sleep_until(then: Moment) {
-    while let Some(rest) = Some(then.since(clock::now())).filter(|rest| !rest.is_zero()) {
-        sleep(rest.min(LONGEST_SLEEP)).await;
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::guard::Facts;
 use crate::data::{check_path, json};
 use crate::error::{Error, ErrorKind};
-use crate::member::Revision;
+use crate::model::Revision;
 use crate::transport::{FencedWrite, FromRedisValue};
 use crate::wire::encode_path;
 

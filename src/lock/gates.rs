@@ -6,7 +6,7 @@ use dashmap::DashMap;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::guard::Hold;
-use crate::member::MemberId;
+use crate::model::MemberId;
 
 /// Whose turn it is to acquire, and what was acquired last.
 type Gate = Arc<Mutex<Weak<Hold>>>;

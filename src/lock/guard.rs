@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Locks;
 use super::fenced::Fenced;
+use crate::engine::Tenure;
 use crate::error::{Error, ErrorKind};
-use crate::member::{FencingToken, MemberId};
-use crate::tenure::Tenure;
+use crate::model::{FencingToken, MemberId};
 use crate::wire::{Bid, Grant};
 
 /// What is known of one hold, for as long as anybody wants to know.

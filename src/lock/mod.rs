@@ -6,10 +6,10 @@
 //! (<https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html>).
 
 mod acquire;
+mod election;
 mod fenced;
 mod gates;
 mod guard;
-mod holds;
 mod named;
 mod run;
 
@@ -18,20 +18,21 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use acquire::Wish;
+pub use election::{Election, Leader, LeaderWatch, Leadership};
 pub use fenced::Fenced;
 use gates::Gates;
 use guard::Hold;
 pub use guard::LockGuard;
-pub(crate) use holds::Holds;
 use named::Named;
 pub use named::NamedLocks;
 pub use run::LockContext;
 
-use crate::config::Config;
-use crate::direct::Direct;
+use crate::cache::Holds;
+use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
-use crate::member::{FencingToken, MemberId};
-use crate::wire::{check_name, encode_path};
+use crate::model::{FencingToken, MemberId, check_name};
+use crate::settings::Config;
+use crate::wire::encode_path;
 
 /// How many may read at once.
 const READERS: u32 = u32::MAX;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Lock, LockGuard, Locks};
 use crate::error::Error;
-use crate::member::MemberId;
+use crate::model::MemberId;
 
 /// The guards of the locks that are held by name.
 #[derive(Default)]

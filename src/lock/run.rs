@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::guard::Facts;
 use super::{Fenced, Lock};
 use crate::error::Error;
-use crate::member::FencingToken;
+use crate::model::FencingToken;
 
 /// What work under a lock may know of it.
 #[derive(Clone)]

@@ -105,7 +105,7 @@ impl Acquisition {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
-    use crate::member::FencingToken;
+    use crate::model::FencingToken;
 
     const RECONCILE: Duration = Duration::from_millis(1000);
 

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::io::{Command, Hearing as Report, Output, Reply, Settings, Tag};
+use super::io::{Command, Hearing as Report, Output, Reply, Tag};
 use super::outbox::Outbox;
-use crate::config::EventSource;
 use crate::error::{Error, ErrorKind};
+use crate::settings::{CoreSettings, EventSource};
 use crate::wire::Happened;
 
 /// The canary lives for 2 ms; a touch after 3 makes the server say so.
@@ -75,7 +75,7 @@ pub(crate) struct Heard {
 
 #[derive(Debug)]
 pub(crate) struct Hearing {
-    settings: Settings,
+    settings: CoreSettings,
     /// The wanted source, and what may take its place, the better ones first.
     sources: Vec<EventSource>,
     at: usize,
@@ -93,7 +93,7 @@ pub(crate) struct Hearing {
 }
 
 impl Hearing {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: CoreSettings) -> Self {
         let all = [settings.source, EventSource::Tracking, EventSource::Poll];
         let first = all.iter().rposition(|source| *source == settings.source).unwrap_or_default();
         let report = Report { source: settings.source, ..Report::default() };

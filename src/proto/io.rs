@@ -5,35 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Moment;
-use crate::config::{EventSource, OnConflict, OnLost};
 use crate::error::Error;
-use crate::member::{Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Bid, Draft, Grip, Holding, Notice, Stored};
-
-/// What the core needs to know of the configuration.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// Unique to this connector: its sessions are named after it.
-    pub(crate) connector: String,
-    pub(crate) ttl: Duration,
-    /// How long after the sending of its last acknowledged heartbeat a lease is held to be lost.
-    pub(crate) lost_after: Duration,
-    pub(crate) reconcile: Duration,
-    /// How often to look where nobody tells what changes.
-    pub(crate) poll: Duration,
-    /// Where hints are to come from.
-    pub(crate) source: EventSource,
-    /// Whether to look who is present.
-    pub(crate) presence: bool,
-    /// How long a request may wait for a link and its answer.
-    pub(crate) request_timeout: Duration,
-    pub(crate) canary_timeout: Duration,
-    pub(crate) on_conflict: OnConflict,
-    pub(crate) on_lost: OnLost,
-    /// Where in the range of each jitter this connector lies: 0 to 1.
-    pub(crate) jitter: f64,
-    pub(crate) sweeps: bool,
-}
+use crate::model::{Draft, Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
+use crate::settings::EventSource;
+use crate::wire::{Bid, Grip, Holding, Notice, Stored};
 
 /// Names a request of a user until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

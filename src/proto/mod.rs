@@ -23,8 +23,9 @@ pub(crate) use io::*;
 pub(crate) use moment::Moment;
 
 use crate::error::{Error, ErrorKind};
-use crate::member::{Incarnation, LeaveCause, MemberId};
+use crate::model::{Incarnation, LeaveCause, MemberId};
 use crate::mutant;
+use crate::settings::CoreSettings;
 use crate::wire::{Happened, Notice};
 use hearing::Heard;
 use outbox::Outbox;
@@ -66,7 +67,7 @@ enum Flight {
 
 #[derive(Debug)]
 pub(crate) struct Machine {
-    settings: Settings,
+    settings: CoreSettings,
     link: Link,
     phase: Phase,
     roster: Roster,
@@ -89,7 +90,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
             link: Link::Detached,
             phase: Phase::Connecting,

@@ -7,10 +7,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::Moment;
-use super::io::{Command, Output, Reply, Settings, Tag};
+use super::io::{Command, Output, Reply, Tag};
 use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind};
-use crate::member::SessionId;
+use crate::model::SessionId;
+use crate::settings::CoreSettings;
 
 /// How long a prober's place is held without being asked for again.
 pub(crate) const PLACE: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ enum Flight {
 
 #[derive(Debug)]
 pub(crate) struct Presence {
-    settings: Settings,
+    settings: CoreSettings,
     /// Whether this connector is one of the few that look.
     has_place: bool,
     /// Whom to look for.
@@ -59,7 +60,7 @@ pub(crate) struct Looked {
 }
 
 impl Presence {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
             settings,
             has_place: false,

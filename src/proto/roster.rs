@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::io::{Change, Entry, Finding, Known, Written};
-use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
+use crate::model::{Incarnation, LeaveCause, Member, MemberId, SessionId};
 use crate::mutant;
 use crate::wire::Happened;
 

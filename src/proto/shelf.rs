@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::io::{Command, Glimpse, Kept, Output, Reply, Tag, Topic, ValueChange};
 use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind};
-use crate::member::SessionId;
+use crate::model::SessionId;
 use crate::wire::Happened;
 
 /// How many paths one read asks for.

@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Moment;
-use super::io::{Command, Output, Settings, Tag};
+use super::io::{Command, Output, Tag};
 use super::outbox::Outbox;
-use crate::member::MemberId;
+use crate::model::MemberId;
 use crate::mutant;
+use crate::settings::CoreSettings;
 
 /// A key is expired only once the clock has passed its deadline.
 const PAST_DEADLINE: Duration = Duration::from_millis(1);
@@ -29,7 +30,7 @@ enum Flight {
 
 #[derive(Debug)]
 pub(crate) struct Upkeep {
-    settings: Settings,
+    settings: CoreSettings,
     sweep_at: Option<Moment>,
     sweeping: bool,
     touches: VecDeque<(Moment, Vec<MemberId>)>,
@@ -47,7 +48,7 @@ pub(crate) struct Wishes {
 }
 
 impl Upkeep {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
             settings,
             sweep_at: None,

@@ -26,11 +26,11 @@ use tokio::task::yield_now;
 use tokio_util::task::TaskTracker;
 
 use super::commands::Context;
-use super::scripts;
 use crate::clock;
 use crate::error::{Error, ErrorKind};
-use crate::member::SessionId;
+use crate::model::SessionId;
 use crate::proto::Moment;
+use crate::scripts;
 
 /// How many calls go together at the most, so that none stops the server for long.
 const MOST: usize = 64;

@@ -8,11 +8,12 @@ use redis::{ScriptInvocation, Value};
 
 use super::locks::Combines;
 use super::overdue::Overdue;
-use super::{replies, scripts};
-use crate::config::Config;
+use super::replies;
 use crate::error::{Error, ErrorKind};
-use crate::member::SessionId;
+use crate::model::SessionId;
 use crate::proto::{Command, Contest, Reply};
+use crate::scripts;
+use crate::settings::Config;
 use crate::wire::{Keys, encode, record_head, record_tail};
 
 /// How many member keys one sweep or close may take, so that no call stops the server for long.

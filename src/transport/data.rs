@@ -6,11 +6,11 @@ use redis::Value;
 
 use super::commands::{Commands, ms};
 use super::replies::{number, text};
-use super::scripts;
-use crate::config::OnConflict;
 use crate::error::{Error, ErrorKind};
-use crate::member::{Revision, SessionId};
+use crate::model::{Revision, SessionId};
 use crate::proto::{Glimpse, Reply};
+use crate::scripts;
+use crate::settings::OnConflict;
 use crate::wire::{Holding, Stored, decode_path};
 
 /// How many bytes of values one look may bring.

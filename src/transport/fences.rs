@@ -4,9 +4,9 @@ use redis::{FromRedisValue, Script, Value};
 
 use super::commands::Commands;
 use super::replies::{number, text};
-use super::scripts;
 use crate::error::{Error, ErrorKind};
-use crate::member::Revision;
+use crate::model::Revision;
+use crate::scripts;
 use crate::wire::Grip;
 
 /// What a fenced write has done.

@@ -2,8 +2,8 @@
 
 use redis::aio::MultiplexedConnection;
 
-use crate::config::{Config, EventSource, Notifications};
 use crate::error::{Error, ErrorKind};
+use crate::settings::{Config, EventSource, Notifications};
 
 const SETTING: &str = "notify-keyspace-events";
 /// How often to set the flags again where others do so at the same time; the canary tells where that was not enough.

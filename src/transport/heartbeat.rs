@@ -16,14 +16,15 @@ use tokio_util::task::TaskTracker;
 
 use super::commands::Commands;
 use super::link::{Dialer, Role, within};
-use super::scripts;
+use crate::backoff::backoff;
 use crate::clock;
-use crate::config::{Config, Heartbeats};
-use crate::driver::{LONGEST_SLEEP, backoff};
+use crate::clock::sleep_until;
 use crate::error::{Error, ErrorKind};
-use crate::member::SessionId;
+use crate::model::SessionId;
 use crate::mutant;
 use crate::proto::{Moment, Pulse, Reply};
+use crate::scripts;
+use crate::settings::{Config, Heartbeats};
 
 /// How a heartbeat ended. Only the latest counts.
 #[derive(Clone, Debug)]
@@ -222,13 +223,6 @@ impl Report {
         self.vouched.send_modify(|latest| *latest = until.min(*latest));
         self.tell(Pulse::Missed);
         *self.vouched.borrow()
-    }
-}
-
-/// Sleeps until then, also where the machine is suspended meanwhile.
-async fn sleep_until(then: Moment) {
-    while let Some(rest) = Some(then.since(clock::now())).filter(|rest| !rest.is_zero()) {
-        sleep(rest.min(LONGEST_SLEEP)).await;
     }
 }
 

@@ -16,9 +16,9 @@ use super::commands::{Commands, Context, ms};
 use super::listener::{Heard, Listener};
 use super::locks::Combines;
 use super::overdue::Overdue;
-use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
 use crate::proto::Topic;
+use crate::settings::{Config, EventSource};
 use crate::wire::{Letter, Notice};
 
 /// Where letters go as they come: the task that waits for one has no time to lose, and nothing is to be decided.

@@ -15,10 +15,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::commands::Context;
 use super::flags;
 use super::link::{Dialer, Role, within};
-use crate::config::{Config, EventSource};
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
+use crate::settings::{Config, EventSource};
 use crate::wire::{Letter, Notice, invalidated, keyevent, keyspace};
 
 /// The events that a keyevent source listens to.

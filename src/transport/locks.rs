@@ -7,10 +7,10 @@ use redis::{ScriptInvocation, Value};
 use super::combine::{Ask, Combine, Road};
 use super::commands::Commands;
 use super::replies::{number, text};
-use super::scripts;
 use crate::error::{Error, ErrorKind};
-use crate::member::{FencingToken, MemberId};
+use crate::model::{FencingToken, MemberId};
 use crate::proto::Acquired;
+use crate::scripts;
 use crate::wire::{Bid, Grant, Grip, Holding, waiting};
 
 /// Who holds a lock and who waits for it.

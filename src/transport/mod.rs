@@ -11,7 +11,6 @@ mod listener;
 mod locks;
 mod overdue;
 mod replies;
-mod scripts;
 
 pub(crate) use commands::Commands;
 pub(crate) use data::{Stow, StowAnswer, unexpected};

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::driver::LONGEST_SLEEP;
+use crate::clock::LONGEST_SLEEP;
 
 /// How often the ticker ticks in the time that a call may take: a call is ended one tick late at the most.
 const TICKS: u32 = 16;

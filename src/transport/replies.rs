@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
 use crate::proto::{Entry, Finding, Known, Reply, Written};
-use crate::wire::{Draft, Grip, Record, decode, parse};
+use crate::wire::{Grip, Record, decode, parse};
 
 /// Turns an answer into a reply, or says that it is not what the script promises.
 pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Option<Reply>) -> Result<Reply, Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::names::decode_path;
-use crate::member::{FencingToken, MemberId, SessionId};
+use crate::model::{FencingToken, MemberId, SessionId};
 
 /// What one acquisition is known by, from the first attempt until the lock has been given back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

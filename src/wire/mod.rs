@@ -7,7 +7,7 @@ mod record;
 mod value;
 
 pub(crate) use lock::{Bid, Grant, Grip, Holding, Letter, waiting};
-pub(crate) use names::{Keys, check_name, decode, decode_path, encode, encode_path};
+pub(crate) use names::{Keys, decode, decode_path, encode, encode_path};
 pub(crate) use notice::{Happened, Notice, invalidated, keyevent, keyspace};
-pub(crate) use record::{Draft, Record, parse, record_head, record_tail};
+pub(crate) use record::{Record, parse, record_head, record_tail};
 pub(crate) use value::Stored;

@@ -4,22 +4,7 @@
 //! digits), so that no name can break the hash tag, a pattern or a neighbour. One name has one encoding, and
 //! [`decode`] refuses every other spelling: two keys never stand for one member.
 
-use crate::error::{Error, ErrorKind};
-
-/// The longest name, in bytes.
-pub(crate) const MAX_NAME: usize = 512;
-
-/// Refuses a name that is empty or too long, saying which.
-pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Error> {
-    match name.len() {
-        0 => Err(Error::new(ErrorKind::InvalidName, format!("{what} is empty; a name has 1 to {MAX_NAME} bytes"))),
-        1..=MAX_NAME => Ok(()),
-        length => Err(Error::new(
-            ErrorKind::InvalidName,
-            format!("{what} has {length} bytes; a name has 1 to {MAX_NAME} bytes"),
-        )),
-    }
-}
+use crate::model::MAX_NAME;
 
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'~' | b'-')
@@ -204,14 +189,6 @@ mod tests {
         for other in ["", "a%2Fb", "%", "a b", "%41/b"] {
             assert_eq!(decode_path(other.as_bytes()), None, "{other}");
         }
-    }
-
-    #[test]
-    fn names_are_1_to_512_bytes() {
-        assert!(check_name("group", "").unwrap_err().to_string().contains("group is empty"));
-        assert!(check_name("group", "a").is_ok());
-        assert!(check_name("group", &"a".repeat(512)).is_ok());
-        assert!(check_name("group", &"a".repeat(513)).unwrap_err().to_string().contains("513"));
     }
 
     #[test]

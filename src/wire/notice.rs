@@ -3,7 +3,7 @@
 //! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
 
 use super::names::{Keys, decode, decode_path};
-use crate::member::MemberId;
+use crate::model::MemberId;
 
 /// What a notification says happened to a key. It is a hint where to look, never what to believe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

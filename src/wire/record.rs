@@ -9,14 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
-
-/// What a member says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Draft {
-    pub(crate) tags: BTreeSet<String>,
-    pub(crate) metadata: Metadata,
-}
+use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
 
 /// What stood in a member's key.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::member::{Revision, SessionId};
+use crate::model::{Revision, SessionId};
 
 /// What stands in such a value's key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -76,7 +76,7 @@ impl Caller {
 /// A script with what stands before it.
 pub(crate) fn text(script: &str) -> String {
     let read = |name: &str| {
-        let path = format!("{}/src/lua/{name}.lua", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/src/scripts/{name}.lua", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
     let shared = read("prelude") + &read("estate");

@@ -12,14 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Moment;
-use super::io::{
-    Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Settings, Standing, Tag, Ticket,
-};
+use super::io::{Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Standing, Tag, Ticket};
 use super::outbox::Outbox;
-use crate::config::{OnConflict, OnLost};
 use crate::error::{Error, ErrorKind};
-use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId, check_tags};
-use crate::wire::{Bid, Draft, Grip};
+use crate::model::{Draft, Incarnation, LeaveCause, Member, MemberId, SessionId, check_tags};
+use crate::settings::{CoreSettings, OnConflict, OnLost};
+use crate::wire::{Bid, Grip};
 
 /// How many own members one renewal of the safety ttl covers.
 const RENEW_CHUNK: usize = 500;
@@ -146,7 +144,7 @@ impl Effects {
 
 #[derive(Debug)]
 pub(crate) struct Session {
-    settings: Settings,
+    settings: CoreSettings,
     lease: Lease,
     sessions: u64,
     lives: u64,
@@ -169,7 +167,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
             settings,
             lease: Lease::Absent,

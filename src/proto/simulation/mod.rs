@@ -12,9 +12,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{EventSource, OnConflict, OnLost};
-use crate::member::{Member, MemberId, Metadata, SessionId};
-use crate::wire::{Draft, Happened, Notice};
+use crate::model::{Draft, Member, MemberId, Metadata, SessionId};
+use crate::settings::{EventSource, OnConflict, OnLost};
+use crate::wire::{Happened, Notice};
 use server::{Server, TTL};
 
 const RECONCILE: Duration = Duration::from_millis(1000);
@@ -44,7 +44,7 @@ struct Client {
 
 impl Client {
     fn new(name: &str, jitter: f64, on_conflict: OnConflict, on_lost: OnLost) -> Self {
-        let machine = Machine::new(Settings {
+        let machine = Machine::new(CoreSettings {
             connector: name.into(),
             ttl: TTL,
             lost_after: LOST_AFTER,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::{Command, Contest, Entry, Finding, Known, Moment, Reply, Written};
-use crate::config::EventSource;
 use crate::error::{Error, ErrorKind};
-use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Draft, Happened, Notice};
+use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::settings::EventSource;
+use crate::wire::{Happened, Notice};
 
 pub(super) const TTL: Duration = Duration::from_millis(1000);
 const SAFETY: Duration = Duration::from_millis(4000);

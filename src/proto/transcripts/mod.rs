@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{EventSource, OnConflict, OnLost};
 use crate::error::ErrorKind;
-use crate::member::{Incarnation, Member, MemberId, Metadata, Revision, SessionId};
-use crate::wire::{Draft, Grip, Stored as Value};
+use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::settings::{EventSource, OnConflict, OnLost};
+use crate::wire::{Grip, Stored as Value};
 
 const TTL: Duration = Duration::from_millis(1000);
 const LOST_AFTER: Duration = Duration::from_millis(980);
 
-fn settings(on_lost: OnLost) -> Settings {
-    Settings {
+fn settings(on_lost: OnLost) -> CoreSettings {
+    CoreSettings {
         connector: "c".into(),
         ttl: TTL,
         lost_after: LOST_AFTER,
@@ -66,7 +66,7 @@ impl Script {
         Self::with(settings(on_lost))
     }
 
-    fn with(settings: Settings) -> Self {
+    fn with(settings: CoreSettings) -> Self {
         Self { machine: Machine::new(settings), now: Duration::from_secs(10), sent: Vec::new(), until: Moment::ORIGIN }
     }
 

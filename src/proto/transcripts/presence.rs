@@ -22,7 +22,7 @@ fn probing(rest: &str) -> String {
 }
 
 fn check_presence(transcript: &str) {
-    check_in(Script::with(Settings { presence: true, ..settings(OnLost::Rejoin) }), transcript);
+    check_in(Script::with(CoreSettings { presence: true, ..settings(OnLost::Rejoin) }), transcript);
 }
 
 #[test]

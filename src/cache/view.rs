@@ -9,10 +9,10 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use tokio::sync::{broadcast, watch};
 
-use crate::events::{Batch, Event, Events};
-use crate::member::{Incarnation, Member, MemberId, Revision};
+use super::events::{Batch, Event, Events};
+use super::state::State;
+use crate::model::{Incarnation, Member, MemberId, Revision};
 use crate::proto::Change;
-use crate::state::State;
 
 /// The members of a group as a connector knew them at one moment. It never changes: load a new one to see more.
 #[derive(Clone)]

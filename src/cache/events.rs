@@ -10,10 +10,10 @@ use futures_util::{Stream, StreamExt};
 use tokio::sync::broadcast;
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::member::{LeaveCause, Member, MemberId};
+use super::view::{View, ViewReader};
+use crate::model::{LeaveCause, Member, MemberId};
 use crate::mutant;
 use crate::proto::Change;
-use crate::view::{View, ViewReader};
 
 /// What happened in the group.
 ///

@@ -10,17 +10,17 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::{GroupConnector, Inner};
+use crate::cache::view;
+use crate::cache::{Holds, State, shelf};
 use crate::clock;
-use crate::config::{self, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-use crate::connector::{GroupConnector, Inner};
-use crate::data::{Stall, shelf};
-use crate::direct::Direct;
-use crate::driver::{Caller, Driver, LinkReport, Publish};
+use crate::data::Stall;
+use crate::engine::Direct;
+use crate::engine::{Caller, Driver, LinkReport, Publish};
 use crate::error::{Error, ErrorKind};
-use crate::lock::{Holds, Locks};
-use crate::state::State;
+use crate::lock::Locks;
+use crate::settings::{self, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
 use crate::transport::{Dialer, Keeper, Letterbox};
-use crate::view::view;
 
 /// Where the server is.
 pub(crate) enum Server {
@@ -33,12 +33,12 @@ pub(crate) enum Server {
 #[must_use = "a builder does nothing until it connects"]
 pub struct GroupConnectorBuilder {
     server: Server,
-    draft: config::Draft,
+    draft: settings::Draft,
 }
 
 impl GroupConnectorBuilder {
     pub(crate) fn new(server: Server) -> Self {
-        Self { server, draft: config::Draft::default() }
+        Self { server, draft: settings::Draft::default() }
     }
 
     /// The group, 1 to 512 bytes. Default: `default-group`.

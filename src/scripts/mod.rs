@@ -20,7 +20,7 @@ fn script(text: &str) -> Script {
 }
 
 /// Translates what redis said of a script. Older servers do not say which command of it a user may not run.
-pub(super) fn failed(call: &str, error: RedisError) -> Error {
+pub(crate) fn failed(call: &str, error: RedisError) -> Error {
     let refused = error.detail().and_then(refused);
     match refused {
         Some(refused) => Error::from_redis_about(call, Some(&refused), error),
@@ -50,16 +50,16 @@ fn refused(said: &str) -> Option<String> {
 
 macro_rules! script {
     ($name:ident, $file:literal) => {
-        pub(super) static $name: LazyLock<Script> =
-            LazyLock::new(|| script(concat!(include_str!("../lua/prelude.lua"), include_str!($file))));
+        pub(crate) static $name: LazyLock<Script> =
+            LazyLock::new(|| script(concat!(include_str!("prelude.lua"), include_str!($file))));
     };
 }
 
 /// A script that gives something back, or takes what was given back.
 macro_rules! estate_script {
     ($name:ident, $file:literal) => {
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
-            script(concat!(include_str!("../lua/prelude.lua"), include_str!("../lua/estate.lua"), include_str!($file)))
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            script(concat!(include_str!("prelude.lua"), include_str!("estate.lua"), include_str!($file)))
         });
     };
 }
@@ -67,48 +67,48 @@ macro_rules! estate_script {
 /// A script whose first part does without the shared functions, since making them costs as much as its own work.
 macro_rules! split_script {
     ($name:ident, $first:literal, $rest:literal) => {
-        pub(super) static $name: LazyLock<Script> = LazyLock::new(|| {
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
             script(concat!(
                 include_str!($first),
-                include_str!("../lua/prelude.lua"),
-                include_str!("../lua/estate.lua"),
+                include_str!("prelude.lua"),
+                include_str!("estate.lua"),
                 include_str!($rest)
             ))
         });
     };
 }
 
-script!(OPEN, "../lua/open.lua");
-script!(JOIN, "../lua/join.lua");
-script!(UPDATE, "../lua/update.lua");
-script!(LEAVE, "../lua/leave.lua");
-estate_script!(CLOSE, "../lua/close.lua");
-script!(HEARTBEAT, "../lua/heartbeat.lua");
-script!(RENEW, "../lua/renew.lua");
-script!(PROBERS, "../lua/probers.lua");
-script!(SHORTEN, "../lua/shorten.lua");
-estate_script!(SWEEP, "../lua/sweep.lua");
-script!(LIST, "../lua/list.lua");
-script!(READ, "../lua/read.lua");
-estate_script!(EXTEND, "../lua/extend.lua");
-split_script!(ACQUIRE, "../lua/acquire.lua", "../lua/enqueue.lua");
-split_script!(RELEASE, "../lua/release.lua", "../lua/handover.lua");
-estate_script!(BREAK, "../lua/break.lua");
-script!(STORE, "../lua/store.lua");
-script!(ERASE, "../lua/erase.lua");
-estate_script!(LOOK, "../lua/look.lua");
-script!(CATALOG, "../lua/catalog.lua");
-script!(PERSIST, "../lua/persist.lua");
-script!(EXCHANGE, "../lua/exchange.lua");
-script!(RECALL, "../lua/recall.lua");
-script!(REMOVE, "../lua/remove.lua");
-estate_script!(FENCE, "../lua/fence.lua");
+script!(OPEN, "open.lua");
+script!(JOIN, "join.lua");
+script!(UPDATE, "update.lua");
+script!(LEAVE, "leave.lua");
+estate_script!(CLOSE, "close.lua");
+script!(HEARTBEAT, "heartbeat.lua");
+script!(RENEW, "renew.lua");
+script!(PROBERS, "probers.lua");
+script!(SHORTEN, "shorten.lua");
+estate_script!(SWEEP, "sweep.lua");
+script!(LIST, "list.lua");
+script!(READ, "read.lua");
+estate_script!(EXTEND, "extend.lua");
+split_script!(ACQUIRE, "acquire.lua", "enqueue.lua");
+split_script!(RELEASE, "release.lua", "handover.lua");
+estate_script!(BREAK, "break.lua");
+script!(STORE, "store.lua");
+script!(ERASE, "erase.lua");
+estate_script!(LOOK, "look.lua");
+script!(CATALOG, "catalog.lua");
+script!(PERSIST, "persist.lua");
+script!(EXCHANGE, "exchange.lua");
+script!(RECALL, "recall.lua");
+script!(REMOVE, "remove.lua");
+estate_script!(FENCE, "fence.lua");
 
 /// What is put before a script of the user's.
-pub(super) const FENCED: &str =
-    concat!(include_str!("../lua/prelude.lua"), include_str!("../lua/estate.lua"), include_str!("../lua/fenced.lua"));
+pub(crate) const FENCED: &str =
+    concat!(include_str!("prelude.lua"), include_str!("estate.lua"), include_str!("fenced.lua"));
 
-estate_script!(INSPECT, "../lua/inspect.lua");
+estate_script!(INSPECT, "inspect.lua");
 
 #[cfg(test)]
 mod tests {

@@ -9,12 +9,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::driver::{Caller, Claim, Claimed, Delivery};
+use crate::engine::{Caller, Claim, Claimed, Delivery};
 use crate::error::{Error, ErrorKind};
-use crate::member::{Incarnation, LeaveCause, MemberId, Metadata, check_metadata, check_tags};
+use crate::model::{Draft, Incarnation, LeaveCause, MemberId, Metadata, check_metadata, check_tags};
 use crate::proto::{Answer, Edit, Request, Standing};
 use crate::transport::Vouched;
-use crate::wire::Draft;
 
 /// Typed metadata as JSON.
 pub(crate) fn typed(value: &impl Serialize) -> Result<Metadata, Error> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::validity::{Tenure, TenureWatch};
 use crate::clock;
-use crate::driver::Caller;
+use crate::engine::Caller;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Request;
-use crate::tenure::{Tenure, TenureWatch};
 use crate::transport::Commands;
 
 /// The first pause before a call is made again, over this link or the next.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::config::EventSource;
+use crate::cache::State;
 use crate::error::Error;
-use crate::state::State;
+use crate::settings::EventSource;
 
 /// How a connector stands, for operators. [`GroupConnector::status`](crate::GroupConnector::status) answers it.
 ///

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::name::check_name;
 use crate::error::{Error, ErrorKind};
-use crate::wire::{Draft, check_name};
 
 /// The most that a member's metadata may hold, in bytes: 1 MiB.
 pub const MAX_METADATA: usize = 1024 * 1024;
@@ -77,6 +77,13 @@ impl PartialEq<&str> for MemberId {
     fn eq(&self, other: &&str) -> bool {
         &*self.0 == *other
     }
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Draft {
+    pub(crate) tags: BTreeSet<String>,
+    pub(crate) metadata: Metadata,
 }
 
 macro_rules! number {

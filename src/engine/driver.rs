@@ -5,163 +5,31 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::data::ShelfWriter;
+use super::caller::{Call, Called, Claim, Delivery, Release};
+use super::validity::Tenure;
+use crate::backoff::backoff;
+use crate::cache::ViewWriter;
+use crate::cache::{Holds, ShelfWriter, State};
+use crate::clock::{self, LONGEST_SLEEP};
 use crate::error::Error;
-use crate::lock::Holds;
-use crate::member::{Incarnation, LeaveCause, Member, MemberId, SessionId};
+use crate::model::{LeaveCause, Member, MemberId, SessionId};
 use crate::proto::{
-    Answer, Change, Command, Hearing, Input, Machine, Moment, Output, Pulse, Reply, Request, Settings, Standing, Tag,
-    Ticket,
+    Answer, Change, Command, Hearing, Input, Machine, Moment, Output, Pulse, Reply, Request, Standing, Tag, Ticket,
 };
-use crate::state::State;
-use crate::tenure::Tenure;
-use crate::transport::{Beat, Commands, Dialer, Keeper, Keeping, Link, Vouched};
-use crate::view::ViewWriter;
+use crate::settings::CoreSettings;
+use crate::transport::{Beat, Commands, Dialer, Keeper, Keeping, Link};
 use crate::wire::{Bid, Notice};
 
 /// How many notifications are taken at once before their outputs are done.
 const BURST: usize = 1024;
-
-/// Timers stand still while the machine is suspended, and leases do not: no sleep is longer than this.
-pub(crate) const LONGEST_SLEEP: Duration = Duration::from_millis(500);
-
-/// A request on its way to the core, with the way back.
-pub(crate) struct Call {
-    pub(crate) request: Request,
-    pub(crate) reply: oneshot::Sender<Result<Delivery, Error>>,
-}
-
-/// What gives something back. It goes by the one lane without a bound, for it must never have to wait.
-pub(crate) enum Release {
-    Call(Call),
-    Unclaimed(MemberId, Incarnation),
-    /// A lock, or a place in its queue, that nobody holds any more.
-    Bid(Bid),
-    /// The server said that this session's lease is gone.
-    LeaseLost(SessionId),
-    /// The session may hold what nobody here knows.
-    Audit,
-}
-
-/// The way to the driver. It keeps nothing alive.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    calls: mpsc::Sender<Call>,
-    releases: mpsc::UnboundedSender<Release>,
-}
-
-/// The driver's end of the way.
-pub(crate) struct Called {
-    calls: mpsc::Receiver<Call>,
-    releases: mpsc::UnboundedReceiver<Release>,
-    give_back: mpsc::UnboundedSender<Release>,
-}
-
-/// How many requests may wait for the driver.
-const CALLS: usize = 256;
-
-impl Caller {
-    pub(crate) fn new() -> (Self, Called) {
-        let (calls, called) = mpsc::channel(CALLS);
-        let (releases, released) = mpsc::unbounded_channel();
-        let give_back = releases.clone();
-        (Self { calls, releases }, Called { calls: called, releases: released, give_back })
-    }
-
-    /// Asks the driver, which answers every request in bounded time.
-    pub(crate) async fn call(&self, request: Request) -> Result<Delivery, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.calls.send(Call { request, reply }).await.map_err(|_| Error::closed())?;
-        answer.await.unwrap_or_else(|_| Err(Error::closed()))
-    }
-
-    /// Asks the driver to give something back: asked as soon as it is polled, whatever else waits.
-    pub(crate) async fn release(&self, request: Request) -> Result<Delivery, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.releases.send(Release::Call(Call { request, reply })).map_err(|_| Error::closed())?;
-        answer.await.unwrap_or_else(|_| Err(Error::closed()))
-    }
-
-    /// Gives back a lock, or a place in its queue, in the background. Where the driver is gone, so is the lock.
-    pub(crate) fn give_back(&self, bid: Bid) {
-        let _ = self.releases.send(Release::Bid(bid));
-    }
-
-    /// Asks for what needs no answer. It goes by the release lane, since whoever asks does not wait.
-    pub(crate) fn follow(&self, request: Request) {
-        let (reply, _) = oneshot::channel();
-        let _ = self.releases.send(Release::Call(Call { request, reply }));
-    }
-
-    /// Passes on that the server said so.
-    pub(crate) fn lease_lost(&self, session: SessionId) {
-        let _ = self.releases.send(Release::LeaseLost(session));
-    }
-
-    /// Asks for a comparison of what the session holds with what is known here.
-    pub(crate) fn audit(&self) {
-        let _ = self.releases.send(Release::Audit);
-    }
-
-    pub(crate) async fn leave(&self, id: MemberId) -> Result<bool, Error> {
-        Ok(matches!(self.release(Request::Leave(id)).await?, Delivery::Done(Answer::Left(true))))
-    }
-}
-
-/// An answer on its way back.
-pub(crate) enum Delivery {
-    Joined(Claim),
-    Done(Answer),
-}
-
-/// A membership that nobody holds yet. Dropped unclaimed, because the caller is gone, it is given back.
-pub(crate) struct Claim {
-    id: MemberId,
-    incarnation: Incarnation,
-    standing: watch::Receiver<Standing>,
-    vouched: Vouched,
-    give_back: Option<mpsc::UnboundedSender<Release>>,
-}
-
-/// A membership that somebody holds.
-pub(crate) struct Claimed {
-    pub(crate) id: MemberId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) standing: watch::Receiver<Standing>,
-    pub(crate) vouched: Vouched,
-}
-
-impl Claim {
-    /// Takes what is claimed: it is no longer given back.
-    pub(crate) fn take(mut self) -> Claimed {
-        self.give_back = None;
-        Claimed {
-            id: self.id.clone(),
-            incarnation: self.incarnation,
-            standing: self.standing.clone(),
-            vouched: self.vouched.clone(),
-        }
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(give_back) = self.give_back.take() {
-            // Where the driver is gone, so is the membership.
-            let _ = give_back.send(Release::Unclaimed(self.id.clone(), self.incarnation));
-        }
-    }
-}
 
 /// What an operator may want to know of the link.
 #[derive(Clone, Debug, Default)]
@@ -227,21 +95,9 @@ enum Happening {
     Time,
 }
 
-/// Pauses between attempts, of which none is longer than the cap, and which do not end.
-pub(crate) fn backoff(cap: Duration) -> ExponentialBackoff {
-    // The jitter comes on top, and may be as much again.
-    let most = cap / 2;
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(10).min(most))
-        .with_max_delay(most)
-        .without_max_times()
-        .with_jitter()
-        .build()
-}
-
 impl Driver {
     pub(crate) fn new(
-        settings: Settings,
+        settings: CoreSettings,
         dialer: Dialer,
         keeper: Keeper,
         beats: watch::Receiver<Option<Beat>>,
@@ -572,21 +428,6 @@ impl Driver {
             }
         } else {
             self.standings.entry(id).or_insert_with(|| watch::Sender::new(standing)).send_replace(standing);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_pause_is_longer_than_the_cap_and_they_do_not_end() {
-        for cap in [Duration::from_millis(10), Duration::from_secs(1)] {
-            let pauses: Vec<_> = backoff(cap).take(1000).collect();
-            assert_eq!(pauses.len(), 1000);
-            assert!(pauses.iter().all(|pause| *pause <= cap), "{:?}", pauses.iter().max());
-            assert!(pauses[900..].iter().any(|pause| *pause > cap * 3 / 4), "they grow");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Which locks this connector holds or waits for: where letters find whom they are for.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::guard::Hold;
 use crate::clock;
 use crate::proto::Moment;
 use crate::wire::{Bid, Grant, Grip, Letter};
@@ -28,8 +28,11 @@ struct Table {
     broken: HashSet<u64>,
     held: HashMap<u64, Held>,
     /// Held by nobody but their session.
-    detached: HashMap<u64, Arc<Hold>>,
+    detached: HashMap<u64, Kept>,
 }
+
+/// A hold that somebody has to keep: what it is, only its holder knows.
+type Kept = Arc<dyn Any + Send + Sync>;
 
 struct Held {
     bid: Bid,
@@ -48,12 +51,12 @@ impl Holds {
     }
 
     /// Whether nobody is told of a grant: who waits has to ask.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.is_silent.load(Ordering::Relaxed)
     }
 
     /// A nonce for one more acquisition, and where its grant will come.
-    pub(super) fn expect(&self) -> (u64, oneshot::Receiver<Grant>) {
+    pub(crate) fn expect(&self) -> (u64, oneshot::Receiver<Grant>) {
         let (sender, receiver) = oneshot::channel();
         let mut table = self.table();
         table.nonces += 1;
@@ -63,7 +66,7 @@ impl Holds {
     }
 
     /// Where the next grant of an acquisition will come, after one that was not believed.
-    pub(super) fn expect_again(&self, nonce: u64) -> oneshot::Receiver<Grant> {
+    pub(crate) fn expect_again(&self, nonce: u64) -> oneshot::Receiver<Grant> {
         let (sender, receiver) = oneshot::channel();
         let mut table = self.table();
         table.waiting.insert(nonce, Some(sender));
@@ -73,14 +76,14 @@ impl Holds {
     }
 
     /// It is not waited for any more.
-    pub(super) fn forget(&self, nonce: u64) {
+    pub(crate) fn forget(&self, nonce: u64) {
         let mut table = self.table();
         table.waiting.remove(&nonce);
         table.broken.remove(&nonce);
     }
 
     /// What was waited for is held; `lost` is cancelled when it no longer is.
-    pub(super) fn hold(&self, bid: Bid, lost: CancellationToken) {
+    pub(crate) fn hold(&self, bid: Bid, lost: CancellationToken) {
         let held = Held { since: clock::now(), lost, bid };
         let mut table = self.table();
         let nonce = held.bid.grip.nonce;
@@ -92,12 +95,12 @@ impl Holds {
         }
     }
 
-    pub(super) fn let_go(&self, nonce: u64) {
+    pub(crate) fn let_go(&self, nonce: u64) {
         self.table().held.remove(&nonce);
     }
 
     /// Keeps a hold that nobody else keeps, for as long as it is held.
-    pub(super) fn detach(&self, nonce: u64, hold: Arc<Hold>) {
+    pub(crate) fn detach(&self, nonce: u64, hold: Kept) {
         let mut table = self.table();
         if table.held.contains_key(&nonce) {
             table.detached.insert(nonce, hold);
@@ -171,7 +174,7 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::member::SessionId;
+    use crate::model::SessionId;
 
     fn bid(nonce: u64) -> Bid {
         Bid::from(Grip { session: SessionId::new("s-1"), nonce, name: "l".into(), shared: false })
@@ -190,7 +193,7 @@ mod tests {
         holds.deliver(Letter::Broken { nonce: second });
         assert!(kept.is_cancelled());
 
-        let grant = Grant { token: crate::member::FencingToken::new(1), since_ms: 1 };
+        let grant = Grant { token: crate::model::FencingToken::new(1), since_ms: 1 };
         let (known, _granted) = holds.expect();
         assert!(holds.deliver(Letter::Grant { nonce: known, grant }), "it is waited for");
         assert!(holds.deliver(Letter::Grant { nonce: known, grant }), "it has been told already");

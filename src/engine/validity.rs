@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::member::SessionId;
+use crate::model::SessionId;
 use crate::transport::Vouched;
 
 /// The time for which a session could be relied on without a break. Once it has ended it never goes on: where the

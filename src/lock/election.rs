@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::data::{Contents, Looks, Stall};
+use crate::cache::{Contents, Looks};
+use crate::data::Stall;
 use crate::error::{Error, ErrorKind};
 use crate::lock::{Fenced, Lock, LockContext, LockGuard, Locks};
-use crate::member::{FencingToken, MemberId};
+use crate::model::{FencingToken, MemberId};
 use crate::proto::{Kept, Request, Topic};
 use crate::wire::encode_path;
 

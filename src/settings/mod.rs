@@ -1,93 +1,15 @@
 //! Validated settings: the one place that relates ttl, heartbeat, timeouts and margins.
 
-use std::fmt;
+mod policy;
+
 use std::ops::Deref;
 use std::time::Duration;
 
+pub use policy::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
+
 use crate::error::{Error, ErrorKind};
-use crate::proto::Settings;
-use crate::wire::{Keys, check_name};
-
-/// What to do with the server's `notify-keyspace-events`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Notifications {
-    /// Read the flags and add those that are missing. None is ever removed.
-    #[default]
-    Enable,
-    /// Read the flags; connecting fails if one is missing. Where `CONFIG` is forbidden, the canary decides.
-    Check,
-    /// Leave `CONFIG` alone. The canary alone tells whether notifications arrive.
-    Never,
-}
-
-/// Where hints come from.
-///
-/// It is the one that is wanted. A source that does not prove itself, or stops to, is replaced by the next in this
-/// order: the wanted one, [`Tracking`](Self::Tracking), [`Poll`](Self::Poll); the better ones are tried again from
-/// time to time. [`GroupConnector::status`](crate::GroupConnector::status) tells which serves now, and why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EventSource {
-    /// `__keyspace@<db>__:<group>/members/*`: only this group's keys are heard. Needs the flags `K$gx`.
-    #[default]
-    Keyspace,
-    /// `__keyevent@<db>__:set` and so on: every key of the database is heard, so it is for a database that holds
-    /// little else. Needs the flags `E$gx`; where it has to set them it adds `K`, which others of the group need.
-    Keyevent,
-    /// `CLIENT TRACKING` in broadcast mode, over RESP3: needs no setting of the server, and the right to
-    /// `CLIENT TRACKING`. Somewhat dearer: it does not say what happened to a key, so that each message is a look.
-    Tracking,
-    /// No messages at all: the group is compared with the server at each
-    /// [`poll`](crate::GroupConnectorBuilder::poll) interval. Works everywhere. Members that another program keeps
-    /// are not found.
-    Poll,
-}
-
-impl fmt::Display for EventSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Keyspace => "keyspace notifications",
-            Self::Keyevent => "keyevent notifications",
-            Self::Tracking => "tracking",
-            Self::Poll => "polling",
-        })
-    }
-}
-
-/// What a join does when its name is live under another session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OnConflict {
-    /// Take the name over; the one who had it is told that it was replaced. Right for restarts.
-    #[default]
-    TakeOver,
-    /// Fail with [`ErrorKind::Conflict`].
-    Reject,
-}
-
-/// What happens to the members of a connector whose lease was lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OnLost {
-    /// They join again, as new incarnations, unless somebody else has taken the name meanwhile.
-    #[default]
-    Rejoin,
-    /// They stay away until they are joined again by hand.
-    Stop,
-}
-
-/// Where heartbeats run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Heartbeats {
-    /// On a thread of their own, one for all connectors of the process: a busy runtime costs no membership.
-    #[default]
-    Thread,
-    /// On the runtime that the connector was made on. Without presence: a runtime that hangs would not see in time that
-    /// its connection is closed, so only the ttl decides.
-    Runtime,
-}
+use crate::model::check_name;
+use crate::wire::Keys;
 
 /// The settings as a user gave them, not yet checked.
 #[derive(Clone, Debug)]
@@ -110,6 +32,31 @@ pub(crate) struct Draft {
     pub(crate) heartbeats: Heartbeats,
     pub(crate) stall_tolerance: Duration,
     pub(crate) event_buffer: usize,
+    pub(crate) sweeps: bool,
+}
+
+/// What the core needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct CoreSettings {
+    /// Unique to this connector: its sessions are named after it.
+    pub(crate) connector: String,
+    pub(crate) ttl: Duration,
+    /// How long after the sending of its last acknowledged heartbeat a lease is held to be lost.
+    pub(crate) lost_after: Duration,
+    pub(crate) reconcile: Duration,
+    /// How often to look where nobody tells what changes.
+    pub(crate) poll: Duration,
+    /// Where hints are to come from.
+    pub(crate) source: EventSource,
+    /// Whether to look who is present.
+    pub(crate) presence: bool,
+    /// How long a request may wait for a link and its answer.
+    pub(crate) request_timeout: Duration,
+    pub(crate) canary_timeout: Duration,
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) on_lost: OnLost,
+    /// Where in the range of each jitter this connector lies: 0 to 1.
+    pub(crate) jitter: f64,
     pub(crate) sweeps: bool,
 }
 
@@ -262,8 +209,8 @@ impl Config {
         self.ttl - self.drift_margin()
     }
 
-    pub(crate) fn settings(&self, connector: String, jitter: f64) -> Settings {
-        Settings {
+    pub(crate) fn settings(&self, connector: String, jitter: f64) -> CoreSettings {
+        CoreSettings {
             connector,
             ttl: self.ttl,
             lost_after: self.lost_after(),

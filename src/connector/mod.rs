@@ -1,5 +1,8 @@
 //! The public face: a connector to one group.
 
+mod builder;
+mod status;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +13,23 @@ use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
-use crate::builder::{GroupConnectorBuilder, Server};
+pub use builder::GroupConnectorBuilder;
+use builder::Server;
+pub use status::Status;
+
+use crate::cache::Events;
+use crate::cache::{State, StateWatch};
+use crate::cache::{View, ViewReader};
 use crate::clock;
-use crate::config::Config;
 use crate::data::{Ephemeral, Persistent, Stall};
-use crate::driver::{Caller, LinkReport};
-use crate::election::Election;
+use crate::engine::{Caller, LinkReport};
 use crate::error::{Error, ErrorKind};
-use crate::events::Events;
+use crate::lock::Election;
 use crate::lock::{Lock, Locks, NamedLocks};
-use crate::member::{Member, MemberId};
 use crate::membership::Join;
+use crate::model::{Member, MemberId};
 use crate::proto::Request;
-use crate::state::{State, StateWatch};
-use crate::status::Status;
-use crate::view::{View, ViewReader};
+use crate::settings::Config;
 
 /// A connector to one group: joins it, watches it, and answers who is in it from memory.
 ///

@@ -1,0 +1,14 @@
+//! What this process knows, readable without a round trip: written by the driver alone.
+
+mod events;
+mod lock_table;
+mod state;
+mod view;
+mod watched;
+
+pub use events::{Event, Events, MemberChange, MemberChanges};
+pub(crate) use lock_table::Holds;
+pub use state::{State, StateWatch};
+pub use view::View;
+pub(crate) use view::{ViewReader, ViewWriter, view};
+pub(crate) use watched::{Contents, Looks, Shelf, ShelfWriter, shelf};

@@ -1,0 +1,11 @@
+//! What runs the core: one task that puts in what happens and does what comes out, and the ways to it.
+
+mod caller;
+mod direct;
+mod driver;
+mod validity;
+
+pub(crate) use caller::{Caller, Claim, Claimed, Delivery};
+pub(crate) use direct::Direct;
+pub(crate) use driver::{Driver, LinkReport, Publish};
+pub(crate) use validity::Tenure;

@@ -1,0 +1,8 @@
+//! What the group is made of, as values: names, members, numbers that only rise.
+
+mod member;
+mod name;
+
+pub(crate) use member::{Draft, Metadata, SessionId, check_metadata, check_tags};
+pub use member::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
+pub(crate) use name::{MAX_NAME, check_name};
