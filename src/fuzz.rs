@@ -4,25 +4,25 @@ use std::time::Duration;
 
 use crate::model::{MemberId, SessionId};
 use crate::wire::{
-    Grip, Holding, Keys, Letter, Notice, Stored, decode, decode_path, encode, encode_path, invalidated, keyevent,
-    keyspace, parse, waiting,
+    HoldId, InboxMessage, Keys, LockRecord, Notice, ValueRecord, decode, decode_path, encode, encode_path, invalidated,
+    keyevent, keyspace, parse, waiting,
 };
 use crate::{GroupConnector, GroupConnectorBuilder};
 
 /// What stands in Redis: records of members, of locks and of values, and the entries of queues.
 pub fn record(data: &[u8]) {
     let _ = parse(&MemberId::known("a"), data);
-    let _ = Holding::parse(data);
+    let _ = LockRecord::parse(data);
     let _ = waiting(data);
-    let _ = Grip::of_path(&SessionId::new("s-1"), data, 1);
-    if let Some(stored) = Stored::parse(data) {
+    let _ = HoldId::of_path(&SessionId::new("s-1"), data, 1);
+    if let Some(stored) = ValueRecord::parse(data) {
         assert!(data.ends_with(&stored.bytes), "the value is the end of what stands there");
     }
 }
 
 /// What is published: names of channels, of keys, and letters.
 pub fn channel(data: &[u8]) {
-    let _ = Letter::parse(data);
+    let _ = InboxMessage::parse(data);
     let keys = Keys::new(Some("n"), "g");
     let (channel, payload) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
     let payload = payload.get(1..).unwrap_or_default();

@@ -7,8 +7,8 @@ mod view;
 mod watched;
 
 pub use events::{Event, Events, MemberChange, MemberChanges};
-pub(crate) use lock_table::Holds;
+pub(crate) use lock_table::LockTable;
 pub use state::{State, StateWatch};
 pub use view::View;
 pub(crate) use view::{ViewReader, ViewWriter, view};
-pub(crate) use watched::{Contents, Looks, Shelf, ShelfWriter, shelf};
+pub(crate) use watched::{Contents, ContentsChanges, WatchedReader, WatchedWriter, watched};

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::watch;
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::proto::{Kept, Topic, ValueChange};
+use crate::proto::{Topic, ValueChange, WatchedValue};
 
 /// How many of those that went last are remembered with how they went.
 const REMEMBERED: usize = 4096;
@@ -15,7 +15,7 @@ const REMEMBERED: usize = 4096;
 /// What stands at the watched paths, encoded and with their folders, as it was at one moment.
 #[derive(Clone, Default)]
 pub(crate) struct Contents {
-    pub(crate) kept: BTreeMap<String, Arc<Kept>>,
+    pub(crate) kept: BTreeMap<String, Arc<WatchedValue>>,
     /// Those that went last, the latest at the end, and whether they expired.
     gone: VecDeque<(String, bool)>,
     covered: BTreeSet<Topic>,
@@ -32,23 +32,23 @@ impl Contents {
 }
 
 /// The reading half, of which there are many.
-pub(crate) type Shelf = watch::Receiver<Arc<Contents>>;
+pub(crate) type WatchedReader = watch::Receiver<Arc<Contents>>;
 
 /// The writing half: the driver has the only one.
-pub(crate) struct ShelfWriter(watch::Sender<Arc<Contents>>);
+pub(crate) struct WatchedWriter(watch::Sender<Arc<Contents>>);
 
-pub(crate) fn shelf() -> (ShelfWriter, Shelf) {
+pub(crate) fn watched() -> (WatchedWriter, WatchedReader) {
     let (sender, receiver) = watch::channel(Arc::default());
-    (ShelfWriter(sender), receiver)
+    (WatchedWriter(sender), receiver)
 }
 
-impl ShelfWriter {
+impl WatchedWriter {
     pub(crate) fn apply(&mut self, changes: Vec<ValueChange>) {
         self.0.send_modify(|contents| {
             let contents = Arc::make_mut(contents);
             for change in changes {
                 match change {
-                    ValueChange::Kept { path, kept } => drop(contents.kept.insert(path, kept)),
+                    ValueChange::Present { path, kept } => drop(contents.kept.insert(path, kept)),
                     ValueChange::Gone { path, expired } => {
                         contents.kept.remove(&path);
                         contents.gone.push_back((path, expired));
@@ -68,28 +68,28 @@ impl ShelfWriter {
 }
 
 /// The changes of a shelf from one look at it to the next.
-pub(crate) struct Looks {
-    looking: Option<ReusableBoxFuture<'static, (Option<Arc<Contents>>, Shelf)>>,
+pub(crate) struct ContentsChanges {
+    looking: Option<ReusableBoxFuture<'static, (Option<Arc<Contents>>, WatchedReader)>>,
 }
 
-async fn next_look(mut shelf: Shelf) -> (Option<Arc<Contents>>, Shelf) {
-    let contents = shelf.changed().await.ok().map(|()| shelf.borrow_and_update().clone());
-    (contents, shelf)
+async fn next_contents(mut watched: WatchedReader) -> (Option<Arc<Contents>>, WatchedReader) {
+    let contents = watched.changed().await.ok().map(|()| watched.borrow_and_update().clone());
+    (contents, watched)
 }
 
-impl Looks {
+impl ContentsChanges {
     /// The first look is at what there is.
-    pub(crate) fn new(mut shelf: Shelf) -> Self {
-        shelf.mark_changed();
-        Self { looking: Some(ReusableBoxFuture::new(next_look(shelf))) }
+    pub(crate) fn new(mut watched: WatchedReader) -> Self {
+        watched.mark_changed();
+        Self { looking: Some(ReusableBoxFuture::new(next_contents(watched))) }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Contents>>> {
         let Some(looking) = &mut self.looking else { return Poll::Ready(None) };
-        let (contents, shelf) = ready!(looking.poll(cx));
+        let (contents, watched) = ready!(looking.poll(cx));
         match contents {
             Some(contents) => {
-                looking.set(next_look(shelf));
+                looking.set(next_contents(watched));
                 Poll::Ready(Some(contents))
             }
             None => {

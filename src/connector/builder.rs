@@ -12,15 +12,15 @@ use tokio_util::task::TaskTracker;
 
 use super::{GroupConnector, Inner};
 use crate::cache::view;
-use crate::cache::{Holds, State, shelf};
+use crate::cache::{LockTable, State, watched};
 use crate::clock;
-use crate::data::Stall;
+use crate::data::DataAccess;
 use crate::engine::Direct;
 use crate::engine::{Caller, Driver, LinkReport, Publish};
 use crate::error::{Error, ErrorKind};
 use crate::lock::Locks;
 use crate::settings::{self, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-use crate::transport::{Dialer, Keeper, Letterbox};
+use crate::transport::{Dialer, InboxSink, LeaseKeeper};
 
 /// Where the server is.
 pub(crate) enum Server {
@@ -33,12 +33,12 @@ pub(crate) enum Server {
 #[must_use = "a builder does nothing until it connects"]
 pub struct GroupConnectorBuilder {
     server: Server,
-    draft: settings::Draft,
+    draft: settings::UncheckedSettings,
 }
 
 impl GroupConnectorBuilder {
     pub(crate) fn new(server: Server) -> Self {
-        Self { server, draft: settings::Draft::default() }
+        Self { server, draft: settings::UncheckedSettings::default() }
     }
 
     /// The group, 1 to 512 bytes. Default: `default-group`.
@@ -274,36 +274,36 @@ impl GroupConnectorBuilder {
         // Where this connector lies in every range of jitter, once and for all.
         let jitter = f64::from(u16::from_le_bytes([name.as_bytes()[0], name.as_bytes()[1]])) / f64::from(u16::MAX);
         let name = name.simple().to_string();
-        let holds = Arc::new(Holds::default());
+        let lock_table = Arc::new(LockTable::default());
         let (caller, called) = Caller::new();
-        let (addressees, lost_property) = (holds.clone(), caller.clone());
-        let letterbox: Letterbox = Arc::new(move |letter| {
-            if !addressees.deliver(letter) {
+        let (addressees, lost_property) = (lock_table.clone(), caller.clone());
+        let inbox_sink: InboxSink = Arc::new(move |message| {
+            if !addressees.deliver(message) {
                 lost_property.audit();
             }
         });
-        let dialer = Dialer::new(&client, config.clone(), &name, letterbox, tracker.clone())?;
+        let dialer = Dialer::new(&client, config.clone(), &name, inbox_sink, tracker.clone())?;
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
         let (commands, standing) = watch::channel(None);
-        let (tenure, present) = watch::channel(None);
-        let (contents, shelf) = shelf();
+        let (validity, present) = watch::channel(None);
+        let (contents, watched) = watched();
         let direct = Direct::new(standing, present, caller.clone(), config.request_timeout());
         let inner = Inner {
             caller,
             view: reader,
             state: state.subscribe(),
             link: link.subscribe(),
-            locks: Locks::new(direct.clone(), holds.clone(), &config),
-            stall: Stall::new(direct, shelf),
+            locks: Locks::new(direct.clone(), lock_table.clone(), &config),
+            data: DataAccess::new(direct, watched),
             tracker: tracker.clone(),
             _shutdown: shutdown.clone().drop_guard(),
             config,
         };
-        let (keeper, beats) = Keeper::new(dialer.clone(), tracker.clone());
-        let publish = Publish { view: writer, state, link, commands, tenure, holds, shelf: contents };
+        let (lease_keeper, beats) = LeaseKeeper::new(dialer.clone(), tracker.clone());
+        let publish = Publish { view: writer, state, link, commands, validity, lock_table, watched: contents };
         let settings = inner.config.settings(name, jitter);
-        tracker.spawn(Driver::new(settings, dialer, keeper, beats, called, publish, shutdown).run());
+        tracker.spawn(Driver::new(settings, dialer, lease_keeper, beats, called, publish, shutdown).run());
         tracker.close();
         Ok(GroupConnector::new(inner))
     }

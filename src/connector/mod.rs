@@ -21,7 +21,7 @@ use crate::cache::Events;
 use crate::cache::{State, StateWatch};
 use crate::cache::{View, ViewReader};
 use crate::clock;
-use crate::data::{Ephemeral, Persistent, Stall};
+use crate::data::{DataAccess, Ephemeral, Persistent};
 use crate::engine::{Caller, LinkReport};
 use crate::error::{Error, ErrorKind};
 use crate::lock::Election;
@@ -65,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) state: watch::Receiver<State>,
     pub(crate) link: watch::Receiver<LinkReport>,
     pub(crate) locks: Arc<Locks>,
-    pub(crate) stall: Arc<Stall>,
+    pub(crate) data: Arc<DataAccess>,
     pub(crate) tracker: TaskTracker,
     pub(crate) _shutdown: DropGuard,
 }
@@ -161,12 +161,12 @@ impl GroupConnector {
 
     /// Data that dies with this connector, at the latest.
     pub fn ephemeral(&self) -> Ephemeral {
-        Ephemeral::new(self.inner.stall.clone())
+        Ephemeral::new(self.inner.data.clone())
     }
 
     /// Data that stays.
     pub fn persistent(&self) -> Persistent {
-        Persistent::new(self.inner.stall.clone())
+        Persistent::new(self.inner.data.clone())
     }
 
     /// Takes part in the choice of a leader for this role. Nothing happens before one of its calls.
@@ -181,7 +181,7 @@ impl GroupConnector {
     /// # }
     /// ```
     pub fn elect(&self, role: impl AsRef<str>) -> Election {
-        Election::new(self.inner.stall.clone(), self.inner.locks.clone(), role.as_ref())
+        Election::new(self.inner.data.clone(), self.inner.locks.clone(), role.as_ref())
     }
 
     /// Who is in the group, as far as this connector knows at this moment: one atomic load, no round trip, no lock,
@@ -282,18 +282,18 @@ impl GroupConnector {
     #[must_use]
     pub fn status(&self) -> Status {
         let link = self.inner.link.borrow();
-        let hearing = &link.hearing;
+        let source = &link.source;
         Status {
             state: *self.inner.state.borrow(),
-            source: hearing.source,
-            source_since: hearing.since.map(clock::instant),
-            source_reason: hearing.reason.clone(),
-            notifications_arrive: hearing.is_proven,
-            grants_arrive: hearing.letters,
-            last_canary: hearing.canary_at.map(clock::instant),
-            round_trip: hearing.round_trip,
-            event_lag: hearing.event_lag,
-            sweep_lag: hearing.sweep_lag,
+            source: source.source,
+            source_since: source.since.map(clock::instant),
+            source_reason: source.reason.clone(),
+            notifications_arrive: source.is_proven,
+            grants_arrive: source.inbox_works,
+            last_canary: source.canary_at.map(clock::instant),
+            round_trip: source.round_trip,
+            event_lag: source.event_lag,
+            sweep_lag: source.sweep_lag,
             sessions_seen: link.seen,
             reconnects: link.reconnects,
             error: link.error.clone(),

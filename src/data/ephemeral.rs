@@ -11,14 +11,14 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 use super::{DataValue, Watch, check_path, check_value, json};
-use crate::cache::Shelf;
+use crate::cache::WatchedReader;
 use crate::engine::Caller;
 use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::Revision;
-use crate::proto::{Glimpse, Reply, Request, Topic};
+use crate::proto::{Reply, Request, Topic, ValueFinding};
 use crate::settings::OnConflict;
-use crate::transport::{Stow, StowAnswer, unexpected};
+use crate::transport::{EphemeralSet, EphemeralSetAnswer, unexpected};
 use crate::wire::{decode_path, encode_path};
 
 /// How many values one look asks for.
@@ -27,15 +27,15 @@ const LOOK: usize = 500;
 const SESSION_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the data of a connector has in common.
-pub(crate) struct Stall {
+pub(crate) struct DataAccess {
     direct: Direct,
-    shelf: Shelf,
+    watched: WatchedReader,
     nonces: AtomicU64,
 }
 
-impl Stall {
-    pub(crate) fn new(direct: Direct, shelf: Shelf) -> Arc<Self> {
-        Arc::new(Self { direct, shelf, nonces: AtomicU64::new(0) })
+impl DataAccess {
+    pub(crate) fn new(direct: Direct, watched: WatchedReader) -> Arc<Self> {
+        Arc::new(Self { direct, watched, nonces: AtomicU64::new(0) })
     }
 
     pub(super) fn direct(&self) -> &Direct {
@@ -46,8 +46,8 @@ impl Stall {
         self.direct.caller()
     }
 
-    pub(crate) fn shelf(&self) -> &Shelf {
-        &self.shelf
+    pub(crate) fn watched(&self) -> &WatchedReader {
+        &self.watched
     }
 
     /// The paths of an index that begin so, in order. A call for every thousand entries of the index.
@@ -60,7 +60,7 @@ impl Stall {
                 async move { commands.catalog(index, &begins, None, after).await }
             });
             match reply.await? {
-                Reply::Catalog { entries, after: next, .. } => {
+                Reply::ValuesListed { entries, after: next, .. } => {
                     paths.extend(entries.into_iter().filter_map(|(path, _)| decode_path(path.as_bytes())));
                     after = next;
                     if after.is_none() {
@@ -98,13 +98,13 @@ impl Stall {
 #[derive(Clone)]
 #[must_use = "nothing happens until one of the calls is awaited"]
 pub struct Ephemeral {
-    stall: Arc<Stall>,
+    data: Arc<DataAccess>,
     on_conflict: OnConflict,
 }
 
 impl Ephemeral {
-    pub(crate) fn new(stall: Arc<Stall>) -> Self {
-        Self { stall, on_conflict: OnConflict::Reject }
+    pub(crate) fn new(data: Arc<DataAccess>) -> Self {
+        Self { data, on_conflict: OnConflict::Reject }
     }
 
     /// What a set does when another live connector has set the path. Default: it is refused.
@@ -179,30 +179,31 @@ impl Ephemeral {
             let message = format!("the expiry of {path:?} is {expiry:?}: it must be 1ms to {LONGEST:?}");
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let direct = &self.stall.direct;
+        let direct = &self.data.direct;
         let limit = direct.limit();
-        let nonce = self.stall.nonces.fetch_add(1, Ordering::Relaxed) + 1;
+        let nonce = self.data.nonces.fetch_add(1, Ordering::Relaxed) + 1;
         let (path, on_conflict) = (encode_path(path), self.on_conflict);
         let storing = async {
             loop {
-                let session = direct.tenure().await?.session().clone();
-                let stow = Stow { path: path.clone(), session, nonce, expiry, on_conflict, bytes: bytes.clone() };
-                let stow = Arc::new(stow);
+                let session = direct.validity().await?.session().clone();
+                let write =
+                    EphemeralSet { path: path.clone(), session, nonce, expiry, on_conflict, bytes: bytes.clone() };
+                let write = Arc::new(write);
                 let answer = direct.repeat("set of an ephemeral value", |commands| {
-                    let stow = stow.clone();
-                    async move { commands.store(&stow).await }
+                    let write = write.clone();
+                    async move { commands.store(&write).await }
                 });
                 match answer.await? {
-                    StowAnswer::Stored(revision) => return Ok(revision),
-                    StowAnswer::Conflict { owner } => {
+                    EphemeralSetAnswer::ValueRecord(revision) => return Ok(revision),
+                    EphemeralSetAnswer::Conflict { owner } => {
                         let message = format!(
                             "{:?} has been set by another live connector, {owner}; choose another path, wait, or use \
                              OnConflict::TakeOver",
-                            stow.path
+                            write.path
                         );
                         return Err(Error::new(ErrorKind::Conflict, message));
                     }
-                    StowAnswer::Lost => direct.caller().lease_lost(stow.session.clone()),
+                    EphemeralSetAnswer::Lost => direct.caller().lease_lost(write.session.clone()),
                 }
                 sleep(SESSION_PAUSE).await;
             }
@@ -244,10 +245,10 @@ impl Ephemeral {
     /// Dropped before it has answered, the value is deleted or not.
     pub async fn del(&self, path: &str) -> Result<bool, Error> {
         check_path(path)?;
-        let Some(tenure) = self.stall.direct.present() else { return Ok(false) };
+        let Some(validity) = self.data.direct.present() else { return Ok(false) };
         let path = encode_path(path);
-        let erasing = self.stall.direct.repeat("deletion of an ephemeral value", |commands| {
-            let (path, session) = (path.clone(), tenure.session().clone());
+        let erasing = self.data.direct.repeat("deletion of an ephemeral value", |commands| {
+            let (path, session) = (path.clone(), validity.session().clone());
             async move { commands.erase(&path, &session).await }
         });
         erasing.await
@@ -264,7 +265,7 @@ impl Ephemeral {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.stall.list("ephemerals", prefix).await
+        self.data.list("ephemerals", prefix).await
     }
 
     /// The values whose paths begin so. As [`list`](Self::list), and a round trip for every 500 values that begin so.
@@ -286,23 +287,23 @@ impl Ephemeral {
             let chunk: Vec<_> = paths.drain(..paths.len().min(LOOK)).collect();
             let wanted: Arc<[_]> =
                 chunk.iter().map(|path| (format!("ephemerals/{}", encode_path(path)), None)).collect();
-            let looking = self.stall.direct.repeat("reading of values", |commands| {
+            let looking = self.data.direct.repeat("reading of values", |commands| {
                 let wanted = wanted.clone();
                 async move { commands.look(&wanted).await }
             });
-            let glimpses = match looking.await? {
-                Reply::Looked { glimpses, .. } => glimpses,
+            let findings = match looking.await? {
+                Reply::ValuesFound { findings, .. } => findings,
                 other => return Err(unexpected(&other)),
             };
-            for (path, glimpse) in chunk.into_iter().zip(glimpses) {
-                match glimpse {
-                    Glimpse::Value(stored) => values.push(DataValue::new(path, stored.bytes, stored.revision)),
-                    Glimpse::Later => paths.push(path),
-                    Glimpse::Foreign => {
+            for (path, finding) in chunk.into_iter().zip(findings) {
+                match finding {
+                    ValueFinding::Value(stored) => values.push(DataValue::new(path, stored.bytes, stored.revision)),
+                    ValueFinding::Later => paths.push(path),
+                    ValueFinding::Foreign => {
                         let message = format!("at {path:?} stands what this library has not set: remove it");
                         return Err(Error::new(ErrorKind::ForeignValue, message));
                     }
-                    Glimpse::Deleted | Glimpse::Expired | Glimpse::Holding(_) => {}
+                    ValueFinding::Deleted | ValueFinding::Expired | ValueFinding::LockRecord(_) => {}
                 }
             }
         }
@@ -338,8 +339,8 @@ impl Ephemeral {
         if !prefix.is_empty() {
             check_path(prefix)?;
         }
-        self.stall.caller().follow(Request::Watch(Topic::Ephemerals));
-        Ok(Watch::new(self.stall.shelf.clone(), prefix))
+        self.data.caller().follow(Request::Watch(Topic::Ephemerals));
+        Ok(Watch::new(self.data.watched.clone(), prefix))
     }
 }
 

@@ -9,8 +9,8 @@ use std::fmt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use ephemeral::DataAccess;
 pub use ephemeral::Ephemeral;
-pub(crate) use ephemeral::Stall;
 pub use persistent::Persistent;
 pub use watch::{Watch, WatchEvent};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ephemeral::Stall;
+use super::ephemeral::DataAccess;
 use super::{DataValue, check_path, check_value, json};
 use crate::error::{Error, ErrorKind};
 use crate::model::Revision;
@@ -37,12 +37,12 @@ use crate::wire::encode_path;
 #[derive(Clone)]
 #[must_use = "nothing happens until one of the calls is awaited"]
 pub struct Persistent {
-    stall: Arc<Stall>,
+    data: Arc<DataAccess>,
 }
 
 impl Persistent {
-    pub(crate) fn new(stall: Arc<Stall>) -> Self {
-        Self { stall }
+    pub(crate) fn new(data: Arc<DataAccess>) -> Self {
+        Self { data }
     }
 
     /// Sets a value, as JSON. One round trip.
@@ -107,7 +107,7 @@ impl Persistent {
             return Ok(Vec::new());
         }
         let setting = |commands: crate::transport::Commands| async move { commands.persist(&values).await };
-        self.stall.direct().once("set of persistent values", setting).await
+        self.data.direct().once("set of persistent values", setting).await
     }
 
     /// Sets a value, as JSON, if its revision is the one expected; where `None` is expected, if there is no value.
@@ -146,7 +146,7 @@ impl Persistent {
         let path = encode_path(path);
         let setting =
             |commands: crate::transport::Commands| async move { commands.exchange(&path, expected, &value).await };
-        self.stall.direct().once("exchange of a persistent value", setting).await
+        self.data.direct().once("exchange of a persistent value", setting).await
     }
 
     /// The value at that path, parsed from JSON; `None` where there is none. One round trip.
@@ -170,7 +170,7 @@ impl Persistent {
     pub async fn read(&self, path: &str) -> Result<Option<DataValue>, Error> {
         check_path(path)?;
         let encoded = encode_path(path);
-        let reading = self.stall.direct().repeat("reading of a persistent value", |commands| {
+        let reading = self.data.direct().repeat("reading of a persistent value", |commands| {
             let encoded = encoded.clone();
             async move { commands.read_persistent(&encoded).await }
         });
@@ -188,7 +188,7 @@ impl Persistent {
         check_path(path)?;
         let path = encode_path(path);
         let deleting = |commands: crate::transport::Commands| async move { commands.delete_persistent(&path).await };
-        self.stall.direct().once("deletion of a persistent value", deleting).await
+        self.data.direct().once("deletion of a persistent value", deleting).await
     }
 
     /// The paths that begin so, in order; all of them where `prefix` is empty. A round trip for every thousand values
@@ -200,7 +200,7 @@ impl Persistent {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.stall.list("persistent", prefix).await
+        self.data.list("persistent", prefix).await
     }
 }
 

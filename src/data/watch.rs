@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use futures_util::{Stream, StreamExt};
 
 use super::DataValue;
-use crate::cache::{Contents, Looks, Shelf};
-use crate::proto::{Kept, Topic};
+use crate::cache::{Contents, ContentsChanges, WatchedReader};
+use crate::proto::{Topic, WatchedValue};
 use crate::wire::{decode_path, encode_path};
 
 /// What happened to the values that are watched.
@@ -37,16 +37,16 @@ pub enum WatchEvent {
 /// Dropping a future of [`next`](Self::next) loses no event.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Watch {
-    looks: Looks,
+    looks: ContentsChanges,
     begins: String,
     known: Option<BTreeMap<String, DataValue>>,
     pending: VecDeque<WatchEvent>,
 }
 
 impl Watch {
-    pub(crate) fn new(shelf: Shelf, prefix: &str) -> Self {
+    pub(crate) fn new(watched: WatchedReader, prefix: &str) -> Self {
         let begins = format!("ephemerals/{}", encode_path(prefix));
-        Self { looks: Looks::new(shelf), begins, known: None, pending: VecDeque::new() }
+        Self { looks: ContentsChanges::new(watched), begins, known: None, pending: VecDeque::new() }
     }
 
     /// The next event, or `None` once the connector is closed. The same as `StreamExt::next`, with nothing to import.
@@ -62,7 +62,7 @@ impl Watch {
             return;
         }
         let watched = contents.kept.range(self.begins.clone()..).take_while(|(path, _)| path.starts_with(&self.begins));
-        let present: BTreeMap<String, &Arc<Kept>> = watched.map(|(path, kept)| (path.clone(), kept)).collect();
+        let present: BTreeMap<String, &Arc<WatchedValue>> = watched.map(|(path, kept)| (path.clone(), kept)).collect();
         let Some(known) = &mut self.known else {
             let known: BTreeMap<_, _> =
                 present.into_iter().filter_map(|(path, kept)| Some((path.clone(), value(&path, kept)?))).collect();
@@ -77,7 +77,7 @@ impl Watch {
             self.pending.push_back(if expired { WatchEvent::Expired(value) } else { WatchEvent::Deleted(value) });
         }
         for (path, kept) in present {
-            let Kept::Value(stored) = &**kept else { continue };
+            let WatchedValue::Value(stored) = &**kept else { continue };
             if known.get(&path).is_some_and(|known| known.revision() == stored.revision) {
                 continue;
             }
@@ -88,8 +88,8 @@ impl Watch {
     }
 }
 
-fn value(path: &str, kept: &Kept) -> Option<DataValue> {
-    let Kept::Value(stored) = kept else { return None };
+fn value(path: &str, kept: &WatchedValue) -> Option<DataValue> {
+    let WatchedValue::Value(stored) = kept else { return None };
     let path = decode_path(path.strip_prefix("ephemerals/")?.as_bytes())?;
     Some(DataValue::new(path, stored.bytes.clone(), stored.revision))
 }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::model::{Incarnation, MemberId, SessionId};
 use crate::proto::{Answer, Request, Standing};
 use crate::transport::Vouched;
-use crate::wire::Bid;
+use crate::wire::QueueEntry;
 
 /// A request on its way to the core, with the way back.
 pub(crate) struct Call {
@@ -19,7 +19,7 @@ pub(crate) enum Release {
     Call(Call),
     Unclaimed(MemberId, Incarnation),
     /// A lock, or a place in its queue, that nobody holds any more.
-    Bid(Bid),
+    QueueEntry(QueueEntry),
     /// The server said that this session's lease is gone.
     LeaseLost(SessionId),
     /// The session may hold what nobody here knows.
@@ -66,8 +66,8 @@ impl Caller {
     }
 
     /// Gives back a lock, or a place in its queue, in the background. Where the driver is gone, so is the lock.
-    pub(crate) fn give_back(&self, bid: Bid) {
-        let _ = self.releases.send(Release::Bid(bid));
+    pub(crate) fn give_back(&self, queue_entry: QueueEntry) {
+        let _ = self.releases.send(Release::QueueEntry(queue_entry));
     }
 
     /// Asks for what needs no answer. It goes by the release lane, since whoever asks does not wait.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::validity::{Tenure, TenureWatch};
+use super::validity::{Validity, ValidityWatch};
 use crate::clock;
 use crate::engine::Caller;
 use crate::error::{Error, ErrorKind};
@@ -23,15 +23,15 @@ pub(crate) type LinkWatch = watch::Receiver<Option<Commands>>;
 #[derive(Clone)]
 pub(crate) struct Direct {
     link: LinkWatch,
-    tenure: TenureWatch,
+    validity: ValidityWatch,
     caller: Caller,
     /// How long a call may wait for a link and its answer.
     limit: Duration,
 }
 
 impl Direct {
-    pub(crate) fn new(link: LinkWatch, tenure: TenureWatch, caller: Caller, limit: Duration) -> Self {
-        Self { link, tenure, caller, limit }
+    pub(crate) fn new(link: LinkWatch, validity: ValidityWatch, caller: Caller, limit: Duration) -> Self {
+        Self { link, validity, caller, limit }
     }
 
     pub(crate) fn caller(&self) -> &Caller {
@@ -60,17 +60,17 @@ impl Direct {
     }
 
     /// The connector's session, opened if there is none: no I/O where there is one.
-    pub(crate) async fn tenure(&self) -> Result<Arc<Tenure>, Error> {
-        if let Some(tenure) = self.present() {
-            return Ok(tenure);
+    pub(crate) async fn validity(&self) -> Result<Arc<Validity>, Error> {
+        if let Some(validity) = self.present() {
+            return Ok(validity);
         }
         self.caller.call(Request::Open).await?;
         self.present().ok_or_else(|| Error::new(ErrorKind::Timeout, "the lease was lost as soon as it was won"))
     }
 
     /// The present session, as long as it can be relied on.
-    pub(crate) fn present(&self) -> Option<Arc<Tenure>> {
-        self.tenure.borrow().clone().filter(|tenure| tenure.is_held())
+    pub(crate) fn present(&self) -> Option<Arc<Validity>> {
+        self.validity.borrow().clone().filter(|validity| validity.is_held())
     }
 
     /// Makes a call that is not made twice: where its answer is lost, the caller is to decide.

@@ -14,19 +14,19 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Call, Called, Claim, Delivery, Release};
-use super::validity::Tenure;
+use super::validity::Validity;
 use crate::backoff::backoff;
 use crate::cache::ViewWriter;
-use crate::cache::{Holds, ShelfWriter, State};
+use crate::cache::{LockTable, State, WatchedWriter};
 use crate::clock::{self, LONGEST_SLEEP};
 use crate::error::Error;
 use crate::model::{LeaveCause, Member, MemberId, SessionId};
 use crate::proto::{
-    Answer, Change, Command, Hearing, Input, Machine, Moment, Output, Pulse, Reply, Request, Standing, Tag, Ticket,
+    Answer, Change, Command, Input, Machine, Moment, Output, Pulse, Reply, Request, SourceReport, Standing, Tag, Ticket,
 };
 use crate::settings::CoreSettings;
-use crate::transport::{Beat, Commands, Dialer, Keeper, Keeping, Link};
-use crate::wire::{Bid, Notice};
+use crate::transport::{Beat, Commands, Dialer, KeptLease, LeaseKeeper, Link};
+use crate::wire::{Notice, QueueEntry};
 
 /// How many notifications are taken at once before their outputs are done.
 const BURST: usize = 1024;
@@ -39,7 +39,7 @@ pub(crate) struct LinkReport {
     /// How many links have stood before this one.
     pub(crate) reconnects: u64,
     /// How changes are heard of.
-    pub(crate) hearing: Hearing,
+    pub(crate) source: SourceReport,
     /// How many sessions this connector sees to be present.
     pub(crate) seen: usize,
 }
@@ -51,14 +51,14 @@ pub(crate) struct Publish {
     pub(crate) link: watch::Sender<LinkReport>,
     /// The connection that stands, for who goes straight to it.
     pub(crate) commands: watch::Sender<Option<Commands>>,
-    pub(crate) tenure: watch::Sender<Option<Arc<Tenure>>>,
-    pub(crate) holds: Arc<Holds>,
-    pub(crate) shelf: ShelfWriter,
+    pub(crate) validity: watch::Sender<Option<Arc<Validity>>>,
+    pub(crate) lock_table: Arc<LockTable>,
+    pub(crate) watched: WatchedWriter,
 }
 
 type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, Error>)> + Send>>>;
 
-enum Wire {
+enum LinkSlot {
     Dialing(Pin<Box<dyn Future<Output = Result<Link, Error>> + Send>>),
     Up(Box<Link>),
 }
@@ -66,30 +66,30 @@ enum Wire {
 pub(crate) struct Driver {
     machine: Machine,
     dialer: Dialer,
-    keeper: Keeper,
+    lease_keeper: LeaseKeeper,
     publish: Publish,
-    wire: Wire,
+    slot: LinkSlot,
     links: u64,
     pauses: ExponentialBackoff,
     replies: Replies,
     tickets: HashMap<Ticket, oneshot::Sender<Result<Delivery, Error>>>,
     next_ticket: u64,
     standings: HashMap<MemberId, watch::Sender<Standing>>,
-    keeping: Option<(SessionId, Keeping)>,
+    kept_lease: Option<(SessionId, KeptLease)>,
     beats: watch::Receiver<Option<Beat>>,
     called: Called,
     shutdown: CancellationToken,
     done: bool,
 }
 
-enum Happening {
+enum Wakeup {
     Call(Call),
     Link(Result<Link, Error>),
     Notice(Result<Notice, Error>),
     Reply(Tag, Result<Reply, Error>),
     Beat,
     /// Somebody has seen that the lease is not vouched for.
-    TenureEnded,
+    ValidityEnded,
     Released(Release),
     Shutdown,
     Time,
@@ -99,7 +99,7 @@ impl Driver {
     pub(crate) fn new(
         settings: CoreSettings,
         dialer: Dialer,
-        keeper: Keeper,
+        lease_keeper: LeaseKeeper,
         beats: watch::Receiver<Option<Beat>>,
         called: Called,
         publish: Publish,
@@ -109,9 +109,9 @@ impl Driver {
         let first = dialer.clone();
         Self {
             machine: Machine::new(settings),
-            wire: Wire::Dialing(Box::pin(async move { first.dial().await })),
+            slot: LinkSlot::Dialing(Box::pin(async move { first.dial().await })),
             dialer,
-            keeper,
+            lease_keeper,
             publish,
             links: 0,
             pauses,
@@ -119,7 +119,7 @@ impl Driver {
             tickets: HashMap::new(),
             next_ticket: 0,
             standings: HashMap::new(),
-            keeping: None,
+            kept_lease: None,
             beats,
             called,
             shutdown,
@@ -135,13 +135,13 @@ impl Driver {
                 self.dialer.stop();
                 return;
             }
-            let happening = self.wait().await;
-            self.take(happening);
+            let wakeup = self.wait().await;
+            self.take(wakeup);
         }
     }
 
     /// Waits for the next thing to happen. Every branch is cancel safe: what is not taken stays where it is.
-    async fn wait(&mut self) -> Happening {
+    async fn wait(&mut self) -> Wakeup {
         let until = self.machine.poll_timeout();
         let time = async {
             match until {
@@ -149,97 +149,99 @@ impl Driver {
                 None => pending().await,
             }
         };
-        let tenure = self.publish.tenure.borrow().clone();
+        let validity = self.publish.validity.borrow().clone();
         let ended = async {
-            match tenure {
-                Some(tenure) => tenure.ended().cancelled().await,
+            match validity {
+                Some(validity) => validity.ended().cancelled().await,
                 None => pending().await,
             }
         };
-        let wire = async {
-            match &mut self.wire {
-                Wire::Dialing(dialing) => Happening::Link(dialing.await),
-                Wire::Up(link) => Happening::Notice(link.next().await),
+        let slot = async {
+            match &mut self.slot {
+                LinkSlot::Dialing(dialing) => Wakeup::Link(dialing.await),
+                LinkSlot::Up(link) => Wakeup::Notice(link.next().await),
             }
         };
         tokio::select! {
-            Some(call) = self.called.calls.recv() => Happening::Call(call),
-            happening = wire => happening,
-            Some((tag, reply)) = self.replies.next() => Happening::Reply(tag, reply),
-            Ok(()) = self.beats.changed() => Happening::Beat,
-            Some(release) = self.called.releases.recv() => Happening::Released(release),
-            () = self.shutdown.cancelled() => Happening::Shutdown,
-            () = ended => Happening::TenureEnded,
-            () = time => Happening::Time,
+            Some(call) = self.called.calls.recv() => Wakeup::Call(call),
+            wakeup = slot => wakeup,
+            Some((tag, reply)) = self.replies.next() => Wakeup::Reply(tag, reply),
+            Ok(()) = self.beats.changed() => Wakeup::Beat,
+            Some(release) = self.called.releases.recv() => Wakeup::Released(release),
+            () = self.shutdown.cancelled() => Wakeup::Shutdown,
+            () = ended => Wakeup::ValidityEnded,
+            () = time => Wakeup::Time,
         }
     }
 
-    fn take(&mut self, happening: Happening) {
+    fn take(&mut self, wakeup: Wakeup) {
         let now = clock::now();
-        match happening {
-            Happening::Call(call) | Happening::Released(Release::Call(call)) => {
+        match wakeup {
+            Wakeup::Call(call) | Wakeup::Released(Release::Call(call)) => {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
                 self.tickets.insert(ticket, call.reply);
                 self.machine.handle_input(now, Input::Request(ticket, call.request));
             }
-            Happening::Link(Ok(link)) => {
+            Wakeup::Link(Ok(link)) => {
                 self.publish.commands.send_replace(Some(link.commands()));
-                self.wire = Wire::Up(Box::new(link));
+                self.slot = LinkSlot::Up(Box::new(link));
                 self.links += 1;
                 let reconnects = self.links - 1;
                 self.publish.link.send_modify(|report| report.reconnects = reconnects);
                 self.machine.handle_input(now, Input::LinkUp);
             }
-            Happening::Link(Err(error)) => self.redial(error),
-            Happening::Notice(Ok(notice)) => {
+            Wakeup::Link(Err(error)) => self.redial(error),
+            Wakeup::Notice(Ok(notice)) => {
                 self.take_burst(notice);
             }
-            Happening::Notice(Err(error)) => {
+            Wakeup::Notice(Err(error)) => {
                 self.machine.handle_input(now, Input::LinkDown);
                 self.redial(error);
             }
-            Happening::Reply(tag, reply) => {
+            Wakeup::Reply(tag, reply) => {
                 self.machine.handle_input(now, Input::Reply(tag, reply));
                 self.take_replies();
             }
-            Happening::Beat => {
+            Wakeup::Beat => {
                 let beat = self.beats.borrow_and_update().clone();
                 if let Some(Beat { session, until, pulse }) = beat {
                     self.machine.handle_input(now, Input::Beat { session, until, pulse });
                 }
                 // It may be vouched for again before the core had a doubt.
-                if self.publish.tenure.borrow().is_none() {
-                    self.begin_tenure();
+                if self.publish.validity.borrow().is_none() {
+                    self.begin_validity();
                 }
             }
-            Happening::Released(Release::Unclaimed(id, incarnation)) => {
+            Wakeup::Released(Release::Unclaimed(id, incarnation)) => {
                 self.machine.handle_input(now, Input::Unclaimed(id, incarnation));
             }
-            Happening::Released(Release::Bid(bid)) => self.machine.handle_input(now, Input::GiveBack(bid)),
-            Happening::Released(Release::Audit) => self.machine.handle_input(now, Input::Audit),
-            Happening::Released(Release::LeaseLost(session)) => {
+            Wakeup::Released(Release::QueueEntry(queue_entry)) => {
+                self.machine.handle_input(now, Input::GiveBack(queue_entry));
+            }
+            Wakeup::Released(Release::Audit) => self.machine.handle_input(now, Input::Audit),
+            Wakeup::Released(Release::LeaseLost(session)) => {
                 let lost = Input::Beat { session, until: Moment::ORIGIN, pulse: Pulse::Lost };
                 self.machine.handle_input(now, lost);
             }
-            Happening::TenureEnded => {
-                self.end_tenure();
+            Wakeup::ValidityEnded => {
+                self.end_validity();
                 self.machine.handle_input(now, Input::Tick);
-                self.begin_tenure();
+                self.begin_validity();
             }
-            Happening::Shutdown => {
+            Wakeup::Shutdown => {
                 self.shutdown = CancellationToken::new();
                 self.next_ticket += 1;
                 self.machine.handle_input(now, Input::Request(Ticket(self.next_ticket), Request::Close));
             }
-            Happening::Time => self.machine.handle_input(now, Input::Tick),
+            Wakeup::Time => self.machine.handle_input(now, Input::Tick),
         }
     }
 
     /// Takes the notifications that are there already, so that one read answers them all.
     fn take_burst(&mut self, first: Notice) {
         let (mut notices, mut broken) = (vec![first], None);
-        if let Wire::Up(link) = &mut self.wire {
+        if let LinkSlot::Up(link) = &mut self.slot {
             while notices.len() < BURST && broken.is_none() {
                 match link.next().now_or_never() {
                     Some(Ok(notice)) => notices.push(notice),
@@ -301,7 +303,7 @@ impl Driver {
         self.replies = Replies::new();
         let pause = self.pauses.next().unwrap_or(self.dialer.config().backoff_cap);
         let dialer = self.dialer.clone();
-        self.wire = Wire::Dialing(Box::pin(async move {
+        self.slot = LinkSlot::Dialing(Box::pin(async move {
             sleep(pause).await;
             dialer.dial().await
         }));
@@ -322,35 +324,35 @@ impl Driver {
             }
             Output::Standing(id, standing) => self.stand(id, standing),
             Output::Keep(session, acked) => {
-                self.keeping = Some((session.clone(), self.keeper.keep(session, acked)));
-                self.begin_tenure();
+                self.kept_lease = Some((session.clone(), self.lease_keeper.keep(session, acked)));
+                self.begin_validity();
             }
-            Output::Values(changes) => self.publish.shelf.apply(changes),
-            Output::Covered(topic) => self.publish.shelf.cover(topic),
-            Output::Doubt => self.end_tenure(),
-            Output::Trust => self.begin_tenure(),
+            Output::Values(changes) => self.publish.watched.apply(changes),
+            Output::Covered(topic) => self.publish.watched.cover(topic),
+            Output::Doubt => self.end_validity(),
+            Output::Trust => self.begin_validity(),
             Output::Release => {
-                self.keeping = None;
-                self.end_tenure();
+                self.kept_lease = None;
+                self.end_validity();
             }
             Output::Audited(asked, held) => {
-                if let Some((_, keeping)) = &self.keeping {
-                    keeping.renewed(asked);
+                if let Some((_, kept_lease)) = &self.kept_lease {
+                    kept_lease.renewed(asked);
                 }
-                let unknown = self.publish.holds.audit(asked, held);
+                let unknown = self.publish.lock_table.audit(asked, held);
                 self.give_back(unknown);
             }
-            Output::Hearing(hearing) => {
+            Output::Source(source) => {
                 self.publish.link.send_modify(|report| {
-                    if report.hearing.reason.is_some() && hearing.reason.is_none() {
-                        tracing::info!(source = %hearing.source, "changes are heard again as they should be");
+                    if report.source.reason.is_some() && source.reason.is_none() {
+                        tracing::info!(source = %source.source, "changes are heard again as they should be");
                     }
-                    report.hearing = hearing;
+                    report.source = source;
                 });
             }
             Output::Seen(sessions) => self.publish.link.send_modify(|report| report.seen = sessions),
-            Output::Letters(come) => {
-                self.publish.holds.letters(come);
+            Output::Inbox(come) => {
+                self.publish.lock_table.inbox_works(come);
                 // Who waits asks again, for the letter may have come to what listened before.
                 self.publish.commands.send_modify(|_| {});
             }
@@ -361,34 +363,34 @@ impl Driver {
     }
 
     /// Whoever acquires from now on relies on the session that is kept, unless it is in doubt.
-    fn begin_tenure(&mut self) {
-        let vouched = self.keeper.vouched();
-        let kept = self.keeping.as_ref().map(|(session, _)| session.clone());
+    fn begin_validity(&mut self) {
+        let vouched = self.lease_keeper.vouched();
+        let kept = self.kept_lease.as_ref().map(|(session, _)| session.clone());
         if let Some(session) = kept.filter(|_| vouched.holds()) {
-            self.end_tenure();
-            self.publish.tenure.send_replace(Some(Tenure::new(session, vouched)));
+            self.end_validity();
+            self.publish.validity.send_replace(Some(Validity::new(session, vouched)));
         }
     }
 
     /// Nothing that was acquired so far can be relied on. It is given back, in case that the session lives on.
-    fn end_tenure(&mut self) {
-        if let Some(tenure) = self.publish.tenure.send_replace(None) {
-            tenure.end();
-            let lost = self.publish.holds.lose_all();
-            if self.keeping.is_some() {
+    fn end_validity(&mut self) {
+        if let Some(validity) = self.publish.validity.send_replace(None) {
+            validity.end();
+            let lost = self.publish.lock_table.lose_all();
+            if self.kept_lease.is_some() {
                 self.give_back(lost);
             }
         }
     }
 
-    fn give_back(&mut self, bids: Vec<Bid>) {
-        for bid in bids {
-            self.machine.handle_input(clock::now(), Input::GiveBack(bid));
+    fn give_back(&mut self, queue_entries: Vec<QueueEntry>) {
+        for queue_entry in queue_entries {
+            self.machine.handle_input(clock::now(), Input::GiveBack(queue_entry));
         }
     }
 
     fn send(&mut self, tag: Tag, command: Command) {
-        let Wire::Up(link) = &mut self.wire else { return };
+        let LinkSlot::Up(link) = &mut self.slot else { return };
         match command {
             Command::Subscribe { topic } => {
                 let subscribing = link.subscribe(&topic);
@@ -396,7 +398,7 @@ impl Driver {
             }
             Command::Listen { source } => {
                 let listening = link.listen(source);
-                let said = listening.map(move |done| (tag, done.map(|letters| Reply::Listening { letters })));
+                let said = listening.map(move |done| (tag, done.map(|inbox_works| Reply::Listening { inbox_works })));
                 self.replies.push(Box::pin(said));
             }
             command => {
@@ -412,7 +414,7 @@ impl Driver {
             Answer::Joined(id, incarnation) => {
                 let held = || watch::Sender::new(Standing::Held(incarnation));
                 let standing = self.standings.entry(id.clone()).or_insert_with(held).subscribe();
-                let (vouched, give_back) = (self.keeper.vouched(), Some(self.called.give_back.clone()));
+                let (vouched, give_back) = (self.lease_keeper.vouched(), Some(self.called.give_back.clone()));
                 Delivery::Joined(Claim { id, incarnation, standing, vouched, give_back })
             }
             answer => Delivery::Done(answer),

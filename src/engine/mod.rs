@@ -8,4 +8,4 @@ mod validity;
 pub(crate) use caller::{Caller, Claim, Claimed, Delivery};
 pub(crate) use direct::Direct;
 pub(crate) use driver::{Driver, LinkReport, Publish};
-pub(crate) use validity::Tenure;
+pub(crate) use validity::Validity;

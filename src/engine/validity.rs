@@ -12,13 +12,13 @@ use crate::transport::Vouched;
 /// The time for which a session could be relied on without a break. Once it has ended it never goes on: where the
 /// session turns out to live after all, another tenure begins.
 #[derive(Debug)]
-pub(crate) struct Tenure {
+pub(crate) struct Validity {
     session: SessionId,
     ended: CancellationToken,
     vouched: Vouched,
 }
 
-impl Tenure {
+impl Validity {
     pub(crate) fn new(session: SessionId, vouched: Vouched) -> Arc<Self> {
         Arc::new(Self { session, ended: CancellationToken::new(), vouched })
     }
@@ -51,4 +51,4 @@ impl Tenure {
 }
 
 /// The present tenure, if there is one.
-pub(crate) type TenureWatch = watch::Receiver<Option<Arc<Tenure>>>;
+pub(crate) type ValidityWatch = watch::Receiver<Option<Arc<Validity>>>;

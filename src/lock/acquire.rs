@@ -11,19 +11,19 @@ use tokio::time::{sleep, timeout};
 use super::Locks;
 use super::guard::Hold;
 use crate::clock::{self, sleep_until};
-use crate::engine::Tenure;
+use crate::engine::Validity;
 use crate::error::{Error, ErrorKind};
 use crate::model::MemberId;
 use crate::mutant;
 use crate::proto::{Acquisition, Step};
-use crate::wire::{Bid, Grant, Grip};
+use crate::wire::{Grant, HoldId, QueueEntry};
 
 /// The pause before a session is sought again.
 const SESSION_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is wanted.
 #[derive(Clone, Debug)]
-pub(super) struct Wish {
+pub(super) struct LockRequest {
     /// The lock's name, encoded.
     pub(super) name: Arc<str>,
     pub(super) member: MemberId,
@@ -36,8 +36,8 @@ pub(super) struct Wish {
 /// One place in a queue, or on the way to it. Dropped before it has become a hold, it is given back.
 struct Attempt {
     locks: Arc<Locks>,
-    tenure: Arc<Tenure>,
-    bid: Option<Bid>,
+    validity: Arc<Validity>,
+    queue_entry: Option<QueueEntry>,
     nonce: u64,
     /// Where the grant will come, as long as none has.
     granted: Option<oneshot::Receiver<Grant>>,
@@ -45,21 +45,21 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(locks: Arc<Locks>, tenure: Arc<Tenure>, wish: &Wish) -> Self {
-        let (nonce, granted) = locks.holds.expect();
-        let (session, shared) = (tenure.session().clone(), wish.share.is_some());
-        let grip = Grip { session, nonce, name: wish.name.clone(), shared };
-        let bid = Bid { grip, most: wish.share.unwrap_or(1), member: wish.encoded.clone() };
-        Self { locks, tenure, bid: Some(bid), nonce, granted: Some(granted), asked: false }
+    fn new(locks: Arc<Locks>, validity: Arc<Validity>, request: &LockRequest) -> Self {
+        let (nonce, granted) = locks.lock_table.expect();
+        let (session, shared) = (validity.session().clone(), request.share.is_some());
+        let hold_id = HoldId { session, nonce, name: request.name.clone(), shared };
+        let queue_entry = QueueEntry { hold_id, most: request.share.unwrap_or(1), member: request.encoded.clone() };
+        Self { locks, validity, queue_entry: Some(queue_entry), nonce, granted: Some(granted), asked: false }
     }
 
     /// The same place under another tenure of the same session.
-    fn under(mut self, tenure: Arc<Tenure>) -> Option<Self> {
-        if self.bid.as_ref()?.grip.session != *tenure.session() {
+    fn under(mut self, validity: Arc<Validity>) -> Option<Self> {
+        if self.queue_entry.as_ref()?.hold_id.session != *validity.session() {
             return None;
         }
-        self.granted = Some(self.locks.holds.expect_again(self.nonce));
-        self.tenure = tenure;
+        self.granted = Some(self.locks.lock_table.expect_again(self.nonce));
+        self.validity = validity;
         Some(self)
     }
 
@@ -76,44 +76,46 @@ impl Attempt {
     }
 
     /// Whether a grant has come that nobody has looked at. It is put aside, and the next is waited for.
-    fn puts_letter_aside(&mut self) -> bool {
+    fn puts_message_aside(&mut self) -> bool {
         let has_come = |granted: &mut oneshot::Receiver<_>| !matches!(granted.try_recv(), Err(TryRecvError::Empty));
         let has_come = self.granted.as_mut().is_some_and(has_come);
         if has_come {
-            self.granted = Some(self.locks.holds.expect_again(self.nonce));
+            self.granted = Some(self.locks.lock_table.expect_again(self.nonce));
         }
         has_come
     }
 
     fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
-        let (locks, tenure) = (self.locks.clone(), self.tenure.clone());
+        let (locks, validity) = (self.locks.clone(), self.validity.clone());
         // Who holds it stands in no queue.
-        self.bid.take().map(|bid| Hold::new(locks, Bid::from(bid.grip), grant, member.clone(), tenure))
+        self.queue_entry
+            .take()
+            .map(|queue_entry| Hold::new(locks, QueueEntry::from(queue_entry.hold_id), grant, member.clone(), validity))
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        let Some(bid) = self.bid.take() else { return };
+        let Some(queue_entry) = self.queue_entry.take() else { return };
         if self.asked {
-            self.locks.direct.caller().give_back(bid);
+            self.locks.direct.caller().give_back(queue_entry);
         }
-        self.locks.holds.forget(self.nonce);
+        self.locks.lock_table.forget(self.nonce);
     }
 }
 
 /// Asks once, within the time of a request. `None`: somebody else holds it, or was first.
-pub(super) async fn once(locks: &Arc<Locks>, wish: &Wish) -> Result<Option<Hold>, Error> {
+pub(super) async fn once(locks: &Arc<Locks>, request: &LockRequest) -> Result<Option<Hold>, Error> {
     let limit = locks.direct.limit();
-    match timeout(limit, pursue(locks, wish, false, &mut false)).await {
+    match timeout(limit, pursue(locks, request, false, &mut false)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(unanswered(limit)),
     }
 }
 
 /// Waits for as long as it takes.
-pub(super) async fn patiently(locks: &Arc<Locks>, wish: &Wish) -> Result<Hold, Error> {
-    pursue(locks, wish, true, &mut false).await?.ok_or_else(|| {
+pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Result<Hold, Error> {
+    pursue(locks, request, true, &mut false).await?.ok_or_else(|| {
         Error::uncertain(
             ErrorKind::Server,
             "who waits for a lock was told that it is busy; is another version at work?",
@@ -122,9 +124,9 @@ pub(super) async fn patiently(locks: &Arc<Locks>, wish: &Wish) -> Result<Hold, E
 }
 
 /// Waits for so long. `None`: somebody else was first, all the time.
-pub(super) async fn within(locks: &Arc<Locks>, wish: &Wish, limit: Duration) -> Result<Option<Hold>, Error> {
+pub(super) async fn within(locks: &Arc<Locks>, request: &LockRequest, limit: Duration) -> Result<Option<Hold>, Error> {
     let mut contended = false;
-    match timeout(limit, pursue(locks, wish, true, &mut contended)).await {
+    match timeout(limit, pursue(locks, request, true, &mut contended)).await {
         Ok(outcome) => outcome,
         Err(_) if contended => Ok(None),
         Err(_) => Err(unanswered(limit)),
@@ -136,11 +138,16 @@ fn unanswered(limit: Duration) -> Error {
 }
 
 /// The way from the wish to the hold, through as many links and sessions as it takes.
-async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut bool) -> Result<Option<Hold>, Error> {
+async fn pursue(
+    locks: &Arc<Locks>,
+    request: &LockRequest,
+    queues: bool,
+    contended: &mut bool,
+) -> Result<Option<Hold>, Error> {
     let mut place: Option<Attempt> = None;
     loop {
-        let tenure = match locks.direct.tenure().await {
-            Ok(tenure) => tenure,
+        let validity = match locks.direct.validity().await {
+            Ok(validity) => validity,
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "no session yet");
                 sleep(SESSION_PAUSE).await;
@@ -149,18 +156,18 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
             Err(error) => return Err(error),
         };
         // Whose session was only in doubt keeps its place, and asks again: an answer from before does not count.
-        let kept = place.take().and_then(|attempt| attempt.under(tenure.clone()));
-        let mut attempt = kept.unwrap_or_else(|| Attempt::new(locks.clone(), tenure.clone(), wish));
+        let kept = place.take().and_then(|attempt| attempt.under(validity.clone()));
+        let mut attempt = kept.unwrap_or_else(|| Attempt::new(locks.clone(), validity.clone(), request));
         let mut acquisition = Acquisition::new(locks.patience());
         loop {
             match acquisition.step() {
                 Step::Ask => {
                     let commands = locks.direct.commands().await?;
-                    let Some(bid) = &attempt.bid else { return Ok(None) };
+                    let Some(queue_entry) = &attempt.queue_entry else { return Ok(None) };
                     attempt.asked = true;
-                    acquisition.replied(clock::now(), commands.acquire(bid, queues).await);
+                    acquisition.replied(clock::now(), commands.acquire(queue_entry, queues).await);
                     *contended |= acquisition.is_contended();
-                    if matches!(acquisition.step(), Step::Wait(_)) && attempt.puts_letter_aside() {
+                    if matches!(acquisition.step(), Step::Wait(_)) && attempt.puts_message_aside() {
                         // Older or younger than the answer, nobody knows: an operator may have broken the lock since.
                         acquisition.waited();
                     }
@@ -169,25 +176,25 @@ async fn pursue(locks: &Arc<Locks>, wish: &Wish, queues: bool, contended: &mut b
                     let mut links = locks.direct.links();
                     tokio::select! {
                         grant = attempt.granted() => acquisition.granted(grant),
-                        () = tenure.ended().cancelled() => acquisition.session_ended(),
+                        () = validity.ended().cancelled() => acquisition.session_ended(),
                         _ = links.changed() => acquisition.waited(),
                         () = sleep_until(until) => acquisition.waited(),
                     }
                 }
                 Step::Held(grant) if mutant::is("grant_unchecked") => {
-                    while let Err(error) = locks.direct.tenure().await.map(|tenure| attempt.tenure = tenure) {
+                    while let Err(error) = locks.direct.validity().await.map(|validity| attempt.validity = validity) {
                         tracing::debug!(%error, "no session yet");
                         sleep(SESSION_PAUSE).await;
                     }
-                    return Ok(attempt.hold(grant, &wish.member));
+                    return Ok(attempt.hold(grant, &request.member));
                 }
-                Step::Held(grant) if tenure.is_held() => return Ok(attempt.hold(grant, &wish.member)),
+                Step::Held(grant) if validity.is_held() => return Ok(attempt.hold(grant, &request.member)),
                 Step::Held(_) | Step::Ended => {
                     place = Some(attempt);
                     break;
                 }
                 Step::Restart => {
-                    locks.direct.caller().lease_lost(tenure.session().clone());
+                    locks.direct.caller().lease_lost(validity.session().clone());
                     drop(attempt);
                     sleep(SESSION_PAUSE).await;
                     break;

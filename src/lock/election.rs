@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use futures_util::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Contents, Looks};
-use crate::data::Stall;
+use crate::cache::{Contents, ContentsChanges};
+use crate::data::DataAccess;
 use crate::error::{Error, ErrorKind};
 use crate::lock::{Fenced, Lock, LockContext, LockGuard, Locks};
 use crate::model::{FencingToken, MemberId};
-use crate::proto::{Kept, Request, Topic};
+use crate::proto::{Request, Topic, WatchedValue};
 use crate::wire::encode_path;
 
 /// The choice of one leader for a role, among all who campaign for it. A clone is the same.
@@ -36,17 +36,17 @@ use crate::wire::encode_path;
 #[derive(Clone)]
 #[must_use = "an election does nothing until one of its calls is awaited"]
 pub struct Election {
-    stall: Arc<Stall>,
+    data: Arc<DataAccess>,
     lock: Lock,
     /// The lock's name, encoded.
     encoded: String,
 }
 
 impl Election {
-    pub(crate) fn new(stall: Arc<Stall>, locks: Arc<Locks>, role: &str) -> Self {
+    pub(crate) fn new(data: Arc<DataAccess>, locks: Arc<Locks>, role: &str) -> Self {
         // An empty role makes a name that is not: it is refused by the lock.
         let name = if role.is_empty() { String::new() } else { format!("elections/{role}") };
-        Self { stall, encoded: encode_path(&name), lock: Lock::new(locks, &name) }
+        Self { data, encoded: encode_path(&name), lock: Lock::new(locks, &name) }
     }
 
     /// Campaigns as this member. Default: the name of this host.
@@ -107,9 +107,9 @@ impl Election {
     pub fn watch(&self) -> Result<LeaderWatch, Error> {
         self.lock.check()?;
         let topic = Topic::Leader(self.encoded.clone());
-        self.stall.caller().follow(Request::Watch(topic.clone()));
+        self.data.caller().follow(Request::Watch(topic.clone()));
         let path = format!("locks/{}", self.encoded);
-        Ok(LeaderWatch { looks: Looks::new(self.stall.shelf().clone()), topic, path, last: None })
+        Ok(LeaderWatch { looks: ContentsChanges::new(self.data.watched().clone()), topic, path, last: None })
     }
 
     /// Campaigns, does the work while this candidate leads, and resigns when the work has ended. Where the leadership
@@ -220,7 +220,7 @@ impl Leadership {
 /// Dropping a future of [`next`](Self::next) loses nothing.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct LeaderWatch {
-    looks: Looks,
+    looks: ContentsChanges,
     topic: Topic,
     path: String,
     /// What was told last.
@@ -240,13 +240,13 @@ impl LeaderWatch {
         if !contents.covers(&self.topic) {
             return None;
         }
-        let Some(Kept::Holding(holding)) = contents.kept.get(&self.path).map(|kept| &**kept) else {
+        let Some(WatchedValue::LockRecord(record)) = contents.kept.get(&self.path).map(|kept| &**kept) else {
             return Some(None);
         };
         Some(Some(Leader {
-            member: holding.member.clone(),
-            term: holding.token,
-            since: SystemTime::UNIX_EPOCH + Duration::from_millis(holding.since_ms),
+            member: record.member.clone(),
+            term: record.token,
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(record.since_ms),
         }))
     }
 }

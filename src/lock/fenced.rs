@@ -73,8 +73,8 @@ impl<'a> Fenced<'a> {
         check_path(path)?;
         let path = encode_path(path);
         let written = self.facts.locks.direct.once("a fenced write", |commands| {
-            let grip = self.facts.bid.grip.clone();
-            async move { commands.fence(&grip, &path, value.as_deref()).await }
+            let hold_id = self.facts.queue_entry.hold_id.clone();
+            async move { commands.fence(&hold_id, &path, value.as_deref()).await }
         });
         self.unless_lost(written.await?)
     }
@@ -102,8 +102,8 @@ impl<'a> Fenced<'a> {
         paths.iter().try_for_each(|path| check_path(path))?;
         let paths: Vec<_> = paths.iter().map(|path| encode_path(path)).collect();
         let answered = self.facts.locks.direct.once("a fenced script", |commands| {
-            let grip = self.facts.bid.grip.clone();
-            async move { commands.fenced(&grip, script, &paths, args).await }
+            let hold_id = self.facts.queue_entry.hold_id.clone();
+            async move { commands.fenced(&hold_id, script, &paths, args).await }
         });
         self.unless_lost(answered.await?)
     }

@@ -9,28 +9,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::Locks;
 use super::fenced::Fenced;
-use crate::engine::Tenure;
+use crate::engine::Validity;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId};
-use crate::wire::{Bid, Grant};
+use crate::wire::{Grant, QueueEntry};
 
 /// What is known of one hold, for as long as anybody wants to know.
 pub(crate) struct Facts {
     pub(super) locks: Arc<Locks>,
-    pub(super) bid: Bid,
+    pub(super) queue_entry: QueueEntry,
     pub(super) grant: Grant,
     member: MemberId,
-    tenure: Arc<Tenure>,
+    validity: Arc<Validity>,
     pub(super) lost: CancellationToken,
 }
 
 impl Facts {
     pub(super) fn is_held(&self) -> bool {
-        !self.lost.is_cancelled() && self.tenure.is_held()
+        !self.lost.is_cancelled() && self.validity.is_held()
     }
 
     pub(super) fn lost_error(&self) -> Error {
-        let name = &self.bid.grip.name;
+        let name = &self.queue_entry.hold_id.name;
         Error::new(ErrorKind::Lost, format!("lock {name:?} is not held any more under token {}", self.grant.token))
     }
 }
@@ -42,10 +42,16 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    pub(super) fn new(locks: Arc<Locks>, bid: Bid, grant: Grant, member: MemberId, tenure: Arc<Tenure>) -> Self {
-        let lost = tenure.ended().child_token();
-        locks.holds.hold(bid.clone(), lost.clone());
-        let facts = Facts { locks, bid, grant, member, tenure, lost };
+    pub(super) fn new(
+        locks: Arc<Locks>,
+        queue_entry: QueueEntry,
+        grant: Grant,
+        member: MemberId,
+        validity: Arc<Validity>,
+    ) -> Self {
+        let lost = validity.ended().child_token();
+        locks.lock_table.hold(queue_entry.clone(), lost.clone());
+        let facts = Facts { locks, queue_entry, grant, member, validity, lost };
         Self { facts: Arc::new(facts), answered: AtomicBool::new(false) }
     }
 
@@ -60,7 +66,7 @@ impl Hold {
         let released = self.facts.locks.direct.repeat("release", |commands| {
             let (facts, uncertain) = (self.facts.clone(), uncertain.clone());
             async move {
-                let answer = commands.release(&facts.bid).await;
+                let answer = commands.release(&facts.queue_entry).await;
                 if answer.as_ref().is_err_and(|error| !error.is_unapplied()) {
                     uncertain.store(true, Ordering::Relaxed);
                 }
@@ -80,11 +86,11 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Facts { locks, bid, member, .. } = &*self.facts;
-        locks.holds.let_go(bid.grip.nonce);
-        locks.gates.prune(&bid.grip.name, member);
+        let Facts { locks, queue_entry, member, .. } = &*self.facts;
+        locks.lock_table.let_go(queue_entry.hold_id.nonce);
+        locks.gates.prune(&queue_entry.hold_id.name, member);
         if !self.answered.load(Ordering::Relaxed) {
-            locks.direct.caller().give_back(bid.clone());
+            locks.direct.caller().give_back(queue_entry.clone());
         }
     }
 }
@@ -141,7 +147,7 @@ impl LockGuard {
     /// For how long it is vouched for if the server is not heard of again: nothing once it is lost. No I/O.
     #[must_use]
     pub fn valid_for(&self) -> Duration {
-        if self.facts().lost.is_cancelled() { Duration::ZERO } else { self.facts().tenure.valid_for() }
+        if self.facts().lost.is_cancelled() { Duration::ZERO } else { self.facts().validity.valid_for() }
     }
 
     /// Waits until the lock is lost: because the lease cannot be vouched for any more, which comes before anybody else
@@ -185,7 +191,7 @@ impl LockGuard {
     #[expect(clippy::must_use_candidate, reason = "the token is the least of what it does")]
     pub fn detach(self) -> FencingToken {
         let token = self.token();
-        self.facts().locks.holds.detach(self.facts().bid.grip.nonce, self.hold.clone());
+        self.facts().locks.lock_table.detach(self.facts().queue_entry.hold_id.nonce, self.hold.clone());
         token
     }
 }
@@ -193,7 +199,7 @@ impl LockGuard {
 impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
-            .field("name", &self.facts().bid.grip.name)
+            .field("name", &self.facts().queue_entry.hold_id.name)
             .field("member", &self.facts().member)
             .field("token", &self.token())
             .field("held", &self.is_held())

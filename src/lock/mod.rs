@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use acquire::Wish;
+use acquire::LockRequest;
 pub use election::{Election, Leader, LeaderWatch, Leadership};
 pub use fenced::Fenced;
 use gates::Gates;
@@ -27,7 +27,7 @@ use named::Named;
 pub use named::NamedLocks;
 pub use run::LockContext;
 
-use crate::cache::Holds;
+use crate::cache::LockTable;
 use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId, check_name};
@@ -40,7 +40,7 @@ const READERS: u32 = u32::MAX;
 /// What all locks of a connector share.
 pub(crate) struct Locks {
     direct: Direct,
-    holds: Arc<Holds>,
+    lock_table: Arc<LockTable>,
     gates: Gates,
     named: Named,
     /// After how long a lost grant is found, and how often to ask where none comes.
@@ -50,16 +50,16 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    pub(crate) fn new(direct: Direct, holds: Arc<Holds>, config: &Config) -> Arc<Self> {
+    pub(crate) fn new(direct: Direct, lock_table: Arc<LockTable>, config: &Config) -> Arc<Self> {
         let host = gethostname::gethostname().to_string_lossy().into_owned();
         let host = MemberId::new(&host).unwrap_or_else(|_| MemberId::known("localhost"));
         let (gates, named) = (Gates::default(), Named::default());
-        Arc::new(Self { direct, holds, gates, named, reconcile: config.reconcile, poll: config.poll(), host })
+        Arc::new(Self { direct, lock_table, gates, named, reconcile: config.reconcile, poll: config.poll(), host })
     }
 
     /// How long who waits for a grant waits before he asks.
     fn patience(&self) -> Duration {
-        if self.holds.is_silent() { self.poll } else { self.reconcile }
+        if self.lock_table.is_silent() { self.poll } else { self.reconcile }
     }
 
     /// Nobody can name the locks any more that are held by name.
@@ -93,38 +93,38 @@ impl Locks {
 #[must_use = "a lock does nothing until it is acquired"]
 pub struct Lock {
     locks: Arc<Locks>,
-    wish: Result<Wish, Error>,
+    request: Result<LockRequest, Error>,
     reentrant: bool,
 }
 
 impl Lock {
     pub(crate) fn new(locks: Arc<Locks>, name: &str) -> Self {
-        let wish = check_name("the lock's name", name).map(|()| Wish {
+        let request = check_name("the lock's name", name).map(|()| LockRequest {
             name: encode_path(name).into(),
             member: locks.host.clone(),
             encoded: encode_path(locks.host.as_str()).into(),
             share: None,
         });
-        Self { locks, wish, reentrant: false }
+        Self { locks, request, reentrant: false }
     }
 
     pub(crate) fn semaphore(locks: Arc<Locks>, name: &str, permits: u32) -> Self {
         let mut lock = Self::new(locks, name);
-        lock.wish = lock.wish.and_then(|wish| {
+        lock.request = lock.request.and_then(|request| {
             if permits == 0 {
                 let message = format!("semaphore {name:?} has no permits; it must have one at the least");
                 return Err(Error::new(ErrorKind::Config, message));
             }
-            Ok(Wish { share: Some(permits), ..wish })
+            Ok(LockRequest { share: Some(permits), ..request })
         });
         lock
     }
 
     /// Holds it as this member: to tell the holders of one connector apart. Default: the name of this host.
     pub fn as_member(mut self, member: impl AsRef<str>) -> Self {
-        self.wish = self.wish.and_then(|wish| {
+        self.request = self.request.and_then(|request| {
             let member = MemberId::new(member)?;
-            Ok(Wish { encoded: encode_path(member.as_str()).into(), member, ..wish })
+            Ok(LockRequest { encoded: encode_path(member.as_str()).into(), member, ..request })
         });
         self
     }
@@ -135,26 +135,26 @@ impl Lock {
     /// It is exclusive: a [`read`](Self::read) mode asked for as well is not in effect.
     pub fn reentrant(mut self) -> Self {
         self.reentrant = true;
-        self.wish = self.wish.map(|wish| Wish { share: None, ..wish });
+        self.request = self.request.map(|request| LockRequest { share: None, ..request });
         self
     }
 
     /// Holds it beside other readers, and not beside a writer.
     pub fn read(mut self) -> Self {
         self.reentrant = false;
-        self.wish = self.wish.map(|wish| Wish { share: Some(READERS), ..wish });
+        self.request = self.request.map(|request| LockRequest { share: Some(READERS), ..request });
         self
     }
 
     /// Holds it alone. This is the default.
     pub fn write(mut self) -> Self {
-        self.wish = self.wish.map(|wish| Wish { share: None, ..wish });
+        self.request = self.request.map(|request| LockRequest { share: None, ..request });
         self
     }
 
     /// What is wrong with its names, if anything is.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.wish.as_ref().map(drop).map_err(Clone::clone)
+        self.request.as_ref().map(drop).map_err(Clone::clone)
     }
 
     /// Holds it if it is free and nobody waits for it; `None` otherwise. One round trip.
@@ -167,11 +167,11 @@ impl Lock {
     /// # Cancel safety
     /// Dropped before it has answered, what it may have got is given back in the background.
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>, Error> {
-        let wish = self.wish.as_ref().map_err(Clone::clone)?;
+        let request = self.request.as_ref().map_err(Clone::clone)?;
         if self.reentrant {
-            return self.enter(wish, async |locks, wish| acquire::once(locks, wish).await).await;
+            return self.enter(request, async |locks, request| acquire::once(locks, request).await).await;
         }
-        Ok(acquire::once(&self.locks, wish).await?.map(guard))
+        Ok(acquire::once(&self.locks, request).await?.map(guard))
     }
 
     /// Waits until it is held, for as long as it takes, outages of the server included. One round trip where it is
@@ -183,11 +183,12 @@ impl Lock {
     /// # Cancel safety
     /// Dropped before it has answered, it leaves the queue, or gives back what it may have got, in the background.
     pub async fn acquire(&self) -> Result<LockGuard, Error> {
-        let wish = self.wish.as_ref().map_err(Clone::clone)?;
+        let request = self.request.as_ref().map_err(Clone::clone)?;
         if !self.reentrant {
-            return acquire::patiently(&self.locks, wish).await.map(guard);
+            return acquire::patiently(&self.locks, request).await.map(guard);
         }
-        let entered = self.enter(wish, async |locks, wish| acquire::patiently(locks, wish).await.map(Some)).await?;
+        let entered =
+            self.enter(request, async |locks, request| acquire::patiently(locks, request).await.map(Some)).await?;
         entered.ok_or_else(Error::closed)
     }
 
@@ -199,11 +200,11 @@ impl Lock {
     /// # Cancel safety
     /// As for [`acquire`](Self::acquire).
     pub async fn acquire_timeout(&self, limit: Duration) -> Result<Option<LockGuard>, Error> {
-        let wish = self.wish.as_ref().map_err(Clone::clone)?;
+        let request = self.request.as_ref().map_err(Clone::clone)?;
         if !self.reentrant {
-            return Ok(acquire::within(&self.locks, wish, limit).await?.map(guard));
+            return Ok(acquire::within(&self.locks, request, limit).await?.map(guard));
         }
-        let entering = self.enter(wish, async |locks, wish| acquire::within(locks, wish, limit).await);
+        let entering = self.enter(request, async |locks, request| acquire::within(locks, request, limit).await);
         // Others of this process may be at the gate.
         tokio::time::timeout(limit, entering).await.unwrap_or(Ok(None))
     }
@@ -211,15 +212,15 @@ impl Lock {
     /// Shares the hold that this member has, or acquires one.
     async fn enter(
         &self,
-        wish: &Wish,
-        acquire: impl AsyncFnOnce(&Arc<Locks>, &Wish) -> Result<Option<Hold>, Error>,
+        request: &LockRequest,
+        acquire: impl AsyncFnOnce(&Arc<Locks>, &LockRequest) -> Result<Option<Hold>, Error>,
     ) -> Result<Option<LockGuard>, Error> {
-        let entrant = self.locks.gates.at(&wish.name, &wish.member);
+        let entrant = self.locks.gates.at(&request.name, &request.member);
         let mut last = entrant.turn().await;
         if let Some(hold) = last.upgrade().filter(|hold| hold.is_held()) {
             return Ok(Some(LockGuard::new(hold)));
         }
-        let Some(hold) = acquire(&self.locks, wish).await? else { return Ok(None) };
+        let Some(hold) = acquire(&self.locks, request).await? else { return Ok(None) };
         let hold = Arc::new(hold);
         *last = Arc::downgrade(&hold);
         Ok(Some(LockGuard::new(hold)))
@@ -261,18 +262,18 @@ impl Lock {
     }
 
     async fn inspect(&self) -> Result<(Vec<LockHolder>, Vec<LockWaiter>), Error> {
-        let name = self.wish.as_ref().map_err(Clone::clone)?.name.clone();
+        let name = self.request.as_ref().map_err(Clone::clone)?.name.clone();
         let inspection = self.locks.direct.repeat("inspection", |commands| {
             let name = name.clone();
             async move { commands.inspect(&name).await }
         });
         let inspection = inspection.await?;
         let at = |since: Duration| SystemTime::UNIX_EPOCH + since;
-        let holders = inspection.holders.into_iter().map(|holding| LockHolder {
-            since: at(Duration::from_millis(holding.since_ms)),
-            member: holding.member,
-            token: holding.token,
-            session: holding.session.to_string(),
+        let holders = inspection.holders.into_iter().map(|record| LockHolder {
+            since: at(Duration::from_millis(record.since_ms)),
+            member: record.member,
+            token: record.token,
+            session: record.session.to_string(),
         });
         let waiters = inspection.waiters.into_iter().map(|(shares, member, since_us)| LockWaiter {
             since: at(Duration::from_micros(since_us)),
@@ -293,7 +294,7 @@ impl Lock {
     /// # Cancel safety
     /// Dropped before it has answered, it is broken or not.
     pub async fn break_lock(&self) -> Result<u64, Error> {
-        let name = self.wish.as_ref().map_err(Clone::clone)?.name.clone();
+        let name = self.request.as_ref().map_err(Clone::clone)?.name.clone();
         // Not repeated: what is held after a lost answer may be another's.
         let limit = self.locks.direct.limit();
         let breaking = async { self.locks.direct.commands().await?.break_lock(&name).await };
@@ -309,7 +310,7 @@ fn guard(hold: Hold) -> LockGuard {
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock").field("wish", &self.wish).field("reentrant", &self.reentrant).finish_non_exhaustive()
+        f.debug_struct("Lock").field("wish", &self.request).field("reentrant", &self.reentrant).finish_non_exhaustive()
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::engine::{Caller, Claim, Claimed, Delivery};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Draft, Incarnation, LeaveCause, MemberId, Metadata, check_metadata, check_tags};
+use crate::model::{Incarnation, LeaveCause, MemberDraft, MemberId, Metadata, check_metadata, check_tags};
 use crate::proto::{Answer, Edit, Request, Standing};
 use crate::transport::Vouched;
 
@@ -39,15 +39,15 @@ pub(crate) fn typed(value: &impl Serialize) -> Result<Metadata, Error> {
 pub struct Join {
     caller: Caller,
     id: Result<MemberId, Error>,
-    draft: Result<Draft, Error>,
+    draft: Result<MemberDraft, Error>,
 }
 
 impl Join {
     pub(crate) fn new(caller: Caller, id: Result<MemberId, Error>) -> Self {
-        Self { caller, id, draft: Ok(Draft::default()) }
+        Self { caller, id, draft: Ok(MemberDraft::default()) }
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Self {
+    fn with(mut self, set: impl FnOnce(&mut MemberDraft) -> Result<(), Error>) -> Self {
         self.draft = self.draft.and_then(|mut draft| set(&mut draft).map(|()| draft));
         self
     }

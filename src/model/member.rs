@@ -81,7 +81,7 @@ impl PartialEq<&str> for MemberId {
 
 /// What a member says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Draft {
+pub(crate) struct MemberDraft {
     pub(crate) tags: BTreeSet<String>,
     pub(crate) metadata: Metadata,
 }
@@ -213,7 +213,7 @@ pub struct Member {
     revision: Revision,
     session: SessionId,
     joined_at_ms: u64,
-    draft: Draft,
+    draft: MemberDraft,
 }
 
 impl Member {
@@ -223,7 +223,7 @@ impl Member {
         revision: Revision,
         session: SessionId,
         joined_at_ms: u64,
-        draft: Draft,
+        draft: MemberDraft,
     ) -> Self {
         Self { id, incarnation, revision, session, joined_at_ms, draft }
     }
@@ -303,7 +303,7 @@ impl Member {
     }
 
     #[cfg(test)]
-    pub(crate) fn draft(&self) -> Draft {
+    pub(crate) fn draft(&self) -> MemberDraft {
         self.draft.clone()
     }
 }

@@ -3,6 +3,6 @@
 mod member;
 mod name;
 
-pub(crate) use member::{Draft, Metadata, SessionId, check_metadata, check_tags};
 pub use member::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
+pub(crate) use member::{MemberDraft, Metadata, SessionId, check_metadata, check_tags};
 pub(crate) use name::{MAX_NAME, check_name};

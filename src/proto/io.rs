@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::Moment;
 use crate::error::Error;
-use crate::model::{Draft, Incarnation, LeaveCause, Member, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::EventSource;
-use crate::wire::{Bid, Grip, Holding, Notice, Stored};
+use crate::wire::{HoldId, LockRecord, Notice, QueueEntry, ValueRecord};
 
 /// Names a request of a user until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub(crate) enum Input {
     /// This join was answered when nobody waited for it any more.
     Unclaimed(MemberId, Incarnation),
     /// Nobody waits for this lock, or holds it, any more.
-    GiveBack(Bid),
+    GiveBack(QueueEntry),
     /// A grant has come that nobody here knows.
     Audit,
     /// Only the time has changed.
@@ -59,7 +59,7 @@ pub(crate) enum Request {
     Open,
     /// Somebody wants to know what happens there.
     Watch(Topic),
-    Join(MemberId, Draft),
+    Join(MemberId, MemberDraft),
     Rejoin(MemberId),
     Edit(MemberId, Edit),
     Leave(MemberId),
@@ -84,7 +84,7 @@ pub(crate) enum Edit {
 }
 
 impl Edit {
-    pub(crate) fn apply(&self, draft: &mut Draft) {
+    pub(crate) fn apply(&self, draft: &mut MemberDraft) {
         match self {
             Self::Metadata(metadata) => draft.metadata = metadata.clone(),
             Self::AddTags(tags) => draft.tags.extend(tags.iter().cloned()),
@@ -131,13 +131,13 @@ pub(crate) enum Output {
     /// There is no lease any more.
     Release,
     /// All the locks that the session held, asked for from this moment on.
-    Audited(Moment, Vec<Grip>),
+    Audited(Moment, Vec<HoldId>),
     /// How changes are heard of from now on.
-    Hearing(Hearing),
+    Source(SourceReport),
     /// How many sessions this connector sees to be present.
     Seen(usize),
     /// Something else listens from now on; whether letters come to it.
-    Letters(bool),
+    Inbox(bool),
     /// The link is of no use: make a new one.
     DropLink(Error),
     /// Something an operator should read.
@@ -148,7 +148,7 @@ pub(crate) enum Output {
 
 /// How changes are heard of.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hearing {
+pub(crate) struct SourceReport {
     pub(crate) source: EventSource,
     /// Since when it is this source; never, before the first has proven itself.
     pub(crate) since: Option<Moment>,
@@ -156,7 +156,7 @@ pub(crate) struct Hearing {
     pub(crate) reason: Option<String>,
     pub(crate) is_proven: bool,
     /// Whether letters come to the inbox. If not, who waits for a lock has to ask.
-    pub(crate) letters: bool,
+    pub(crate) inbox_works: bool,
     pub(crate) canary_at: Option<Moment>,
     pub(crate) round_trip: Option<Duration>,
     /// From the canary's sending to its first event.
@@ -175,15 +175,15 @@ pub(crate) enum Change {
 /// One change of what is watched besides the members. Paths are encoded, with their folder.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ValueChange {
-    Kept { path: String, kept: Arc<Kept> },
+    Present { path: String, kept: Arc<WatchedValue> },
     Gone { path: String, expired: bool },
 }
 
 /// What stands at a path that is watched.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Kept {
-    Value(Stored),
-    Holding(Holding),
+pub(crate) enum WatchedValue {
+    Value(ValueRecord),
+    LockRecord(LockRecord),
 }
 
 /// The connector's state, by the core's own time.
@@ -230,7 +230,7 @@ pub(crate) enum Command {
         opening: bool,
         contest: Contest,
         nonce: u64,
-        draft: Draft,
+        draft: MemberDraft,
     },
     Update {
         id: MemberId,
@@ -238,7 +238,7 @@ pub(crate) enum Command {
         incarnation: Incarnation,
         joined_at_ms: u64,
         nonce: u64,
-        draft: Draft,
+        draft: MemberDraft,
     },
     Leave {
         id: MemberId,
@@ -258,15 +258,15 @@ pub(crate) enum Command {
         cursor: u64,
     },
     Release {
-        bid: Bid,
+        queue_entry: QueueEntry,
     },
     Subscribe {
         topic: Topic,
     },
-    Look {
+    ReadValues {
         paths: Vec<(String, Option<SessionId>)>,
     },
-    Catalog {
+    ListValues {
         known: Option<(u64, u64)>,
         after: Option<u64>,
     },
@@ -306,7 +306,7 @@ pub(crate) enum Reply {
     Done,
     /// Whether letters come to the inbox.
     Listening {
-        letters: bool,
+        inbox_works: bool,
     },
     Opened,
     Joined {
@@ -330,18 +330,18 @@ pub(crate) enum Reply {
     },
     Extended {
         cursor: u64,
-        held: Vec<Grip>,
+        held: Vec<HoldId>,
     },
     Released(bool),
-    Looked {
+    ValuesFound {
         due: Option<Duration>,
-        glimpses: Vec<Glimpse>,
+        findings: Vec<ValueFinding>,
     },
-    SameCatalog {
+    ValuesUnchanged {
         due: Option<Duration>,
     },
     /// `known` is the count and the highest revision.
-    Catalog {
+    ValuesListed {
         due: Option<Duration>,
         known: (u64, u64),
         after: Option<u64>,
@@ -380,9 +380,9 @@ pub(crate) enum Reply {
 
 /// What a look found at one path.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Glimpse {
-    Value(Stored),
-    Holding(Holding),
+pub(crate) enum ValueFinding {
+    Value(ValueRecord),
+    LockRecord(LockRecord),
     Deleted,
     /// The session that it lived by is gone.
     Expired,

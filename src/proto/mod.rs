@@ -4,19 +4,19 @@
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
 mod acquisition;
-mod hearing;
 mod io;
+mod maintenance;
 mod moment;
 mod outbox;
 mod presence;
 mod roster;
 mod session;
-mod shelf;
 #[cfg(test)]
 mod simulation;
+mod source;
 #[cfg(test)]
 mod transcripts;
-mod upkeep;
+mod watched;
 
 pub(crate) use acquisition::{Acquired, Acquisition, Step};
 pub(crate) use io::*;
@@ -26,18 +26,18 @@ use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, MemberId};
 use crate::mutant;
 use crate::settings::CoreSettings;
-use crate::wire::{Happened, Notice};
-use hearing::Heard;
+use crate::wire::{KeyEvent, Notice};
+use maintenance::{Maintenance, Wishes};
 use outbox::Outbox;
-use presence::{Looked, Presence};
+use presence::{Presence, ProbeOutcome};
 use roster::Roster;
-use session::{Effects, Session, Stored};
-use shelf::Shelf;
-use upkeep::{Upkeep, Wishes};
+use session::{Effects, Session, StoredMember};
+use source::SourceOutcome;
+use watched::WatchedValues;
 
 /// The state of the link and of what is known through it.
 #[derive(Debug)]
-enum Link {
+enum LinkState {
     Detached,
     /// Nothing tells of changes yet.
     Deaf,
@@ -50,7 +50,7 @@ enum Link {
 
 /// A request to be answered when what was true at its time is known.
 #[derive(Debug)]
-struct Sync {
+struct PendingSync {
     ticket: Ticket,
     deadline: Moment,
     /// The listing that must have been made.
@@ -68,19 +68,19 @@ enum Flight {
 #[derive(Debug)]
 pub(crate) struct Machine {
     settings: CoreSettings,
-    link: Link,
+    link: LinkState,
     phase: Phase,
     roster: Roster,
     session: Session,
-    upkeep: Upkeep,
-    hearing: hearing::Hearing,
+    maintenance: Maintenance,
+    source: source::SourceSelection,
     presence: Presence,
-    shelf: Shelf,
+    watched: WatchedValues,
     flying: Vec<(Tag, Flight)>,
     list_wanted: bool,
     /// The listing made last: what must be settled for it to hold, and when it was asked.
     listed: Option<(u64, Moment)>,
-    syncs: Vec<Sync>,
+    syncs: Vec<PendingSync>,
     /// What users were told by the server, and are told when the view shows it.
     answers: Vec<(Ticket, Result<Answer, Error>)>,
     /// Own members of which the roster knew something newer than they.
@@ -92,14 +92,14 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
-            link: Link::Detached,
+            link: LinkState::Detached,
             phase: Phase::Connecting,
             roster: Roster::default(),
             session: Session::new(settings.clone()),
-            upkeep: Upkeep::new(settings.clone()),
-            hearing: hearing::Hearing::new(settings.clone()),
+            maintenance: Maintenance::new(settings.clone()),
+            source: source::SourceSelection::new(settings.clone()),
             presence: Presence::new(settings.clone()),
-            shelf: Shelf::default(),
+            watched: WatchedValues::default(),
             settings,
             flying: Vec::new(),
             list_wanted: false,
@@ -120,8 +120,8 @@ impl Machine {
     /// When to call again, if nothing else happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
         let syncs = self.syncs.iter().map(|sync| sync.deadline).min();
-        let [session, upkeep] = [self.session.timeout(self.is_attached()), self.upkeep.timeout()];
-        [session, upkeep, self.hearing.timeout(), self.presence.timeout(), syncs].into_iter().flatten().min()
+        let [session, maintenance] = [self.session.timeout(self.is_attached()), self.maintenance.timeout()];
+        [session, maintenance, self.source.timeout(), self.presence.timeout(), syncs].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
@@ -137,7 +137,7 @@ impl Machine {
             }
             Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
             Input::Request(ticket, Request::Watch(topic)) => {
-                self.shelf.watch(topic);
+                self.watched.watch(topic);
                 self.out.push(Output::Answer(ticket, Ok(Answer::Watched)));
             }
             Input::Request(ticket, request) => {
@@ -149,7 +149,7 @@ impl Machine {
                 self.session.request(now, ticket, request, &mut self.out);
             }
             Input::Unclaimed(id, incarnation) => self.session.unclaimed(&id, incarnation, &mut self.out),
-            Input::GiveBack(bid) => self.session.give_back(bid),
+            Input::GiveBack(queue_entry) => self.session.give_back(queue_entry),
             Input::Audit => self.session.audit(),
             Input::Tick => {}
         }
@@ -159,13 +159,13 @@ impl Machine {
     }
 
     fn is_attached(&self) -> bool {
-        !matches!(self.link, Link::Detached)
+        !matches!(self.link, LinkState::Detached)
     }
 
     fn link_up(&mut self, now: Moment) {
         self.link_down();
-        self.link = Link::Deaf;
-        self.hearing.link_up(&mut self.out);
+        self.link = LinkState::Deaf;
+        self.source.link_up(&mut self.out);
         if mutant::is("snapshot_before_subscribe") {
             self.listening(now);
         }
@@ -173,34 +173,34 @@ impl Machine {
 
     /// A source of hints stands: whatever it could not tell is looked for.
     fn listening(&mut self, now: Moment) {
-        if mutant::is("snapshot_before_subscribe") && !matches!(self.link, Link::Deaf) {
-            return self.hearing.prove(now, &mut self.out);
+        if mutant::is("snapshot_before_subscribe") && !matches!(self.link, LinkState::Deaf) {
+            return self.source.prove(now, &mut self.out);
         }
-        if let Link::Deaf = self.link {
-            self.link = Link::Syncing { listing: self.roster.listings() + 1 };
+        if let LinkState::Deaf = self.link {
+            self.link = LinkState::Syncing { listing: self.roster.listings() + 1 };
             self.presence.link_up(now);
         } else {
             self.roster.doubt();
-            self.shelf.relisten();
+            self.watched.relisten();
         }
         self.reconcile(now);
     }
 
     fn reconcile(&mut self, now: Moment) {
-        self.upkeep.reconcile(now, self.hearing.is_proven(), &mut self.out);
-        self.hearing.prove(now, &mut self.out);
-        self.shelf.reconcile();
+        self.maintenance.reconcile(now, self.source.is_proven(), &mut self.out);
+        self.source.prove(now, &mut self.out);
+        self.watched.reconcile();
         self.list_wanted = true;
     }
 
     fn link_down(&mut self) {
-        self.link = Link::Detached;
+        self.link = LinkState::Detached;
         self.roster.abandon();
         self.session.link_down(&mut self.out);
-        self.upkeep.link_down();
-        self.hearing.link_down(&mut self.out);
+        self.maintenance.link_down();
+        self.source.link_down(&mut self.out);
         self.presence.link_down();
-        self.shelf.link_down();
+        self.watched.link_down();
         self.flying.clear();
         self.list_wanted = false;
         self.listed = None;
@@ -217,25 +217,25 @@ impl Machine {
     fn notice(&mut self, now: Moment, notice: Notice) {
         match notice {
             _ if !self.is_attached() => {}
-            Notice::Member(id, Happened::Expired) if mutant::is("expired_believed") => {
+            Notice::Member(id, KeyEvent::Expired) if mutant::is("expired_believed") => {
                 let present = self.roster.incarnation(&id);
                 let left = present.and_then(|present| self.roster.depart(&id, present, LeaveCause::Expired));
                 self.apply(now, left.into_iter().collect());
             }
-            Notice::Member(id, happened) => self.roster.hint(id, happened),
-            Notice::Canary(happened) => {
-                let was_proven = self.hearing.is_proven();
-                self.hearing.canary(now, happened, self.upkeep.lag(), &mut self.out);
-                if !was_proven && self.hearing.is_proven() {
-                    self.upkeep.relax(now);
+            Notice::Member(id, key_event) => self.roster.hint(id, key_event),
+            Notice::Canary(key_event) => {
+                let was_proven = self.source.is_proven();
+                self.source.canary(now, key_event, self.maintenance.lag(), &mut self.out);
+                if !was_proven && self.source.is_proven() {
+                    self.maintenance.relax(now);
                 }
             }
             Notice::Everything => {
                 self.roster.doubt();
-                self.shelf.doubt();
+                self.watched.doubt();
                 self.list_wanted = true;
             }
-            Notice::Path(path, happened) => self.shelf.hint(path, happened),
+            Notice::Path(path, key_event) => self.watched.hint(path, key_event),
             Notice::Stray(key) => {
                 self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
             }
@@ -244,14 +244,14 @@ impl Machine {
 
     fn sync(&mut self, now: Moment, ticket: Ticket) {
         self.list_wanted = true;
-        self.syncs.push(Sync {
+        self.syncs.push(PendingSync {
             ticket,
             deadline: now + self.settings.request_timeout,
             listing: self.roster.listings() + 1,
             barrier: None,
         });
         if self.is_attached() {
-            self.upkeep.sweep(&mut self.out);
+            self.maintenance.sweep(&mut self.out);
         }
     }
 
@@ -260,13 +260,13 @@ impl Machine {
             Ok(effects) => return self.take(now, effects),
             Err(reply) => reply,
         };
-        if let Some(wishes) = self.upkeep.reply(now, tag, reply.as_ref().err(), &mut self.out) {
+        if let Some(wishes) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) {
             if let Ok(Reply::Swept { due, more, dying }) = reply {
-                self.upkeep.swept(now, due, more, dying);
+                self.maintenance.swept(now, due, more, dying);
             }
             return self.grant(wishes);
         }
-        if let Some(Heard { anew, broken }) = self.hearing.reply(now, tag, &reply, &mut self.out) {
+        if let Some(SourceOutcome { anew, broken }) = self.source.reply(now, tag, &reply, &mut self.out) {
             if anew {
                 self.listening(now);
             }
@@ -274,15 +274,17 @@ impl Machine {
             return;
         }
         let own = self.session.session();
-        if let Some(Looked { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out) {
-            self.upkeep.due(now, due);
+        if let Some(ProbeOutcome { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out) {
+            self.maintenance.due(now, due);
             broken.into_iter().for_each(|error| self.drop_link(error));
             return;
         }
-        if let Ok(Reply::Looked { due, .. } | Reply::SameCatalog { due } | Reply::Catalog { due, .. }) = &reply {
-            self.upkeep.due(now, *due);
+        if let Ok(Reply::ValuesFound { due, .. } | Reply::ValuesUnchanged { due } | Reply::ValuesListed { due, .. }) =
+            &reply
+        {
+            self.maintenance.due(now, *due);
         }
-        let reply = match self.shelf.reply(tag, reply, &mut self.out) {
+        let reply = match self.watched.reply(tag, reply, &mut self.out) {
             Ok(Some(error)) => return self.drop_link(error),
             Ok(None) => return,
             Err(reply) => reply,
@@ -291,18 +293,18 @@ impl Machine {
         let (_, flight) = self.flying.swap_remove(index);
         match (flight, reply) {
             (Flight::Read, Ok(Reply::Found { due, findings })) => {
-                self.upkeep.due(now, due);
+                self.maintenance.due(now, due);
                 let (changes, strange) = self.roster.found(findings);
                 strange.into_iter().for_each(|line| self.out.push(Output::Warn(line)));
                 self.apply(now, changes);
             }
             (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
-                self.upkeep.due(now, due);
+                self.maintenance.due(now, due);
                 self.roster.unchanged();
                 self.listing_done(sent);
             }
             (Flight::List { sent }, Ok(Reply::Part { due, known, more, entries })) => {
-                self.upkeep.due(now, due);
+                self.maintenance.due(now, due);
                 match self.roster.listed(known, more, entries) {
                     Some(after) => {
                         let tag = self.out.command(Command::List { known: None, after: Some(after) });
@@ -325,7 +327,7 @@ impl Machine {
             Flight::List { .. } => self.roster.listing_failed(),
             Flight::Read => self.roster.read_failed(),
         }
-        if error.is_of_the_link() || matches!(self.link, Link::Syncing { .. }) {
+        if error.is_of_the_link() || matches!(self.link, LinkState::Syncing { .. }) {
             self.drop_link(error);
         } else {
             self.out.push(Output::Warn(format!("the members could not be read, trying again: {error}")));
@@ -355,7 +357,7 @@ impl Machine {
             }
         }
         self.session.observe(&changes, &mut effects, &mut self.out);
-        if let Link::Live = self.link {
+        if let LinkState::Live = self.link {
             self.out.changes(changes);
         }
         self.take(now, effects);
@@ -366,17 +368,17 @@ impl Machine {
         for (id, incarnation, cause) in effects.departed {
             changes.extend(self.roster.depart(&id, incarnation, cause));
         }
-        for Stored { member, settled } in effects.stored {
+        for StoredMember { member, settled } in effects.stored {
             let (id, incarnation) = (member.id().clone(), member.incarnation());
             self.roster.wrote(member, &mut changes);
             if self.roster.incarnation(&id) != Some(incarnation) {
                 self.contested.push((id, incarnation));
             } else if self.roster.settled() != settled {
-                self.roster.hint(id, Happened::Other);
+                self.roster.hint(id, KeyEvent::Other);
             }
         }
         for id in effects.hints {
-            self.roster.hint(id, Happened::Other);
+            self.roster.hint(id, KeyEvent::Other);
         }
         if !changes.is_empty() {
             self.apply(now, changes);
@@ -389,7 +391,7 @@ impl Machine {
 
     fn grant(&mut self, wishes: Wishes) {
         for id in wishes.hints {
-            self.roster.hint(id, Happened::Other);
+            self.roster.hint(id, KeyEvent::Other);
         }
         if let Some(error) = wishes.broken {
             self.drop_link(error);
@@ -399,19 +401,19 @@ impl Machine {
     fn tick(&mut self, now: Moment) {
         self.session.tick(now, &mut self.out);
         if self.is_attached() {
-            let was_proven = self.hearing.is_proven();
-            self.hearing.tick(now, &mut self.out);
-            if was_proven && !self.hearing.is_proven() {
-                self.upkeep.hurry(now);
+            let was_proven = self.source.is_proven();
+            self.source.tick(now, &mut self.out);
+            if was_proven && !self.source.is_proven() {
+                self.maintenance.hurry(now);
             }
             self.presence.tick(now, &mut self.out);
-            if self.upkeep.tick(now, &mut self.out) {
+            if self.maintenance.tick(now, &mut self.out) {
                 self.reconcile(now);
             }
         }
         let (over, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(|sync| sync.deadline <= now);
         self.syncs = waiting;
-        let over: Vec<Sync> = over;
+        let over: Vec<PendingSync> = over;
         for sync in over {
             let message = "the server did not tell who is a member in time";
             self.out.push(Output::Answer(sync.ticket, Err(Error::new(ErrorKind::Timeout, message))));
@@ -424,7 +426,7 @@ impl Machine {
             return;
         }
         self.session.dispatch(now, self.roster.settled(), &mut self.out);
-        if let Link::Deaf = self.link {
+        if let LinkState::Deaf = self.link {
             return;
         }
         if self.list_wanted
@@ -438,13 +440,13 @@ impl Machine {
             let tag = self.out.command(Command::Read { wanted });
             self.flying.push((tag, Flight::Read));
         }
-        self.shelf.advance(&mut self.out);
+        self.watched.advance(&mut self.out);
     }
 
     /// Members of ours of which something newer was known than the server has answered: once they have been read, that
     /// was either true, or a server's that has lost its data since.
     fn decide_contested(&mut self) {
-        if !matches!(self.link, Link::Live) {
+        if !matches!(self.link, LinkState::Live) {
             return;
         }
         let decided = self.contested.extract_if(.., |(id, _)| !self.roster.is_asked_for(id));
@@ -460,15 +462,15 @@ impl Machine {
         self.decide_contested();
         let settled = self.roster.settled();
         if let Some((_, asked)) = self.listed.take_if(|(barrier, _)| *barrier <= settled) {
-            if let Link::Syncing { listing } = self.link
+            if let LinkState::Syncing { listing } = self.link
                 && listing <= self.roster.listings()
             {
-                self.link = Link::Live;
+                self.link = LinkState::Live;
                 self.out.push(Output::Snapshot(self.roster.members().cloned().collect()));
             }
             self.out.push(Output::Confirmed(asked));
         }
-        if !matches!(self.link, Link::Syncing { .. }) {
+        if !matches!(self.link, LinkState::Syncing { .. }) {
             let answers = self.answers.drain(..).map(|(ticket, result)| Output::Answer(ticket, result));
             answers.for_each(|answer| self.out.push(answer));
         }
@@ -482,7 +484,7 @@ impl Machine {
         let phase = match (&self.link, self.phase) {
             _ if self.session.is_closed() => Phase::Closed,
             _ if self.session.is_lost() => Phase::Lost,
-            (Link::Live, _) if !self.session.misses_beats() => Phase::Connected,
+            (LinkState::Live, _) if !self.session.misses_beats() => Phase::Connected,
             (_, phase @ (Phase::Connecting | Phase::Suspended(_))) => phase,
             _ => Phase::Suspended(now),
         };

@@ -53,7 +53,7 @@ pub(crate) struct Presence {
 
 /// What came of a reply.
 #[derive(Debug, Default)]
-pub(crate) struct Looked {
+pub(crate) struct ProbeOutcome {
     /// The time to the earliest deadline, where it was answered.
     pub(crate) due: Option<Duration>,
     pub(crate) broken: Option<Error>,
@@ -119,10 +119,10 @@ impl Presence {
         reply: &Result<Reply, Error>,
         own: Option<&SessionId>,
         out: &mut Outbox,
-    ) -> Option<Looked> {
+    ) -> Option<ProbeOutcome> {
         let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
         let (_, flight) = self.flying.swap_remove(index);
-        let mut looked = Looked::default();
+        let mut looked = ProbeOutcome::default();
         match (flight, reply) {
             (_, Err(error)) if error.is_of_the_link() => looked.broken = Some(error.clone()),
             (Flight::Shorten, Err(error)) => {

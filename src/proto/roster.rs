@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::io::{Change, Entry, Finding, Known, Written};
 use crate::model::{Incarnation, LeaveCause, Member, MemberId, SessionId};
 use crate::mutant;
-use crate::wire::Happened;
+use crate::wire::KeyEvent;
 
 /// How many ids one read asks for.
 pub(crate) const READ_CHUNK: usize = 500;
@@ -20,7 +20,7 @@ pub(crate) struct Roster {
     members: HashMap<MemberId, Arc<Member>>,
     /// Incarnations that have left while a read might still bring word of them.
     departed: HashMap<MemberId, Incarnation>,
-    hinted: HashMap<MemberId, Happened>,
+    hinted: HashMap<MemberId, KeyEvent>,
     queue: VecDeque<MemberId>,
     reading: Vec<Asked>,
     /// How many hints have ever been queued, and how many of them have been answered, in order.
@@ -39,7 +39,7 @@ struct Asked {
     departed: Option<Incarnation>,
     /// We have written it since: nobody knows which was first.
     overtaken: bool,
-    happened: Happened,
+    key_event: KeyEvent,
 }
 
 #[derive(Debug, Default)]
@@ -73,14 +73,14 @@ impl Roster {
         self.known = None;
     }
 
-    pub(crate) fn hint(&mut self, id: MemberId, happened: Happened) {
-        if happened == Happened::Expire && self.members.get(&id).is_some_and(|member| !member.is_adopted()) {
+    pub(crate) fn hint(&mut self, id: MemberId, key_event: KeyEvent) {
+        if key_event == KeyEvent::Expire && self.members.get(&id).is_some_and(|member| !member.is_adopted()) {
             return;
         }
         if mutant::is("read_over_newer_hint") && self.reading.iter().any(|asked| asked.id == id) {
             return;
         }
-        if self.hinted.insert(id.clone(), happened).is_none() {
+        if self.hinted.insert(id.clone(), key_event).is_none() {
             self.queue.push_back(id);
             self.queued += 1;
         }
@@ -94,11 +94,11 @@ impl Roster {
         let take = self.queue.len().min(READ_CHUNK);
         let mut wanted = Vec::with_capacity(take);
         for id in self.queue.drain(..take) {
-            let happened = self.hinted.remove(&id).unwrap_or(Happened::Other);
+            let key_event = self.hinted.remove(&id).unwrap_or(KeyEvent::Other);
             let member = self.members.get(&id);
             wanted.push((id.clone(), member.map(|member| member.session().clone())));
             let (incarnation, departed) = (member.map(|member| member.incarnation()), self.departed.get(&id).copied());
-            self.reading.push(Asked { id, incarnation, departed, overtaken: false, happened });
+            self.reading.push(Asked { id, incarnation, departed, overtaken: false, key_event });
         }
         Some(wanted)
     }
@@ -113,7 +113,7 @@ impl Roster {
             let known = self.incarnation(&asked.id);
             let confirms = matches!(&finding, Finding::Record(member) if Some(member.incarnation()) == known);
             if asked.overtaken && !confirms {
-                self.hint(asked.id, asked.happened);
+                self.hint(asked.id, asked.key_event);
                 continue;
             }
             let cause = match finding {
@@ -132,11 +132,11 @@ impl Roster {
                 }
                 Finding::Left => LeaveCause::Left,
                 Finding::Expired => LeaveCause::Expired,
-                Finding::Removed if asked.happened == Happened::Evicted => LeaveCause::Evicted,
+                Finding::Removed if asked.key_event == KeyEvent::Evicted => LeaveCause::Evicted,
                 Finding::Removed => LeaveCause::Removed,
-                Finding::Gone => match asked.happened {
-                    Happened::Deleted => LeaveCause::Left,
-                    Happened::Evicted => LeaveCause::Evicted,
+                Finding::Gone => match asked.key_event {
+                    KeyEvent::Deleted => LeaveCause::Left,
+                    KeyEvent::Evicted => LeaveCause::Evicted,
                     _ => LeaveCause::Expired,
                 },
             };
@@ -144,7 +144,7 @@ impl Roster {
         }
         for asked in later.into_iter().rev() {
             self.settled -= 1;
-            if self.hinted.insert(asked.id.clone(), asked.happened).is_none() {
+            if self.hinted.insert(asked.id.clone(), asked.key_event).is_none() {
                 self.queue.push_front(asked.id);
             } else {
                 self.settled += 1;
@@ -187,7 +187,7 @@ impl Roster {
     fn store(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
         let id = new.id().clone();
         if self.departed.get(&id).is_some_and(|gone| *gone >= new.incarnation()) {
-            return self.hint(id, Happened::Other);
+            return self.hint(id, KeyEvent::Other);
         }
         let Some(old) = self.members.get(&id).cloned() else {
             self.members.insert(id, new.clone());
@@ -195,7 +195,7 @@ impl Roster {
             return;
         };
         if new.incarnation() < old.incarnation() {
-            self.hint(id, Happened::Other);
+            self.hint(id, KeyEvent::Other);
         } else if new.incarnation() > old.incarnation() {
             self.members.insert(id, new.clone());
             changes.push(Change::Left { member: old, cause: LeaveCause::Replaced });
@@ -249,7 +249,7 @@ impl Roster {
         self.listing = None;
         let adopted: Vec<_> = self.members().filter(|member| member.is_adopted()).map(|m| m.id().clone()).collect();
         for id in adopted {
-            self.hint(id, Happened::Other);
+            self.hint(id, KeyEvent::Other);
         }
     }
 
@@ -267,7 +267,7 @@ impl Roster {
                 Written::ByAnother | Written::Nowhere => false,
             };
             if !fresh {
-                self.hint(entry.id.clone(), Happened::Other);
+                self.hint(entry.id.clone(), KeyEvent::Other);
             }
             listing.seen.insert(entry.id);
         }
@@ -278,7 +278,7 @@ impl Roster {
         }
         let missing: Vec<_> = self.members.keys().filter(|id| !listing.seen.contains(*id)).cloned().collect();
         for id in missing {
-            self.hint(id, Happened::Other);
+            self.hint(id, KeyEvent::Other);
         }
         self.known = Some(first);
         None

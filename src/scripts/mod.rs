@@ -59,7 +59,7 @@ macro_rules! script {
 macro_rules! estate_script {
     ($name:ident, $file:literal) => {
         pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            script(concat!(include_str!("prelude.lua"), include_str!("estate.lua"), include_str!($file)))
+            script(concat!(include_str!("prelude.lua"), include_str!("ownership.lua"), include_str!($file)))
         });
     };
 }
@@ -71,44 +71,44 @@ macro_rules! split_script {
             script(concat!(
                 include_str!($first),
                 include_str!("prelude.lua"),
-                include_str!("estate.lua"),
+                include_str!("ownership.lua"),
                 include_str!($rest)
             ))
         });
     };
 }
 
-script!(OPEN, "open.lua");
-script!(JOIN, "join.lua");
-script!(UPDATE, "update.lua");
-script!(LEAVE, "leave.lua");
-estate_script!(CLOSE, "close.lua");
-script!(HEARTBEAT, "heartbeat.lua");
-script!(RENEW, "renew.lua");
-script!(PROBERS, "probers.lua");
-script!(SHORTEN, "shorten.lua");
-estate_script!(SWEEP, "sweep.lua");
-script!(LIST, "list.lua");
-script!(READ, "read.lua");
-estate_script!(EXTEND, "extend.lua");
-split_script!(ACQUIRE, "acquire.lua", "enqueue.lua");
-split_script!(RELEASE, "release.lua", "handover.lua");
-estate_script!(BREAK, "break.lua");
-script!(STORE, "store.lua");
-script!(ERASE, "erase.lua");
-estate_script!(LOOK, "look.lua");
-script!(CATALOG, "catalog.lua");
-script!(PERSIST, "persist.lua");
-script!(EXCHANGE, "exchange.lua");
-script!(RECALL, "recall.lua");
-script!(REMOVE, "remove.lua");
-estate_script!(FENCE, "fence.lua");
+script!(SESSION_OPEN, "session_open.lua");
+script!(MEMBER_JOIN, "member_join.lua");
+script!(MEMBER_UPDATE, "member_update.lua");
+script!(MEMBER_LEAVE, "member_leave.lua");
+estate_script!(SESSION_CLOSE, "session_close.lua");
+script!(SESSION_HEARTBEAT, "session_heartbeat.lua");
+script!(MEMBER_RENEW, "member_renew.lua");
+script!(PRESENCE_PROBERS, "presence_probers.lua");
+script!(PRESENCE_SHORTEN, "presence_shorten.lua");
+estate_script!(SESSION_SWEEP, "session_sweep.lua");
+script!(MEMBER_LIST, "member_list.lua");
+script!(MEMBER_READ, "member_read.lua");
+estate_script!(SESSION_EXTEND, "session_extend.lua");
+split_script!(LOCK_ACQUIRE, "lock_acquire.lua", "lock_enqueue.lua");
+split_script!(LOCK_RELEASE, "lock_release.lua", "lock_handover.lua");
+estate_script!(LOCK_BREAK, "lock_break.lua");
+script!(VALUE_SET, "value_set.lua");
+script!(VALUE_DELETE, "value_delete.lua");
+estate_script!(VALUE_READ, "value_read.lua");
+script!(VALUE_LIST, "value_list.lua");
+script!(PERSISTENT_SET, "persistent_set.lua");
+script!(PERSISTENT_EXCHANGE, "persistent_exchange.lua");
+script!(PERSISTENT_GET, "persistent_get.lua");
+script!(PERSISTENT_DELETE, "persistent_delete.lua");
+estate_script!(LOCK_FENCED_WRITE, "lock_fenced_write.lua");
 
 /// What is put before a script of the user's.
-pub(crate) const FENCED: &str =
-    concat!(include_str!("prelude.lua"), include_str!("estate.lua"), include_str!("fenced.lua"));
+pub(crate) const FENCED_PREFIX: &str =
+    concat!(include_str!("prelude.lua"), include_str!("ownership.lua"), include_str!("lock_fenced_script.lua"));
 
-estate_script!(INSPECT, "inspect.lua");
+estate_script!(LOCK_INSPECT, "lock_inspect.lua");
 
 #[cfg(test)]
 mod tests {

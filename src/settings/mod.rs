@@ -13,7 +13,7 @@ use crate::wire::Keys;
 
 /// The settings as a user gave them, not yet checked.
 #[derive(Clone, Debug)]
-pub(crate) struct Draft {
+pub(crate) struct UncheckedSettings {
     pub(crate) group: String,
     pub(crate) namespace: Option<String>,
     pub(crate) ttl: Duration,
@@ -60,7 +60,7 @@ pub(crate) struct CoreSettings {
     pub(crate) sweeps: bool,
 }
 
-impl Default for Draft {
+impl Default for UncheckedSettings {
     fn default() -> Self {
         Self {
             group: "default-group".to_owned(),
@@ -89,20 +89,20 @@ impl Default for Draft {
 /// Settings that fit each other. Read like the draft they were, with what was left out filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    draft: Draft,
+    draft: UncheckedSettings,
     pub(crate) heartbeat: Duration,
     pub(crate) reconcile: Duration,
 }
 
 impl Deref for Config {
-    type Target = Draft;
+    type Target = UncheckedSettings;
 
-    fn deref(&self) -> &Draft {
+    fn deref(&self) -> &UncheckedSettings {
         &self.draft
     }
 }
 
-impl Draft {
+impl UncheckedSettings {
     pub(crate) fn validate(self) -> Result<Config, Error> {
         check_name("group", &self.group)?;
         if let Some(namespace) = &self.namespace {
@@ -232,8 +232,8 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn refusal(change: impl FnOnce(&mut Draft)) -> String {
-        let mut draft = Draft::default();
+    fn refusal(change: impl FnOnce(&mut UncheckedSettings)) -> String {
+        let mut draft = UncheckedSettings::default();
         change(&mut draft);
         let error = draft.validate().unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::Config | ErrorKind::InvalidName), "{error:?}");
@@ -244,7 +244,10 @@ mod tests {
     fn every_refusal_names_the_setting_and_the_reason() {
         let ms = Duration::from_millis;
         for (change, words) in [
-            (Box::new(|d: &mut Draft| d.group.clear()) as Box<dyn FnOnce(&mut Draft)>, ["group", "empty"]),
+            (
+                Box::new(|d: &mut UncheckedSettings| d.group.clear()) as Box<dyn FnOnce(&mut UncheckedSettings)>,
+                ["group", "empty"],
+            ),
             (Box::new(|d| d.group = "g".repeat(513)), ["group", "513"]),
             (Box::new(|d| d.namespace = Some(String::new())), ["namespace", "empty"]),
             (Box::new(move |d| d.ttl = ms(199)), ["ttl", "at least 200ms"]),
@@ -266,7 +269,8 @@ mod tests {
 
     #[test]
     fn the_smallest_ttl_is_usable() {
-        let config = Draft { ttl: Duration::from_millis(200), ..Draft::default() }.validate().unwrap();
+        let config =
+            UncheckedSettings { ttl: Duration::from_millis(200), ..UncheckedSettings::default() }.validate().unwrap();
         assert_eq!(config.heartbeat, Duration::from_millis(200) / 3);
         let settings = config.settings("c".into(), 0.0);
         assert!(settings.lost_after > config.heartbeat * 2 && settings.lost_after < config.ttl);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{ScriptInvocation, Value};
 
-use super::locks::Combines;
-use super::overdue::Overdue;
+use super::deadlines::Deadlines;
+use super::locks::Batchers;
 use super::replies;
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
@@ -46,17 +46,17 @@ pub(super) struct Context {
     pub(super) inbox: String,
     /// The start of a lease's value, which says who holds it.
     pub(super) holder: String,
-    pub(super) overdue: Overdue,
+    pub(super) deadlines: Deadlines,
 }
 
 impl Context {
     /// What a call answers, if it does so within the command timeout and before the connector is closed.
     pub(super) async fn within<T>(&self, name: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        if self.overdue.is_stopped() {
+        if self.deadlines.is_stopped() {
             return Err(Error::closed());
         }
-        self.overdue.limit(call).await.unwrap_or_else(|| {
-            if self.overdue.is_stopped() {
+        self.deadlines.limit(call).await.unwrap_or_else(|| {
+            if self.deadlines.is_stopped() {
                 let message = format!("{name}: the connector was closed before the answer came");
                 return Err(Error::uncertain(ErrorKind::Closed, message));
             }
@@ -71,7 +71,7 @@ impl Context {
 pub(crate) struct Commands {
     pub(super) connection: MultiplexedConnection,
     pub(super) context: Arc<Context>,
-    pub(super) combines: Arc<Combines>,
+    pub(super) batchers: Arc<Batchers>,
 }
 
 pub(super) fn ms(duration: Duration) -> u64 {
@@ -91,7 +91,7 @@ impl Commands {
         let (keys, config) = (&context.keys, &context.config);
         match command {
             Command::Open { session } => {
-                let mut script = scripts::OPEN.key(keys.lease(session.as_str()));
+                let mut script = scripts::SESSION_OPEN.key(keys.lease(session.as_str()));
                 script
                     .key(keys.leases())
                     .key(keys.owned(session.as_str()))
@@ -105,14 +105,14 @@ impl Commands {
             Command::Subscribe { .. } | Command::Listen { .. } => {
                 Err(Error::new(ErrorKind::Server, format!("{name} is for the connection that listens")))
             }
-            Command::Look { paths } => self.clone().look(&paths).await,
-            Command::Catalog { known, after } => self.clone().catalog("ephemerals", "", known, after).await,
-            Command::Release { bid } => self.release(&bid).await.map(Reply::Released),
+            Command::ReadValues { paths } => self.clone().look(&paths).await,
+            Command::ListValues { known, after } => self.clone().catalog("ephemerals", "", known, after).await,
+            Command::Release { queue_entry } => self.release(&queue_entry).await.map(Reply::Released),
             Command::Join { id, session, opening, contest, nonce, draft } => {
                 let tail = record_tail(&draft).map_err(|error| {
                     Error::caused_by(ErrorKind::InvalidMetadata, format!("the record of {id:?} is no JSON"), error)
                 })?;
-                let mut script = scripts::JOIN.key(keys.member(id.as_str()));
+                let mut script = scripts::MEMBER_JOIN.key(keys.member(id.as_str()));
                 script
                     .key(keys.members())
                     .key(keys.lease(session.as_str()))
@@ -138,7 +138,7 @@ impl Commands {
                 let tail = record_tail(&draft).map_err(|error| {
                     Error::caused_by(ErrorKind::InvalidMetadata, format!("the record of {id:?} is no JSON"), error)
                 })?;
-                let mut script = scripts::UPDATE.key(keys.member(id.as_str()));
+                let mut script = scripts::MEMBER_UPDATE.key(keys.member(id.as_str()));
                 script
                     .key(keys.lease(session.as_str()))
                     .key(keys.revision())
@@ -149,7 +149,7 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::updated)
             }
             Command::Leave { id, session, incarnation } => {
-                let mut script = scripts::LEAVE.key(keys.member(id.as_str()));
+                let mut script = scripts::MEMBER_LEAVE.key(keys.member(id.as_str()));
                 script
                     .key(keys.members())
                     .key(keys.owned(session.as_str()))
@@ -160,7 +160,7 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::left)
             }
             Command::Close { session } => {
-                let mut script = scripts::CLOSE.key(keys.lease(session.as_str()));
+                let mut script = scripts::SESSION_CLOSE.key(keys.lease(session.as_str()));
                 script
                     .key(keys.leases())
                     .key(keys.members())
@@ -173,7 +173,7 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::closed)
             }
             Command::Renew { session, ids } => {
-                let mut script = scripts::RENEW.key(keys.owned(session.as_str()));
+                let mut script = scripts::MEMBER_RENEW.key(keys.owned(session.as_str()));
                 script.arg(keys.prefix()).arg(session.as_str()).arg(ms(config.safety()));
                 for id in &ids {
                     script.arg(encode(id.as_str()));
@@ -181,13 +181,13 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::renewed)
             }
             Command::Sweep => {
-                let mut script = scripts::SWEEP.key(keys.leases());
+                let mut script = scripts::SESSION_SWEEP.key(keys.leases());
                 script.key(keys.members()).key(keys.revision()).arg(keys.prefix());
                 script.arg(SWEEP_KEYS).arg(SWEEP_LEASES).arg(SWEEP_DRAWN);
                 replies::reply(name, self.invoke(name, &script).await?, replies::swept)
             }
             Command::List { known, after } => {
-                let mut script = scripts::LIST.key(keys.members());
+                let mut script = scripts::MEMBER_LIST.key(keys.members());
                 script.key(keys.leases()).key(keys.revision()).arg(keys.prefix());
                 match known {
                     Some(known) => script.arg(known.revision.get()).arg(known.count),
@@ -197,7 +197,7 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::listed)
             }
             Command::Read { wanted } => {
-                let mut script = scripts::READ.key(keys.members());
+                let mut script = scripts::MEMBER_READ.key(keys.members());
                 script.key(keys.leases()).key(keys.revision()).arg(keys.prefix()).arg(READ_BYTES);
                 for (id, session) in &wanted {
                     script.arg(encode(id.as_str())).arg(session.as_ref().map_or("", |session| session.as_str()));
@@ -210,7 +210,7 @@ impl Commands {
                 self.query(name, redis::cmd("EXISTS").arg(touched)).await
             }
             Command::AskToProbe { place } => {
-                let mut script = scripts::PROBERS.key(keys.leases());
+                let mut script = scripts::PRESENCE_PROBERS.key(keys.leases());
                 script
                     .key(keys.probers())
                     .key(keys.asks())
@@ -230,7 +230,7 @@ impl Commands {
                 replies::reply(name, value.map_err(|error| Error::from_redis(name, error))?, replies::present)
             }
             Command::Shorten { sessions } => {
-                let mut script = scripts::SHORTEN.key(keys.leases());
+                let mut script = scripts::PRESENCE_SHORTEN.key(keys.leases());
                 script.arg(keys.prefix());
                 for (session, absent) in &sessions {
                     script.arg(session.as_str()).arg(ms(*absent));
@@ -258,7 +258,7 @@ impl Commands {
         const NAME: &str = "renewal of what the session owns";
         let context = self.context.clone();
         let (keys, config) = (&context.keys, &context.config);
-        let mut script = scripts::EXTEND.key(keys.owned(session.as_str()));
+        let mut script = scripts::SESSION_EXTEND.key(keys.owned(session.as_str()));
         script
             .key(keys.members())
             .key(keys.leases())
@@ -286,8 +286,8 @@ impl Commands {
 fn name(command: &Command) -> &'static str {
     match command {
         Command::Subscribe { .. } => "subscription",
-        Command::Look { .. } => "reading of values",
-        Command::Catalog { .. } => "listing of values",
+        Command::ReadValues { .. } => "reading of values",
+        Command::ListValues { .. } => "listing of values",
         Command::Open { .. } => "opening of the session",
         Command::Extend { .. } => "renewal of what the session owns",
         Command::Release { .. } => "release",

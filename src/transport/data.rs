@@ -8,10 +8,10 @@ use super::commands::{Commands, ms};
 use super::replies::{number, text};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Revision, SessionId};
-use crate::proto::{Glimpse, Reply};
+use crate::proto::{Reply, ValueFinding};
 use crate::scripts;
 use crate::settings::OnConflict;
-use crate::wire::{Holding, Stored, decode_path};
+use crate::wire::{LockRecord, ValueRecord, decode_path};
 
 /// How many bytes of values one look may bring.
 const LOOK_BYTES: usize = 4 << 20;
@@ -20,7 +20,7 @@ const CATALOG_ENTRIES: u64 = 1000;
 
 /// A value to be set for a session.
 #[derive(Clone, Debug)]
-pub(crate) struct Stow {
+pub(crate) struct EphemeralSet {
     pub(crate) path: String,
     pub(crate) session: SessionId,
     pub(crate) nonce: u64,
@@ -30,34 +30,34 @@ pub(crate) struct Stow {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StowAnswer {
-    Stored(Revision),
+pub(crate) enum EphemeralSetAnswer {
+    ValueRecord(Revision),
     Conflict { owner: String },
     Lost,
 }
 
 impl Commands {
     /// Sets a value that dies with its session.
-    pub(crate) async fn store(mut self, stow: &Stow) -> Result<StowAnswer, Error> {
+    pub(crate) async fn store(mut self, write: &EphemeralSet) -> Result<EphemeralSetAnswer, Error> {
         let context = self.context.clone();
         let (keys, config) = (&context.keys, &context.config);
-        let mut script = scripts::STORE.key(keys.at("ephemerals", &stow.path));
+        let mut script = scripts::VALUE_SET.key(keys.at("ephemerals", &write.path));
         script
-            .key(keys.lease(stow.session.as_str()))
-            .key(keys.owned(stow.session.as_str()))
+            .key(keys.lease(write.session.as_str()))
+            .key(keys.owned(write.session.as_str()))
             .key(keys.ephemerals())
             .key(keys.leases())
             .arg(keys.prefix())
-            .arg(&stow.path)
-            .arg(stow.session.as_str())
-            .arg(stow.nonce)
-            .arg(stow.expiry.map_or(0, ms))
+            .arg(&write.path)
+            .arg(write.session.as_str())
+            .arg(write.nonce)
+            .arg(write.expiry.map_or(0, ms))
             .arg(ms(config.safety()))
-            .arg(match stow.on_conflict {
+            .arg(match write.on_conflict {
                 OnConflict::TakeOver => "take",
                 OnConflict::Reject => "yield",
             })
-            .arg(&stow.bytes[..]);
+            .arg(&write.bytes[..]);
         self.ask("set of an ephemeral value", &script, stored).await
     }
 
@@ -65,7 +65,7 @@ impl Commands {
     pub(crate) async fn erase(mut self, path: &str, session: &SessionId) -> Result<bool, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::ERASE.key(keys.at("ephemerals", path));
+        let mut script = scripts::VALUE_DELETE.key(keys.at("ephemerals", path));
         script
             .key(keys.owned(session.as_str()))
             .key(keys.ephemerals())
@@ -79,7 +79,7 @@ impl Commands {
     pub(crate) async fn look(mut self, paths: &[(String, Option<SessionId>)]) -> Result<Reply, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::LOOK.key(keys.leases());
+        let mut script = scripts::VALUE_READ.key(keys.leases());
         script.arg(keys.prefix()).arg(LOOK_BYTES);
         for (path, session) in paths {
             script.arg(path).arg(session.as_ref().map_or("", SessionId::as_str));
@@ -97,7 +97,7 @@ impl Commands {
     ) -> Result<Reply, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::CATALOG.key(format!("{}{index}", keys.prefix()));
+        let mut script = scripts::VALUE_LIST.key(format!("{}{index}", keys.prefix()));
         script.key(keys.leases()).arg(begins);
         match known {
             Some((count, highest)) => script.arg(count).arg(highest),
@@ -111,7 +111,7 @@ impl Commands {
     pub(crate) async fn persist(mut self, values: &[(String, Vec<u8>)]) -> Result<Vec<Revision>, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::PERSIST.key(keys.persistent());
+        let mut script = scripts::PERSISTENT_SET.key(keys.persistent());
         script.arg(keys.prefix());
         for (path, bytes) in values {
             script.arg(path).arg(&bytes[..]);
@@ -132,7 +132,7 @@ impl Commands {
     ) -> Result<Option<Revision>, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::EXCHANGE.key(keys.at("persistent", path));
+        let mut script = scripts::PERSISTENT_EXCHANGE.key(keys.at("persistent", path));
         script
             .key(keys.persistent())
             .key(keys.revision())
@@ -147,7 +147,7 @@ impl Commands {
     pub(crate) async fn read_persistent(mut self, path: &str) -> Result<Option<(Vec<u8>, Revision)>, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::RECALL.key(keys.at("persistent", path));
+        let mut script = scripts::PERSISTENT_GET.key(keys.at("persistent", path));
         script.key(keys.persistent()).arg(path);
         let recalled = |value: &Value| match value {
             Value::Array(items) => match &items[..] {
@@ -164,18 +164,20 @@ impl Commands {
     pub(crate) async fn delete_persistent(mut self, path: &str) -> Result<bool, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::REMOVE.key(keys.at("persistent", path));
+        let mut script = scripts::PERSISTENT_DELETE.key(keys.at("persistent", path));
         script.key(keys.persistent()).arg(path);
         self.ask("deletion of a persistent value", &script, |value| Some(number(value)? == 1)).await
     }
 }
 
-fn stored(value: &Value) -> Option<StowAnswer> {
+fn stored(value: &Value) -> Option<EphemeralSetAnswer> {
     let Value::Array(items) = value else { return None };
     Some(match (text(items.first()?)?, &items[1..]) {
-        (b"stored", [revision]) => StowAnswer::Stored(Revision::new(number(revision)?)),
-        (b"conflict", [owner]) => StowAnswer::Conflict { owner: String::from_utf8_lossy(text(owner)?).into_owned() },
-        (b"lost", []) => StowAnswer::Lost,
+        (b"stored", [revision]) => EphemeralSetAnswer::ValueRecord(Revision::new(number(revision)?)),
+        (b"conflict", [owner]) => {
+            EphemeralSetAnswer::Conflict { owner: String::from_utf8_lossy(text(owner)?).into_owned() }
+        }
+        (b"lost", []) => EphemeralSetAnswer::Lost,
         _ => return None,
     })
 }
@@ -187,22 +189,22 @@ fn due(value: &Value) -> Option<Duration> {
 fn looked(value: &Value, paths: &[(String, Option<SessionId>)]) -> Option<Reply> {
     let Value::Array(items) = value else { return None };
     let (first, found) = items.split_first()?;
-    let glimpses: Vec<_> =
-        found.iter().zip(paths).map(|(found, (path, _))| glimpse(path, found)).collect::<Option<_>>()?;
-    (glimpses.len() == paths.len()).then(|| Reply::Looked { due: due(first), glimpses })
+    let findings: Vec<_> =
+        found.iter().zip(paths).map(|(found, (path, _))| finding(path, found)).collect::<Option<_>>()?;
+    (findings.len() == paths.len()).then(|| Reply::ValuesFound { due: due(first), findings })
 }
 
-fn glimpse(path: &str, found: &Value) -> Option<Glimpse> {
+fn finding(path: &str, found: &Value) -> Option<ValueFinding> {
     let Value::Array(fields) = found else { return None };
     Some(match (text(fields.first()?)?, &fields[1..]) {
         (b"value", [value]) if path.starts_with("locks/") => {
-            Holding::parse(text(value)?).map_or(Glimpse::Foreign, Glimpse::Holding)
+            LockRecord::parse(text(value)?).map_or(ValueFinding::Foreign, ValueFinding::LockRecord)
         }
-        (b"value", [value]) => Stored::parse(text(value)?).map_or(Glimpse::Foreign, Glimpse::Value),
-        (b"deleted", []) => Glimpse::Deleted,
-        (b"expired", []) => Glimpse::Expired,
-        (b"foreign", []) => Glimpse::Foreign,
-        (b"later", []) => Glimpse::Later,
+        (b"value", [value]) => ValueRecord::parse(text(value)?).map_or(ValueFinding::Foreign, ValueFinding::Value),
+        (b"deleted", []) => ValueFinding::Deleted,
+        (b"expired", []) => ValueFinding::Expired,
+        (b"foreign", []) => ValueFinding::Foreign,
+        (b"later", []) => ValueFinding::Later,
         _ => return None,
     })
 }
@@ -210,8 +212,8 @@ fn glimpse(path: &str, found: &Value) -> Option<Glimpse> {
 fn catalogued(value: &Value) -> Option<Reply> {
     let Value::Array(items) = value else { return None };
     Some(match (text(items.first()?)?, &items[1..]) {
-        (b"same", [first]) => Reply::SameCatalog { due: due(first) },
-        (b"part", [first, count, highest, after, entries @ ..]) => Reply::Catalog {
+        (b"same", [first]) => Reply::ValuesUnchanged { due: due(first) },
+        (b"part", [first, count, highest, after, entries @ ..]) => Reply::ValuesListed {
             due: due(first),
             known: (number(count)?, number(highest)?),
             after: number(after),

@@ -7,7 +7,7 @@ use super::replies::{number, text};
 use crate::error::{Error, ErrorKind};
 use crate::model::Revision;
 use crate::scripts;
-use crate::wire::Grip;
+use crate::wire::HoldId;
 
 /// What a fenced write has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,22 +20,22 @@ impl Commands {
     /// Sets or deletes a persistent value; `None` if the lock is not this grip's any more.
     pub(crate) async fn fence(
         mut self,
-        grip: &Grip,
+        hold_id: &HoldId,
         path: &str,
         value: Option<&[u8]>,
     ) -> Result<Option<FencedWrite>, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::FENCE.key(keys.at("locks", &grip.name));
+        let mut script = scripts::LOCK_FENCED_WRITE.key(keys.at("locks", &hold_id.name));
         script
-            .key(keys.at("shared", &grip.name))
-            .key(keys.lease(grip.session.as_str()))
+            .key(keys.at("shared", &hold_id.name))
+            .key(keys.lease(hold_id.session.as_str()))
             .key(keys.at("persistent", path))
             .key(keys.persistent())
             .key(keys.revision())
-            .arg(grip.session.as_str())
-            .arg(grip.nonce)
-            .arg(grip.mode())
+            .arg(hold_id.session.as_str())
+            .arg(hold_id.nonce)
+            .arg(hold_id.mode())
             .arg(path)
             .arg(if value.is_some() { "set" } else { "del" })
             .arg(value.unwrap_or_default());
@@ -45,21 +45,22 @@ impl Commands {
     /// Runs a script of the user's; `None` if the lock is not this grip's any more.
     pub(crate) async fn fenced<T: FromRedisValue>(
         mut self,
-        grip: &Grip,
+        hold_id: &HoldId,
         script: &str,
         paths: &[String],
         args: &[&str],
     ) -> Result<Option<T>, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let script = Script::new(&format!("{}return {{'done', (function()\n{script}\nend)()}}", scripts::FENCED));
-        let mut invocation = script.key(keys.at("locks", &grip.name));
+        let script =
+            Script::new(&format!("{}return {{'done', (function()\n{script}\nend)()}}", scripts::FENCED_PREFIX));
+        let mut invocation = script.key(keys.at("locks", &hold_id.name));
         invocation
-            .key(keys.at("shared", &grip.name))
-            .key(keys.lease(grip.session.as_str()))
-            .arg(grip.session.as_str())
-            .arg(grip.nonce)
-            .arg(grip.mode());
+            .key(keys.at("shared", &hold_id.name))
+            .key(keys.lease(hold_id.session.as_str()))
+            .arg(hold_id.session.as_str())
+            .arg(hold_id.nonce)
+            .arg(hold_id.mode());
         for path in paths {
             invocation.key(keys.at("persistent", path));
         }

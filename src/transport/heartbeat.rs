@@ -109,7 +109,7 @@ impl Vouched {
 }
 
 /// Where a connector's heartbeats run, and what it takes to start them.
-pub(crate) struct Keeper {
+pub(crate) struct LeaseKeeper {
     dialer: Dialer,
     tracker: TaskTracker,
     beats: watch::Sender<Option<Beat>>,
@@ -117,20 +117,20 @@ pub(crate) struct Keeper {
 }
 
 /// A lease that is being kept. Dropped, it no longer is.
-pub(crate) struct Keeping {
+pub(crate) struct KeptLease {
     renewed: Arc<Renewed>,
     _stop: DropGuard,
     _thread: Option<Arc<HeartbeatThread>>,
 }
 
-impl Keeping {
+impl KeptLease {
     /// The safety ttl of all that the session owns was renewed by what was sent then.
     pub(crate) fn renewed(&self, sent: Moment) {
         self.renewed.set(sent);
     }
 }
 
-impl Keeper {
+impl LeaseKeeper {
     pub(crate) fn new(dialer: Dialer, tracker: TaskTracker) -> (Self, watch::Receiver<Option<Beat>>) {
         let (beats, receiver) = watch::channel(None);
         (Self { dialer, tracker, beats, vouched: watch::Sender::new(Moment::ORIGIN) }, receiver)
@@ -141,7 +141,7 @@ impl Keeper {
     }
 
     /// Keeps this session's lease alive, last acknowledged when sent at `acked`.
-    pub(crate) fn keep(&self, session: SessionId, acked: Moment) -> Keeping {
+    pub(crate) fn keep(&self, session: SessionId, acked: Moment) -> KeptLease {
         let config = self.dialer.config();
         let stop = CancellationToken::new();
         let thread = match config.heartbeats {
@@ -171,7 +171,7 @@ impl Keeper {
         };
         let pause = (config.stall_tolerance / 8).min(config.ttl / 4);
         self.tracker.spawn(stop.clone().run_until_cancelled_owned(show_progress(progress, pause)));
-        Keeping { renewed, _stop: stop.drop_guard(), _thread: thread }
+        KeptLease { renewed, _stop: stop.drop_guard(), _thread: thread }
     }
 }
 
@@ -428,7 +428,7 @@ impl super::Commands {
     /// One heartbeat: whether the lease lives.
     async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
         let (keys, config) = (&self.context.keys, &self.context.config);
-        let mut script = scripts::HEARTBEAT.key(keys.lease(session.as_str()));
+        let mut script = scripts::SESSION_HEARTBEAT.key(keys.lease(session.as_str()));
         let ttl = u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX);
         script.key(keys.leases()).arg(session.as_str()).arg(ttl);
         script.invoke_async(&mut self.connection).await.map_err(|error| scripts::failed("heartbeat", error))

@@ -11,18 +11,18 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::combine::Road;
+use super::batcher::BatchRunner;
 use super::commands::{Commands, Context, ms};
-use super::listener::{Heard, Listener};
-use super::locks::Combines;
-use super::overdue::Overdue;
+use super::deadlines::Deadlines;
+use super::listener::{Listener, Received};
+use super::locks::Batchers;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Topic;
 use crate::settings::{Config, EventSource};
-use crate::wire::{Letter, Notice};
+use crate::wire::{InboxMessage, Notice};
 
 /// Where letters go as they come: the task that waits for one has no time to lose, and nothing is to be decided.
-pub(crate) type Letterbox = Arc<dyn Fn(Letter) + Send + Sync>;
+pub(crate) type InboxSink = Arc<dyn Fn(InboxMessage) + Send + Sync>;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +47,8 @@ impl Role {
 pub(crate) struct Dialer {
     info: Arc<ConnectionInfo>,
     context: Arc<Context>,
-    letterbox: Letterbox,
-    road: Road,
+    inbox_sink: InboxSink,
+    runner: BatchRunner,
     tracker: TaskTracker,
 }
 
@@ -67,7 +67,7 @@ impl Dialer {
         client: &Client,
         config: Config,
         connector: &str,
-        letterbox: Letterbox,
+        inbox_sink: InboxSink,
         tracker: TaskTracker,
     ) -> Result<Self, Error> {
         let info = client.get_connection_info().clone();
@@ -83,18 +83,18 @@ impl Dialer {
             inbox: keys.inbox(connector),
             holder,
             keys,
-            overdue: Overdue::new(config.command_timeout),
+            deadlines: Deadlines::new(config.command_timeout),
             config,
         };
         let context = Arc::new(context);
         let watched = context.clone();
-        tracker.spawn(async move { watched.overdue.watch().await });
-        Ok(Self { info, context, letterbox, road: Road::new(tracker.clone()), tracker })
+        tracker.spawn(async move { watched.deadlines.watch().await });
+        Ok(Self { info, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
     }
 
     /// Nothing is asked any more: who still waits for an answer waits in vain.
     pub(crate) fn stop(&self) {
-        self.context.overdue.stop();
+        self.context.deadlines.stop();
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -130,7 +130,7 @@ impl Dialer {
     }
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
-        Commands { connection, context: self.context.clone(), combines: Arc::new(Combines::new(self.road.clone())) }
+        Commands { connection, context: self.context.clone(), batchers: Arc::new(Batchers::new(self.runner.clone())) }
     }
 
     /// Connects to ask. What listens comes later, by [`Link::listen`].
@@ -184,9 +184,9 @@ impl Link {
         let (dialer, commands, relisten) = (self.dialer.clone(), self.commands.clone(), self.relisten.clone());
         async move {
             let listener = Listener::open(&dialer, commands.connection, source).await?;
-            let letters = listener.hears_letters();
+            let inbox_works = listener.inbox_works();
             let gone = |_| Error::new(ErrorKind::Connection, "the link was given up");
-            relisten.send(listener).await.map(|()| letters).map_err(gone)
+            relisten.send(listener).await.map(|()| inbox_works).map_err(gone)
         }
     }
 
@@ -214,7 +214,7 @@ impl Link {
     /// Cancel safe: a notification is taken only when it is returned.
     pub(crate) async fn next(&mut self) -> Result<Notice, Error> {
         loop {
-            let heard = async {
+            let received = async {
                 match &mut self.listener {
                     Some(listener) => listener.next().await,
                     None => pending().await,
@@ -223,9 +223,9 @@ impl Link {
             tokio::select! {
                 // The link itself holds the other end.
                 Some(listener) = self.fresh.recv() => self.listener = Some(listener),
-                heard = heard => match heard? {
-                    Heard::Notice(notice) => return Ok(notice),
-                    Heard::Letter(letter) => (self.dialer.letterbox)(letter),
+                received = received => match received? {
+                    Received::Notice(notice) => return Ok(notice),
+                    Received::InboxMessage(message) => (self.dialer.inbox_sink)(message),
                 },
             }
         }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
 use crate::settings::{Config, EventSource};
-use crate::wire::{Letter, Notice, invalidated, keyevent, keyspace};
+use crate::wire::{InboxMessage, Notice, invalidated, keyevent, keyspace};
 
 /// The events that a keyevent source listens to.
 const EVENTS: [&str; 11] = [
@@ -53,17 +53,17 @@ enum Wanted {
 /// How many subscriptions may wait for their turn.
 const SUBSCRIPTIONS: usize = 16;
 
-/// How many pushes may wait to be heard.
+/// How many pushes may wait to be received.
 const PUSHES: usize = 1 << 16;
 
-/// What is heard.
-pub(super) enum Heard {
+/// What is received.
+pub(super) enum Received {
     Notice(Notice),
-    Letter(Letter),
+    InboxMessage(InboxMessage),
 }
 
-/// Where what is heard comes from.
-enum Ear {
+/// Where what is received comes from.
+enum MessageReader {
     Messages(PubSubStream),
     Pushes(mpsc::Receiver<PushInfo>),
     /// Nothing may be subscribed to.
@@ -71,7 +71,7 @@ enum Ear {
 }
 
 /// The other side of it: what subscribes and pings.
-enum Mouth {
+enum SubscriptionWriter {
     Messages(PubSubSink),
     Pushes(MultiplexedConnection),
     Mute,
@@ -81,10 +81,10 @@ pub(super) struct Listener {
     source: EventSource,
     context: Arc<Context>,
     database: i64,
-    ear: Ear,
-    /// What came together with what was heard last.
-    pending: VecDeque<Heard>,
-    letters: bool,
+    reader: MessageReader,
+    /// What came together with what was received last.
+    pending: VecDeque<Received>,
+    inbox_works: bool,
     broken: oneshot::Receiver<Error>,
     subscriptions: mpsc::Sender<Subscription>,
     _pinging: DropGuard,
@@ -101,9 +101,9 @@ impl Listener {
         timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
             .await
             .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("CONFIG: no answer within {limit:?}"))))?;
-        let (mut ear, mut mouth) = connect(dialer, source).await?;
+        let (mut reader, mut writer) = connect(dialer, source).await?;
         let inbox = Wanted::Channels(vec![context.inbox.clone()]);
-        let letters = match mouth.subscribe(&inbox, dialer.config()).await {
+        let inbox_works = match writer.subscribe(&inbox, dialer.config()).await {
             Err(error) if error.is_of_the_link() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "grants of locks do not come by themselves: they are asked for");
@@ -111,30 +111,30 @@ impl Listener {
             }
             Ok(()) => true,
         };
-        if !letters && source == EventSource::Poll {
-            (ear, mouth) = (Ear::Deaf, Mouth::Mute);
+        if !inbox_works && source == EventSource::Poll {
+            (reader, writer) = (MessageReader::Deaf, SubscriptionWriter::Mute);
         }
         let left_out = usize::from(mutant::is_again("no_resubscribe"));
         for wanted in sources(&context, source, dialer.database()).into_iter().skip(left_out) {
-            mouth.subscribe(&wanted, dialer.config()).await?;
+            writer.subscribe(&wanted, dialer.config()).await?;
         }
         let (report, broken) = oneshot::channel();
         let (subscriptions, wanted) = mpsc::channel(SUBSCRIPTIONS);
         let pinging = CancellationToken::new();
         let tracker = dialer.tracker();
         tracker.spawn(pinging.clone().run_until_cancelled_owned(ping(
-            mouth,
+            writer,
             commands,
             wanted,
             dialer.config().clone(),
             report,
         )));
         let (database, pending, _pinging) = (dialer.database(), VecDeque::new(), pinging.drop_guard());
-        Ok(Self { source, context, database, ear, pending, letters, broken, subscriptions, _pinging })
+        Ok(Self { source, context, database, reader, pending, inbox_works, broken, subscriptions, _pinging })
     }
 
-    pub(super) fn hears_letters(&self) -> bool {
-        self.letters
+    pub(super) fn inbox_works(&self) -> bool {
+        self.inbox_works
     }
 
     /// Listens to one topic more; answers when the server has confirmed it.
@@ -161,52 +161,52 @@ impl Listener {
         }
     }
 
-    /// What is heard next, or why there will be nothing.
+    /// What is received next, or why there will be nothing.
     ///
     /// Cancel safe: something is taken only when it is returned.
-    pub(super) async fn next(&mut self) -> Result<Heard, Error> {
+    pub(super) async fn next(&mut self) -> Result<Received, Error> {
         loop {
-            if let Some(heard) = self.pending.pop_front() {
-                return Ok(heard);
+            if let Some(received) = self.pending.pop_front() {
+                return Ok(received);
             }
-            let sound = tokio::select! {
-                sound = self.ear.next() => sound,
+            let raw = tokio::select! {
+                raw = self.reader.next() => raw,
                 error = &mut self.broken => {
                     let ended = || Error::new(ErrorKind::Connection, "nobody watches over the connection any more");
                     return Err(error.unwrap_or_else(|_| ended()));
                 }
             };
-            match sound {
-                Some(Sound::Message(message)) => {
-                    let heard = self.message(message.get_channel_name().as_bytes(), message.get_payload_bytes());
-                    self.pending.extend(heard);
+            match raw {
+                Some(RawMessage::Message(message)) => {
+                    let received = self.message(message.get_channel_name().as_bytes(), message.get_payload_bytes());
+                    self.pending.extend(received);
                 }
-                Some(Sound::Push(PushInfo { kind: PushKind::Invalidate, data })) => self.invalidated(&data),
-                Some(Sound::Push(PushInfo { kind: PushKind::Message, data })) => {
+                Some(RawMessage::Push(PushInfo { kind: PushKind::Invalidate, data })) => self.invalidated(&data),
+                Some(RawMessage::Push(PushInfo { kind: PushKind::Message, data })) => {
                     if let [Value::BulkString(channel), Value::BulkString(payload)] = &data[..] {
-                        let heard = self.message(channel, payload);
-                        self.pending.extend(heard);
+                        let received = self.message(channel, payload);
+                        self.pending.extend(received);
                     }
                 }
-                Some(Sound::Push(push)) if push.kind != PushKind::Disconnection => {}
-                Some(Sound::Push(_)) | None => {
+                Some(RawMessage::Push(push)) if push.kind != PushKind::Disconnection => {}
+                Some(RawMessage::Push(_)) | None => {
                     return Err(Error::new(ErrorKind::Connection, "the subscription's connection was closed"));
                 }
             }
         }
     }
 
-    fn message(&self, channel: &[u8], payload: &[u8]) -> Option<Heard> {
+    fn message(&self, channel: &[u8], payload: &[u8]) -> Option<Received> {
         let context = &self.context;
         if channel == context.inbox.as_bytes() {
-            return Letter::parse(payload).map(Heard::Letter);
+            return InboxMessage::parse(payload).map(Received::InboxMessage);
         }
         let parse = match self.source {
             EventSource::Keyspace => keyspace,
             EventSource::Keyevent => keyevent,
             EventSource::Tracking | EventSource::Poll => return None,
         };
-        parse(&context.keys, &context.canary, channel, payload).map(Heard::Notice)
+        parse(&context.keys, &context.canary, channel, payload).map(Received::Notice)
     }
 
     /// The keys that have changed; none is named where all may have.
@@ -218,32 +218,32 @@ impl Listener {
                     Value::BulkString(key) => invalidated(&context.keys, &context.canary, key),
                     _ => None,
                 });
-                self.pending.extend(notices.map(Heard::Notice));
+                self.pending.extend(notices.map(Received::Notice));
             }
-            _ => self.pending.push_back(Heard::Notice(Notice::Everything)),
+            _ => self.pending.push_back(Received::Notice(Notice::Everything)),
         }
     }
 }
 
 /// One thing that came, not yet understood.
-enum Sound {
+enum RawMessage {
     Message(redis::Msg),
     Push(PushInfo),
 }
 
-impl Ear {
+impl MessageReader {
     /// Cancel safe: what is not returned stays.
-    async fn next(&mut self) -> Option<Sound> {
+    async fn next(&mut self) -> Option<RawMessage> {
         match self {
-            Self::Messages(stream) => stream.next().await.map(Sound::Message),
-            Self::Pushes(pushes) => pushes.recv().await.map(Sound::Push),
+            Self::Messages(stream) => stream.next().await.map(RawMessage::Message),
+            Self::Pushes(pushes) => pushes.recv().await.map(RawMessage::Push),
             Self::Deaf => pending().await,
         }
     }
 }
 
 /// A connection that this source can come by.
-async fn connect(dialer: &Dialer, source: EventSource) -> Result<(Ear, Mouth), Error> {
+async fn connect(dialer: &Dialer, source: EventSource) -> Result<(MessageReader, SubscriptionWriter), Error> {
     if source == EventSource::Tracking {
         let (sender, pushes) = mpsc::channel(PUSHES);
         let sender = Mutex::new(Some(sender));
@@ -254,12 +254,12 @@ async fn connect(dialer: &Dialer, source: EventSource) -> Result<(Ear, Mouth), E
             sender.take_if(|_| !is_sent).map_or(Ok(()), Err)
         });
         let connection = dialer.connection_with(Role::Events, ProtocolVersion::RESP3, settings).await?;
-        return Ok((Ear::Pushes(pushes), Mouth::Pushes(connection)));
+        return Ok((MessageReader::Pushes(pushes), SubscriptionWriter::Pushes(connection)));
     }
     let client = dialer.client(Role::Events, ProtocolVersion::RESP2)?;
     let listening = client.get_async_pubsub();
     let (sink, stream) = within("connecting to listen", dialer.config().connect_timeout, listening).await?.split();
-    Ok((Ear::Messages(stream), Mouth::Messages(sink)))
+    Ok((MessageReader::Messages(stream), SubscriptionWriter::Messages(sink)))
 }
 
 /// What the hints of this source come by.
@@ -279,7 +279,7 @@ fn sources(context: &Context, source: EventSource, db: i64) -> Vec<Wanted> {
     }
 }
 
-impl Mouth {
+impl SubscriptionWriter {
     async fn subscribe(&mut self, wanted: &Wanted, config: &Config) -> Result<(), Error> {
         let limit = config.command_timeout;
         match (self, wanted) {
@@ -320,7 +320,7 @@ impl Mouth {
 
 /// Pings both connections, and subscribes to what is wanted, until one of them does not answer.
 async fn ping(
-    mut mouth: Mouth,
+    mut writer: SubscriptionWriter,
     mut commands: MultiplexedConnection,
     mut wanted: mpsc::Receiver<Subscription>,
     config: Config,
@@ -335,13 +335,13 @@ async fn ping(
             _ = next.tick() => {}
             Some(Subscription { wanted, done }) = wanted.recv() => {
                 // Nobody waits for it any more when the link has been given up meanwhile.
-                let _ = done.send(mouth.subscribe(&wanted, &config).await);
+                let _ = done.send(writer.subscribe(&wanted, &config).await);
                 continue;
             }
         }
         let command = redis::cmd("PING");
         let (listening, asking) =
-            tokio::join!(mouth.ping(&config), within("PING", limit, command.query_async::<Value>(&mut commands)),);
+            tokio::join!(writer.ping(&config), within("PING", limit, command.query_async::<Value>(&mut commands)),);
         if let Err(error) = listening.and(asking.map(drop)) {
             break error;
         }

@@ -4,69 +4,71 @@ use std::time::Duration;
 
 use redis::{ScriptInvocation, Value};
 
-use super::combine::{Ask, Combine, Road};
+use super::batcher::{Ask, BatchRunner, Batcher};
 use super::commands::Commands;
 use super::replies::{number, text};
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId};
 use crate::proto::Acquired;
 use crate::scripts;
-use crate::wire::{Bid, Grant, Grip, Holding, waiting};
+use crate::wire::{Grant, HoldId, LockRecord, QueueEntry, waiting};
 
 /// Who holds a lock and who waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Inspection {
-    pub(crate) holders: Vec<Holding>,
+    pub(crate) holders: Vec<LockRecord>,
     /// Whether each wants to share it, who it is, and since when, in the server's microseconds.
     pub(crate) waiters: Vec<(bool, MemberId, u64)>,
 }
 
 /// What goes together with its like.
-pub(super) struct Combines {
-    road: Road,
-    acquire: Combine<Acquired>,
-    release: Combine<bool>,
+pub(super) struct Batchers {
+    runner: BatchRunner,
+    acquire: Batcher<Acquired>,
+    release: Batcher<bool>,
 }
 
-impl Combines {
-    pub(super) fn new(road: Road) -> Self {
+impl Batchers {
+    pub(super) fn new(runner: BatchRunner) -> Self {
         Self {
-            road,
-            acquire: Combine::new("acquire", &scripts::ACQUIRE, acquired),
-            release: Combine::new("release", &scripts::RELEASE, is_one),
+            runner,
+            acquire: Batcher::new("acquire", &scripts::LOCK_ACQUIRE, acquired),
+            release: Batcher::new("release", &scripts::LOCK_RELEASE, is_one),
         }
     }
 }
 
 impl Commands {
     /// Tries to hold the lock; where `queues`, stands in its queue otherwise.
-    pub(crate) async fn acquire(&self, bid: &Bid, queues: bool) -> Result<Acquired, Error> {
-        let entry = bid.entry(self.context.config.safety());
+    pub(crate) async fn acquire(&self, queue_entry: &QueueEntry, queues: bool) -> Result<Acquired, Error> {
+        let entry = queue_entry.text(self.context.config.safety());
         let argument = if queues { format!("wait {entry}") } else { format!("try {entry}") };
-        self.combined(&self.combines.acquire, &bid.grip, argument).await
+        self.batched(&self.batchers.acquire, &queue_entry.hold_id, argument).await
     }
 
     /// Gives the lock back, or the place in its queue; whether it was held.
-    pub(crate) async fn release(&self, bid: &Bid) -> Result<bool, Error> {
-        let entry = bid.entry(self.context.config.safety());
-        self.combined(&self.combines.release, &bid.grip, entry).await
+    pub(crate) async fn release(&self, queue_entry: &QueueEntry) -> Result<bool, Error> {
+        let entry = queue_entry.text(self.context.config.safety());
+        self.batched(&self.batchers.release, &queue_entry.hold_id, entry).await
     }
 
-    async fn combined<A: Send + 'static>(
+    async fn batched<A: Send + 'static>(
         &self,
-        combine: &Combine<A>,
-        grip: &Grip,
+        batcher: &Batcher<A>,
+        hold_id: &HoldId,
         argument: String,
     ) -> Result<A, Error> {
-        let key = self.context.keys.at("locks", &grip.name);
-        combine.ask(&self.connection, &self.context, &self.combines.road, &grip.session, Ask { key, argument }).await
+        let key = self.context.keys.at("locks", &hold_id.name);
+        batcher
+            .ask(&self.connection, &self.context, &self.batchers.runner, &hold_id.session, Ask { key, argument })
+            .await
     }
 
     /// Takes the lock from whoever holds it; from how many.
     pub(crate) async fn break_lock(mut self, name: &str) -> Result<u64, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::BREAK.key(keys.at("locks", name));
+        let mut script = scripts::LOCK_BREAK.key(keys.at("locks", name));
         script.key(keys.at("shared", name)).arg(keys.prefix()).arg(name);
         self.ask("break", &script, number).await
     }
@@ -75,7 +77,7 @@ impl Commands {
     pub(crate) async fn inspect(mut self, name: &str) -> Result<Inspection, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
-        let mut script = scripts::INSPECT.key(keys.at("locks", name));
+        let mut script = scripts::LOCK_INSPECT.key(keys.at("locks", name));
         script.key(keys.at("shared", name)).key(keys.at("queues", name)).arg(keys.prefix());
         self.ask("inspection of the lock", &script, inspection).await
     }
@@ -122,7 +124,7 @@ fn inspection(value: &Value) -> Option<Inspection> {
     let Value::Array(parts) = value else { return None };
     let [Value::Array(holders), Value::Array(waiters)] = &parts[..] else { return None };
     // What is no record of a lock holds nothing; what is no entry waits for nothing.
-    let holders = holders.iter().filter_map(|holder| Holding::parse(text(holder)?)).collect();
+    let holders = holders.iter().filter_map(|holder| LockRecord::parse(text(holder)?)).collect();
     let waiter = |pair: &[Value]| {
         let (shared, member) = waiting(text(&pair[0])?)?;
         Some((shared, member, number(&pair[1])?))

@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::proto::{Entry, Finding, Known, Reply, Written};
-use crate::wire::{Grip, Record, decode, parse};
+use crate::wire::{HoldId, Record, decode, parse};
 
 /// Turns an answer into a reply, or says that it is not what the script promises.
 pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Option<Reply>) -> Result<Reply, Error> {
@@ -72,8 +72,8 @@ pub(super) fn shortened(items: &[Value]) -> Option<Reply> {
 
 pub(super) fn extended(items: &[Value], session: &SessionId) -> Option<Reply> {
     let (cursor, held) = items.split_first()?;
-    let grip = |pair: &[Value]| Grip::of_path(session, text(&pair[0])?, number(&pair[1])?);
-    Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(2).map(grip).collect::<Option<_>>()? })
+    let hold_id = |pair: &[Value]| HoldId::of_path(session, text(&pair[0])?, number(&pair[1])?);
+    Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(2).map(hold_id).collect::<Option<_>>()? })
 }
 
 pub(super) fn joined(items: &[Value]) -> Option<Reply> {
@@ -167,7 +167,7 @@ fn finding(id: &MemberId, found: &Value) -> Option<Finding> {
                 Revision::new(incarnation),
                 SessionId::adopted(),
                 incarnation / 1000,
-                Draft { metadata: Metadata::Text(value.into()), ..Draft::default() },
+                MemberDraft { metadata: Metadata::Text(value.into()), ..MemberDraft::default() },
             )))
         }
         (b"unkept", []) => {

@@ -10,7 +10,7 @@ use crate::model::{FencingToken, MemberId, SessionId};
 
 /// What one acquisition is known by, from the first attempt until the lock has been given back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Grip {
+pub(crate) struct HoldId {
     pub(crate) session: SessionId,
     pub(crate) nonce: u64,
     /// The lock's name, encoded.
@@ -21,15 +21,15 @@ pub(crate) struct Grip {
 
 /// One attempt to hold a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Bid {
-    pub(crate) grip: Grip,
+pub(crate) struct QueueEntry {
+    pub(crate) hold_id: HoldId,
     /// How many may hold it.
     pub(crate) most: u32,
     /// Who wants it, encoded. Empty where that is not known any more.
     pub(crate) member: Arc<str>,
 }
 
-impl Grip {
+impl HoldId {
     pub(crate) fn mode(&self) -> &'static str {
         if self.shared { "r" } else { "w" }
     }
@@ -45,26 +45,26 @@ impl Grip {
     }
 }
 
-impl Bid {
+impl QueueEntry {
     /// Its place in the queue, as it stands there; the first three words of it where it cannot be in one.
-    pub(crate) fn entry(&self, safety: Duration) -> String {
-        let Self { grip: Grip { session, nonce, .. }, most, member } = self;
+    pub(crate) fn text(&self, safety: Duration) -> String {
+        let Self { hold_id: HoldId { session, nonce, .. }, most, member } = self;
         if member.is_empty() {
-            return format!("{session} {nonce} {}", self.grip.mode());
+            return format!("{session} {nonce} {}", self.hold_id.mode());
         }
-        format!("{session} {nonce} {} {most} {} {member}", self.grip.mode(), safety.as_millis())
+        format!("{session} {nonce} {} {most} {} {member}", self.hold_id.mode(), safety.as_millis())
     }
 }
 
-impl From<Grip> for Bid {
-    fn from(grip: Grip) -> Self {
-        Self { grip, most: 0, member: "".into() }
+impl From<HoldId> for QueueEntry {
+    fn from(hold_id: HoldId) -> Self {
+        Self { hold_id, most: 0, member: "".into() }
     }
 }
 
 /// What an inbox brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Letter {
+pub(crate) enum InboxMessage {
     /// The lock has been handed on to this acquisition.
     Grant { nonce: u64, grant: Grant },
     /// The lock was taken away by an operator.
@@ -78,7 +78,7 @@ pub(crate) struct Grant {
     pub(crate) since_ms: u64,
 }
 
-impl Letter {
+impl InboxMessage {
     pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(payload).ok()?.split(' ');
         let kind = words.next()?;
@@ -94,14 +94,14 @@ impl Letter {
 
 /// Who holds a lock, as its record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Holding {
+pub(crate) struct LockRecord {
     pub(crate) token: FencingToken,
     pub(crate) session: SessionId,
     pub(crate) since_ms: u64,
     pub(crate) member: MemberId,
 }
 
-impl Holding {
+impl LockRecord {
     pub(crate) fn parse(record: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Parsed {
@@ -133,44 +133,44 @@ pub(crate) fn waiting(entry: &[u8]) -> Option<(bool, MemberId)> {
 mod tests {
     use super::*;
 
-    fn grip(shared: bool) -> Grip {
-        Grip { session: SessionId::new("c-1"), nonce: 7, name: "a/b%20c".into(), shared }
+    fn hold_id(shared: bool) -> HoldId {
+        HoldId { session: SessionId::new("c-1"), nonce: 7, name: "a/b%20c".into(), shared }
     }
 
     #[test]
     fn an_entry_says_who_waits() {
-        let bid = Bid { grip: grip(true), most: 3, member: "m%20x".into() };
-        let entry = bid.entry(Duration::from_secs(4));
+        let queue_entry = QueueEntry { hold_id: hold_id(true), most: 3, member: "m%20x".into() };
+        let entry = queue_entry.text(Duration::from_secs(4));
         assert_eq!(entry, "c-1 7 r 3 4000 m%20x");
         assert_eq!(waiting(entry.as_bytes()), Some((true, MemberId::known("m x"))));
         assert_eq!(waiting(b"c-1 7 r 3"), None);
-        assert_eq!(Bid::from(grip(false)).entry(Duration::from_secs(4)), "c-1 7 w");
+        assert_eq!(QueueEntry::from(hold_id(false)).text(Duration::from_secs(4)), "c-1 7 w");
     }
 
     #[test]
     fn a_path_of_the_owned_set_is_a_grip() {
         let session = SessionId::new("c-1");
-        assert_eq!(Grip::of_path(&session, b"locks/a/b%20c", 7), Some(grip(false)));
-        assert_eq!(Grip::of_path(&session, b"shared/a/b%20c 7", 7), Some(grip(true)));
-        assert_eq!(Grip::of_path(&session, b"members/a", 7), None);
+        assert_eq!(HoldId::of_path(&session, b"locks/a/b%20c", 7), Some(hold_id(false)));
+        assert_eq!(HoldId::of_path(&session, b"shared/a/b%20c 7", 7), Some(hold_id(true)));
+        assert_eq!(HoldId::of_path(&session, b"members/a", 7), None);
     }
 
     #[test]
     fn letters_are_read_and_strange_ones_are_none() {
         let grant = Grant { token: FencingToken::new(9), since_ms: 5 };
-        assert_eq!(Letter::parse(b"grant 7 9 5"), Some(Letter::Grant { nonce: 7, grant }));
-        assert_eq!(Letter::parse(b"broken 7"), Some(Letter::Broken { nonce: 7 }));
+        assert_eq!(InboxMessage::parse(b"grant 7 9 5"), Some(InboxMessage::Grant { nonce: 7, grant }));
+        assert_eq!(InboxMessage::parse(b"broken 7"), Some(InboxMessage::Broken { nonce: 7 }));
         for strange in [&b""[..], b"grant", b"grant 7", b"grant 7 9", b"grant x 9 5", b"hello 7", b"\xff"] {
-            assert_eq!(Letter::parse(strange), None);
+            assert_eq!(InboxMessage::parse(strange), None);
         }
     }
 
     #[test]
     fn a_record_says_who_holds() {
         let record = br#"{"v":1,"token":9,"session":"c-1","nonce":7,"since":5,"member":"m%20x"}"#;
-        let holding = Holding::parse(record).unwrap();
-        assert_eq!((holding.token.get(), holding.since_ms, holding.member.as_str()), (9, 5, "m x"));
-        assert_eq!(Holding::parse(b"text"), None);
-        assert_eq!(Holding::parse(br#"{"v":2,"token":9,"session":"c","since":5,"member":"m"}"#), None);
+        let record = LockRecord::parse(record).unwrap();
+        assert_eq!((record.token.get(), record.since_ms, record.member.as_str()), (9, 5, "m x"));
+        assert_eq!(LockRecord::parse(b"text"), None);
+        assert_eq!(LockRecord::parse(br#"{"v":2,"token":9,"session":"c","since":5,"member":"m"}"#), None);
     }
 }

@@ -6,8 +6,8 @@ mod notice;
 mod record;
 mod value;
 
-pub(crate) use lock::{Bid, Grant, Grip, Holding, Letter, waiting};
+pub(crate) use lock::{Grant, HoldId, InboxMessage, LockRecord, QueueEntry, waiting};
 pub(crate) use names::{Keys, decode, decode_path, encode, encode_path};
-pub(crate) use notice::{Happened, Notice, invalidated, keyevent, keyspace};
+pub(crate) use notice::{KeyEvent, Notice, invalidated, keyevent, keyspace};
 pub(crate) use record::{Record, parse, record_head, record_tail};
-pub(crate) use value::Stored;
+pub(crate) use value::ValueRecord;

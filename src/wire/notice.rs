@@ -7,7 +7,7 @@ use crate::model::MemberId;
 
 /// What a notification says happened to a key. It is a hint where to look, never what to believe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Happened {
+pub(crate) enum KeyEvent {
     Set,
     Deleted,
     Expired,
@@ -17,7 +17,7 @@ pub(crate) enum Happened {
     Other,
 }
 
-impl Happened {
+impl KeyEvent {
     fn parse(event: &[u8]) -> Self {
         match event {
             b"set" => Self::Set,
@@ -33,10 +33,10 @@ impl Happened {
 /// One notification that concerns this connector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    Member(MemberId, Happened),
-    Canary(Happened),
+    Member(MemberId, KeyEvent),
+    Canary(KeyEvent),
     /// A value or a lock, by its path with its folder, encoded.
-    Path(String, Happened),
+    Path(String, KeyEvent),
     /// A key among the member keys that no name encodes to.
     Stray(String),
     /// The server said that anything may have changed.
@@ -61,18 +61,18 @@ pub(crate) fn keyevent(keys: &Keys, canary: &str, channel: &[u8], payload: &[u8]
 }
 
 fn about(keys: &Keys, canary: &str, key: &[u8], event: &[u8]) -> Option<Notice> {
-    let happened = Happened::parse(event);
+    let key_event = KeyEvent::parse(event);
     if key == canary.as_bytes() {
-        return Some(Notice::Canary(happened));
+        return Some(Notice::Canary(key_event));
     }
     let path = key.strip_prefix(keys.prefix().as_bytes())?;
     if let Some(encoded) = path.strip_prefix(b"ephemerals/").or_else(|| path.strip_prefix(b"locks/")) {
         // What no path encodes to is neither.
         decode_path(encoded)?;
-        return Some(Notice::Path(String::from_utf8(path.to_vec()).ok()?, happened));
+        return Some(Notice::Path(String::from_utf8(path.to_vec()).ok()?, key_event));
     }
     Some(match decode(path.strip_prefix(b"members/")?) {
-        Some(id) => Notice::Member(MemberId::known(&id), happened),
+        Some(id) => Notice::Member(MemberId::known(&id), key_event),
         None => Notice::Stray(String::from_utf8_lossy(key).into_owned()),
     })
 }
@@ -81,24 +81,24 @@ fn about(keys: &Keys, canary: &str, key: &[u8], event: &[u8]) -> Option<Notice> 
 mod tests {
     use super::*;
 
-    fn member(id: &str, happened: Happened) -> Option<Notice> {
-        Some(Notice::Member(MemberId::known(id), happened))
+    fn member(id: &str, key_event: KeyEvent) -> Option<Notice> {
+        Some(Notice::Member(MemberId::known(id), key_event))
     }
 
     #[test]
     fn both_sources_say_the_same() {
         let keys = Keys::new(None, "g");
-        for (event, happened) in [
-            ("set", Happened::Set),
-            ("del", Happened::Deleted),
-            ("expired", Happened::Expired),
-            ("evicted", Happened::Evicted),
-            ("expire", Happened::Expire),
-            ("rename_to", Happened::Other),
+        for (event, key_event) in [
+            ("set", KeyEvent::Set),
+            ("del", KeyEvent::Deleted),
+            ("expired", KeyEvent::Expired),
+            ("evicted", KeyEvent::Evicted),
+            ("expire", KeyEvent::Expire),
+            ("rename_to", KeyEvent::Other),
         ] {
             let by_space = keyspace(&keys, "c", b"__keyspace@3__:{g}/members/a%3Ab", event.as_bytes());
             let by_event = keyevent(&keys, "c", format!("__keyevent@3__:{event}").as_bytes(), b"{g}/members/a%3Ab");
-            assert_eq!(by_space, member("a:b", happened));
+            assert_eq!(by_space, member("a:b", key_event));
             assert_eq!(by_event, by_space);
         }
     }
@@ -113,6 +113,6 @@ mod tests {
             keyspace(&keys, "c", b"__keyspace@0__:{g}/members/a b", b"set"),
             Some(Notice::Stray("{g}/members/a b".into()))
         );
-        assert_eq!(keyspace(&keys, "c", b"__keyspace@0__:c", b"del"), Some(Notice::Canary(Happened::Deleted)));
+        assert_eq!(keyspace(&keys, "c", b"__keyspace@0__:c", b"del"), Some(Notice::Canary(KeyEvent::Deleted)));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 
 /// What stood in a member's key.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +50,7 @@ pub(crate) fn record_head(incarnation: Incarnation, session: &SessionId) -> Stri
 }
 
 /// The part of the record that the client writes, with the closing brace.
-pub(crate) fn record_tail(draft: &Draft) -> Result<String, serde_json::Error> {
+pub(crate) fn record_tail(draft: &MemberDraft) -> Result<String, serde_json::Error> {
     let tail = serde_json::to_string(&Tail {
         tags: &draft.tags,
         text: match &draft.metadata {
@@ -77,7 +77,7 @@ pub(crate) fn parse(id: &MemberId, value: &[u8]) -> Record {
             Revision::new(parsed.revision),
             SessionId::new(parsed.session),
             parsed.joined,
-            Draft {
+            MemberDraft {
                 tags: parsed.tags,
                 metadata: match (parsed.text, parsed.meta) {
                     (_, Some(json)) => Metadata::Json(json.to_owned()),
@@ -95,7 +95,7 @@ pub(crate) fn parse(id: &MemberId, value: &[u8]) -> Record {
 mod tests {
     use super::*;
 
-    fn written(draft: &Draft) -> String {
+    fn written(draft: &MemberDraft) -> String {
         let head = record_head(Incarnation::new(7), &SessionId::new("s-1"));
         format!("{head}\"nonce\":3,\"revision\":9,\"joined\":1700,{}", record_tail(draft).unwrap())
     }
@@ -109,7 +109,7 @@ mod tests {
             Metadata::Text("\"}\r\n\0ü".into()),
             Metadata::Json(RawValue::from_string("{\"port\": 80}".into()).unwrap()),
         ] {
-            let draft = Draft { tags: ["b", "a"].map(str::to_owned).into(), metadata };
+            let draft = MemberDraft { tags: ["b", "a"].map(str::to_owned).into(), metadata };
             let Record::Ours(member) = parse(&id, written(&draft).as_bytes()) else { panic!("{draft:?}") };
             assert_eq!(member.draft(), draft);
             assert_eq!((member.incarnation().get(), member.revision().get()), (7, 9));

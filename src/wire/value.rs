@@ -6,13 +6,13 @@ use crate::model::{Revision, SessionId};
 
 /// What stands in such a value's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct ValueRecord {
     pub(crate) session: SessionId,
     pub(crate) revision: Revision,
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Stored {
+impl ValueRecord {
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Head {
@@ -41,7 +41,7 @@ mod tests {
             let mut value = br#"{"v":1,"session":"c-1","nonce":3,"revision":9,"until":0}"#.to_vec();
             value.push(b'\n');
             value.extend(bytes);
-            let stored = Stored::parse(&value).unwrap();
+            let stored = ValueRecord::parse(&value).unwrap();
             assert_eq!((stored.revision.get(), stored.session.as_str(), &stored.bytes[..]), (9, "c-1", bytes));
         }
     }
@@ -50,7 +50,7 @@ mod tests {
     fn what_is_not_ours_is_none() {
         let other = br#"{"v":2,"session":"c","nonce":3,"revision":9,"until":0}"#;
         for other in [&b""[..], b"text", b"text\n", b"{}\n", &[other, &b"\n"[..]].concat()] {
-            assert_eq!(Stored::parse(other), None);
+            assert_eq!(ValueRecord::parse(other), None);
         }
     }
 }

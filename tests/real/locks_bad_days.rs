@@ -237,7 +237,7 @@ async fn silent_release(fixture: &Fixture, name: &str) -> u64 {
     let after =
         |mark: &str, end: char| record.split(mark).nth(1).and_then(|rest| rest.split(end).next()).unwrap().to_owned();
     let (session, nonce) = (after("\"session\":\"", '"'), after("\"nonce\":", ','));
-    let script = crate::scripts::text("release").replace("redis.call('PUBLISH', ", "tostring(");
+    let script = crate::scripts::text("lock_release").replace("redis.call('PUBLISH', ", "tostring(");
     let lock = fixture.key(&format!("locks/{name}"));
     say::<Vec<u64>>(fixture, &["EVAL", &script, "1", &lock, &format!("{session} {nonce} w")]).await[0]
 }

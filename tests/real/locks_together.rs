@@ -240,7 +240,7 @@ async fn who_is_dropped_while_the_server_learns_the_script_is_not_asked_for() {
     let group = patient.connect().await.unwrap();
     assert!(group.lock("first").acquire().await.unwrap().release().await);
     say::<()>(&fixture, &["SCRIPT", "FLUSH"]).await;
-    caller.run("release", &["locks/first"], &["nobody-1 1 w"]).await;
+    caller.run("lock_release", &["locks/first"], &["nobody-1 1 w"]).await;
     let loaded = async || {
         let stats: String = say(&fixture, &["INFO", "commandstats"]).await;
         let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_script|load:calls="));

@@ -48,7 +48,7 @@ impl Caller {
         let (ttl, safety) = (TTL.to_string(), SAFETY.to_string());
         let args =
             [&prefix, id, session, opening, "{\"pid\":1,\"since\":", &ttl, &safety, contest, nonce, "\"tags\":[]}"];
-        words(self.run("join", &keys, &args).await)
+        words(self.run("member_join", &keys, &args).await)
     }
 
     pub(crate) async fn ask<T: redis::FromRedisValue>(&mut self, command: &str, path: &str, args: &[&str]) -> T {
@@ -57,19 +57,24 @@ impl Caller {
 
     pub(crate) async fn sweep(&mut self) -> Vec<String> {
         let prefix = self.prefix.clone();
-        words(self.run("sweep", &["leases", "members", "revision"], &[&prefix, "500", "64", "8"]).await)
+        words(self.run("session_sweep", &["leases", "members", "revision"], &[&prefix, "500", "64", "8"]).await)
     }
 
     async fn read(&mut self, pairs: &[&str]) -> Vec<Vec<String>> {
         let prefix = self.prefix.clone();
         let args = [&[prefix.as_str(), "1000000"], pairs].concat();
-        let Value::Array(answer) = self.run("read", &["members", "leases", "revision"], &args).await else { panic!() };
+        let Value::Array(answer) = self.run("member_read", &["members", "leases", "revision"], &args).await else {
+            panic!()
+        };
         answer.into_iter().skip(1).map(words).collect()
     }
 
     async fn list(&mut self, revision: &str, count: &str) -> Vec<String> {
         let prefix = self.prefix.clone();
-        words(self.run("list", &["members", "leases", "revision"], &[&prefix, revision, count, "-inf", "500"]).await)
+        words(
+            self.run("member_list", &["members", "leases", "revision"], &[&prefix, revision, count, "-inf", "500"])
+                .await,
+        )
     }
 }
 
@@ -79,10 +84,10 @@ pub(crate) fn text(script: &str) -> String {
         let path = format!("{}/src/scripts/{name}.lua", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
-    let shared = read("prelude") + &read("estate");
+    let shared = read("prelude") + &read("ownership");
     match script {
-        "acquire" => read("acquire") + &shared + &read("enqueue"),
-        "release" => read("release") + &shared + &read("handover"),
+        "lock_acquire" => read("lock_acquire") + &shared + &read("lock_enqueue"),
+        "lock_release" => read("lock_release") + &shared + &read("lock_handover"),
         script => shared + &read(script),
     }
 }
@@ -126,7 +131,7 @@ async fn heartbeat_renews_what_lives_and_nothing_else() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let beat = async |caller: &mut Caller| {
-        words(caller.run("heartbeat", &["leases/s1", "leases"], &["s1", "60000"]).await).remove(0)
+        words(caller.run("session_heartbeat", &["leases/s1", "leases"], &["s1", "60000"]).await).remove(0)
     };
     assert_eq!(beat(&mut caller).await, "0", "no lease");
     assert!(!caller.ask::<bool>("EXISTS", "leases", &[]).await);
@@ -146,7 +151,7 @@ async fn update_and_leave_want_the_incarnation() {
     let keys = ["members/a", "leases/s1", "revision"];
     let tail = "\"tags\":[],\"text\":\"new\"}";
     let update = async |caller: &mut Caller, head: &str, nonce: &str| {
-        words(caller.run("update", &keys, &[head, nonce, &joined[3], tail]).await)
+        words(caller.run("member_update", &keys, &[head, nonce, &joined[3], tail]).await)
     };
     caller.ask::<()>("PEXPIRE", "members/a", &["77000"]).await;
     let updated = update(&mut caller, &head, "7").await;
@@ -159,7 +164,7 @@ async fn update_and_leave_want_the_incarnation() {
 
     let keys = ["members/a", "members", "owned/s1", "revision"];
     let leave = async |caller: &mut Caller, session: &str, incarnation: &str| {
-        words(caller.run("leave", &keys, &["a", session, incarnation]).await).remove(0)
+        words(caller.run("member_leave", &keys, &["a", session, incarnation]).await).remove(0)
     };
     assert_eq!(leave(&mut caller, "s2", "").await, "0", "a stranger's");
     assert_eq!(leave(&mut caller, "s1", "12").await, "0", "an older life");
@@ -176,7 +181,7 @@ async fn leave_takes_the_place_of_a_record_that_is_gone() {
     caller.ask::<()>("DEL", "members/a", &[]).await;
     let leave = async |caller: &mut Caller, incarnation: &str| {
         let keys = ["members/a", "members", "owned/s1", "revision"];
-        redis::from_redis_value::<u64>(caller.run("leave", &keys, &["a", "s1", incarnation]).await).unwrap()
+        redis::from_redis_value::<u64>(caller.run("member_leave", &keys, &["a", "s1", incarnation]).await).unwrap()
     };
     assert_eq!(leave(&mut caller, "7").await, 0);
     assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 1, "it is another's");
@@ -196,8 +201,9 @@ async fn close_gives_back_in_bounded_calls_and_leaves_its_last_word() {
     }
     let prefix = caller.prefix.clone();
     let keys = ["leases/s1", "leases", "members", "owned/s1", "revision"];
-    let close =
-        async |caller: &mut Caller| words(caller.run("close", &keys, &[&prefix, "s1", "2", "5000"]).await).remove(0);
+    let close = async |caller: &mut Caller| {
+        words(caller.run("session_close", &keys, &[&prefix, "s1", "2", "5000"]).await).remove(0)
+    };
     assert_eq!(close(&mut caller).await, "1", "one is left");
     assert_eq!(caller.ask::<String>("GET", "leases/s1", &[]).await, "closed");
     assert_eq!(caller.read(&["a", "s1", "b", "s1", "c", "s1"]).await.iter().filter(|w| w[0] == "left").count(), 2);
@@ -314,14 +320,14 @@ async fn renew_pushes_out_what_is_ours_and_names_what_is_not() {
     caller.join("a", "s1", "open", "take", "1").await;
     caller.join("b", "s2", "open", "take", "1").await;
     let prefix = caller.prefix.clone();
-    let strangers = words(caller.run("renew", &["owned/s1"], &[&prefix, "s1", "60000", "a", "b", "c"]).await);
+    let strangers = words(caller.run("member_renew", &["owned/s1"], &[&prefix, "s1", "60000", "a", "b", "c"]).await);
     assert_eq!(strangers, ["b", "c"]);
     assert!(caller.ask::<u64>("PTTL", "members/a", &[]).await > SAFETY);
     assert!(caller.ask::<u64>("PTTL", "members/b", &[]).await <= SAFETY);
 
     // What somebody has deleted is noted again, as long as the session lives.
     let renew = async |caller: &mut Caller| {
-        caller.run("renew", &["owned/s1"], &[&prefix, "s1", "60000", "a"]).await;
+        caller.run("member_renew", &["owned/s1"], &[&prefix, "s1", "60000", "a"]).await;
         caller.ask::<u64>("SISMEMBER", "owned/s1", &["members/a"]).await
     };
     caller.ask::<()>("DEL", "owned/s1", &[]).await;
@@ -351,7 +357,7 @@ async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
         if let Some(set) = set {
             caller.ask::<()>("PEXPIRE", "members/a", &[&set.to_string()]).await;
         }
-        let strangers = caller.run("renew", &["owned/s1"], &[&prefix, "s1", &safety, "a"]).await;
+        let strangers = caller.run("member_renew", &["owned/s1"], &[&prefix, "s1", &safety, "a"]).await;
         assert_eq!(words(strangers).len(), 0);
         caller.ask::<u64>("PTTL", "members/a", &[]).await
     };
@@ -367,7 +373,7 @@ async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
 
     // What tells of it lives as long.
     let extending = ["owned/s1", "members", "leases", "ephemerals"];
-    caller.run("extend", &extending, &[&prefix, "s1", &safety, "0", "500"]).await;
+    caller.run("session_extend", &extending, &[&prefix, "s1", &safety, "0", "500"]).await;
     for index in ["members", "leases", "owned/s1"] {
         let left = caller.ask::<u64>("PTTL", index, &[]).await;
         assert!(left > whole * 7 / 10, "{index}: {left} of {whole}");
@@ -386,7 +392,9 @@ async fn a_value_that_is_renewed_at_its_end_runs_out() {
     telling.query_async::<()>(&mut fixture.connection().await).await.unwrap();
     caller.ask::<()>("SET", "ephemerals/v", &[r#"{"v":1,"session":"s1","nonce":1,"revision":2,"until":3}"#]).await;
     caller.ask::<()>("SADD", "owned/s1", &["ephemerals/v"]).await;
-    caller.run("extend", &["owned/s1", "members", "leases", "ephemerals"], &[&prefix, "s1", "9000", "0", "500"]).await;
+    caller
+        .run("session_extend", &["owned/s1", "members", "leases", "ephemerals"], &[&prefix, "s1", "9000", "0", "500"])
+        .await;
     eventually("it has run out", async || !caller.ask::<bool>("EXISTS", "ephemerals/v", &[]).await).await;
     let mut told = Vec::new();
     let mut messages = listening.on_message();
@@ -409,10 +417,10 @@ async fn keys_of_another_type_are_none_and_live_no_longer_by_it() {
     }
     let prefix = caller.prefix.clone();
     let extending = ["owned/s1", "members", "leases", "ephemerals"];
-    assert!(caller.try_run("extend", &extending, &[&prefix, "s1", "90000", "0", "500"]).await.is_err());
-    caller.run("renew", &["owned/s1"], &[&prefix, "s1", "90000", "a"]).await;
+    assert!(caller.try_run("session_extend", &extending, &[&prefix, "s1", "90000", "0", "500"]).await.is_err());
+    caller.run("member_renew", &["owned/s1"], &[&prefix, "s1", "90000", "a"]).await;
     assert!(caller.ask::<u64>("PTTL", "owned/s1", &[]).await <= 60_000, "it does not live on by us");
-    let beat = caller.run("heartbeat", &["leases/s1", "leases"], &["s1", "1000"]).await;
+    let beat = caller.run("session_heartbeat", &["leases/s1", "leases"], &["s1", "1000"]).await;
     assert_eq!(beat, redis::Value::Int(0), "it is no lease");
 
     // Nobody who waits stands in the way of others, and no sweep.
@@ -431,7 +439,7 @@ async fn indexes_of_another_type_stop_a_script_before_it_writes() {
         let keys = ["members/a", "members", "leases/s1", "leases", "owned/s1", "revision"];
         let prefix = caller.prefix.clone();
         let args = [prefix.as_str(), "a", "s1", "open", "{\"since\":", "1000", "4000", "take", "1", "\"tags\":[]}"];
-        let error = caller.try_run("join", &keys, &args).await.unwrap_err();
+        let error = caller.try_run("member_join", &keys, &args).await.unwrap_err();
         assert!(error.to_string().contains("WRONGTYPE"), "{error}");
         for path in keys.iter().filter(|path| **path != broken) {
             assert!(!caller.ask::<bool>("EXISTS", path, &[]).await, "{path} was written");

@@ -14,22 +14,22 @@ impl Caller {
         let (lease, owned) = (format!("leases/{session}"), format!("owned/{session}"));
         let keys = ["ephemerals/a", &lease, &owned, "ephemerals", "leases"];
         let prefix = self.prefix.clone();
-        words(self.run("store", &keys, &[&prefix, "a", session, nonce, own, LONG, contest, bytes]).await)
+        words(self.run("value_set", &keys, &[&prefix, "a", session, nonce, own, LONG, contest, bytes]).await)
     }
 
     async fn erase(&mut self, session: &str) -> String {
         let owned = format!("owned/{session}");
         let keys = ["ephemerals/a", &owned, "ephemerals", "leases"];
-        words(self.run("erase", &keys, &["a", session]).await).remove(0)
+        words(self.run("value_delete", &keys, &["a", session]).await).remove(0)
     }
 
     async fn look(&mut self, pairs: &[&str]) -> Vec<String> {
         let prefix = self.prefix.clone();
-        words(self.run("look", &["leases"], &[&[prefix.as_str(), "1000"], pairs].concat()).await).split_off(1)
+        words(self.run("value_read", &["leases"], &[&[prefix.as_str(), "1000"], pairs].concat()).await).split_off(1)
     }
 
     async fn catalog(&mut self, begins: &str, count: &str, highest: &str, after: &str, chunk: &str) -> Vec<String> {
-        words(self.run("catalog", &["persistent", "leases"], &[begins, count, highest, after, chunk]).await)
+        words(self.run("value_list", &["persistent", "leases"], &[begins, count, highest, after, chunk]).await)
     }
 }
 
@@ -106,7 +106,8 @@ async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let prefix = caller.prefix.clone();
-    let revisions = words(caller.run("persist", &["persistent"], &[&prefix, "a/1", "x", "b", "y", "a/2", "z"]).await);
+    let revisions =
+        words(caller.run("persistent_set", &["persistent"], &[&prefix, "a/1", "x", "b", "y", "a/2", "z"]).await);
     assert!(revisions.is_sorted_by(|a, b| a < b));
     assert_eq!(caller.ask::<String>("GET", "persistent/a/2", &[]).await, "z");
     let all = caller.catalog("", "", "", "-inf", "10").await;
@@ -121,7 +122,7 @@ async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
 
     caller.ask::<()>("DEL", "persistent", &[]).await;
     caller.ask::<()>("RPUSH", "persistent", &["x"]).await;
-    assert!(caller.try_run("persist", &["persistent"], &[&prefix, "c", "x"]).await.is_err());
+    assert!(caller.try_run("persistent_set", &["persistent"], &[&prefix, "c", "x"]).await.is_err());
     assert!(!caller.ask::<bool>("EXISTS", "persistent/c", &[]).await, "nothing was written");
 }
 
@@ -131,7 +132,7 @@ async fn exchange_wants_the_revision_that_is_there() {
     let mut caller = Caller::new(&fixture).await;
     let keys = ["persistent/a", "persistent", "revision"];
     let exchange = async |caller: &mut Caller, expected: &str, bytes: &str| {
-        words(caller.run("exchange", &keys, &["a", expected, bytes]).await).remove(0)
+        words(caller.run("persistent_exchange", &keys, &["a", expected, bytes]).await).remove(0)
     };
     assert_eq!(exchange(&mut caller, "5", "x").await, "0");
     let first = exchange(&mut caller, "", "x").await;
@@ -151,12 +152,12 @@ async fn recall_brings_value_and_revision_and_remove_takes_both() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let (prefix, keys) = (caller.prefix.clone(), ["persistent/a", "persistent"]);
-    let recall = async |caller: &mut Caller| words(caller.run("recall", &keys, &["a"]).await);
-    let remove = async |caller: &mut Caller| words(caller.run("remove", &keys, &["a"]).await);
+    let recall = async |caller: &mut Caller| words(caller.run("persistent_get", &keys, &["a"]).await);
+    let remove = async |caller: &mut Caller| words(caller.run("persistent_delete", &keys, &["a"]).await);
     assert!(recall(&mut caller).await.is_empty());
     assert_eq!(remove(&mut caller).await, ["0"]);
 
-    let revision = words(caller.run("persist", &["persistent"], &[&prefix, "a", "x"]).await).remove(0);
+    let revision = words(caller.run("persistent_set", &["persistent"], &[&prefix, "a", "x"]).await).remove(0);
     assert_eq!(recall(&mut caller).await, ["x", &revision], "no digit is lost");
     assert_eq!(remove(&mut caller).await, ["1"]);
     assert!(recall(&mut caller).await.is_empty());
@@ -166,5 +167,5 @@ async fn recall_brings_value_and_revision_and_remove_takes_both() {
     assert_eq!(recall(&mut caller).await, ["by another program", "0"]);
     assert_eq!(remove(&mut caller).await, ["1"]);
     caller.ask::<()>("RPUSH", "persistent/a", &["x"]).await;
-    assert!(caller.try_run("recall", &keys, &["a"]).await.is_err());
+    assert!(caller.try_run("persistent_get", &keys, &["a"]).await.is_err());
 }

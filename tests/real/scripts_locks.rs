@@ -10,18 +10,18 @@ impl Caller {
         let (lease, owned) = (format!("leases/{session}"), format!("owned/{session}"));
         let ttl = ttl.to_string();
         let args = [session, "{\"pid\":1,\"since\":", &ttl, "40000"];
-        words(self.run("open", &[&lease, "leases", &owned], &args).await).remove(0)
+        words(self.run("session_open", &[&lease, "leases", &owned], &args).await).remove(0)
     }
 
     async fn acquire(&mut self, session: &str, nonce: &str, mode: &str, most: &str, queues: &str) -> Vec<String> {
         let wish = format!("{queues} {session} {nonce} {mode} {most} 40000 m");
-        let answer = words(self.run("acquire", &["locks/x"], &[&wish]).await).remove(0);
+        let answer = words(self.run("lock_acquire", &["locks/x"], &[&wish]).await).remove(0);
         answer.split(' ').map(str::to_owned).collect()
     }
 
     async fn release(&mut self, session: &str, nonce: &str, mode: &str, entry: &str) -> String {
         let entry = if entry.is_empty() { format!("{session} {nonce} {mode}") } else { entry.to_owned() };
-        words(self.run("release", &["locks/x"], &[&entry]).await).remove(0)
+        words(self.run("lock_release", &["locks/x"], &[&entry]).await).remove(0)
     }
 
     async fn owned(&mut self, session: &str) -> Vec<String> {
@@ -115,46 +115,46 @@ async fn acquire_and_release_of_several_answer_for_each() {
     let [first_waits, again_waits, other_waits, reader_waits, beside_waits] = wait.each_ref().map(String::as_str);
     let paths = ["locks/x", "locks/x", "locks/y"];
     let asks = [first_waits, again_waits, other_waits];
-    assert_eq!(words(caller.run("acquire", &paths, &asks).await), ["lost", "lost", "lost"]);
+    assert_eq!(words(caller.run("lock_acquire", &paths, &asks).await), ["lost", "lost", "lost"]);
     assert!(!caller.exists("locks/x").await && !caller.exists("queues/x").await);
     caller.open("s-1", 60_000).await;
 
-    let answers = words(caller.run("acquire", &paths, &asks).await);
+    let answers = words(caller.run("lock_acquire", &paths, &asks).await);
     assert!(answers[0].starts_with("held ") && answers[1].starts_with("queued 0 "), "free only once: {answers:?}");
     assert!(answers[2].starts_with("held ") && answers[2] > answers[0], "{answers:?}");
-    let repeated = words(caller.run("acquire", &paths, &asks).await);
+    let repeated = words(caller.run("lock_acquire", &paths, &asks).await);
     assert_eq!((&repeated[0], &repeated[2]), (&answers[0], &answers[2]), "a lost reply is not a second hold");
     assert!(repeated[1].starts_with("queued 0 "), "one place per nonce: {repeated:?}");
     let queued = format!("queues/x {again}");
     assert_eq!(caller.owned("s-1").await, ["locks/x", "locks/y", &queued]);
 
     let shared = ["locks/z", "locks/z"];
-    let answers = words(caller.run("acquire", &shared, &[reader_waits, beside_waits]).await);
+    let answers = words(caller.run("lock_acquire", &shared, &[reader_waits, beside_waits]).await);
     assert!(answers.iter().all(|answer| answer.starts_with("held ")), "{answers:?}");
 
     // Who gives up in the same call is not handed what another gives back in it.
     let short = |bid: &str| bid.split(' ').take(3).collect::<Vec<_>>().join(" ");
-    let released = words(caller.run("release", &["locks/x", "locks/x"], &[&short(first), again]).await);
+    let released = words(caller.run("lock_release", &["locks/x", "locks/x"], &[&short(first), again]).await);
     assert_eq!(released, ["1", "0"]);
     assert!(!caller.exists("locks/x").await && !caller.exists("queues/x").await);
     let args = [short(other), short(reader), short(beside), short(first)];
     let args = args.each_ref().map(String::as_str);
     let paths = ["locks/y", "locks/z", "locks/z", "locks/x"];
-    assert_eq!(words(caller.run("release", &paths, &args).await), ["1", "1", "1", "0"]);
-    assert_eq!(words(caller.run("release", &paths, &args).await), ["0", "0", "0", "0"]);
+    assert_eq!(words(caller.run("lock_release", &paths, &args).await), ["1", "1", "1", "0"]);
+    assert_eq!(words(caller.run("lock_release", &paths, &args).await), ["0", "0", "0", "0"]);
     assert!(caller.owned("s-1").await.is_empty());
 
     // What is wrong with one is said of that one; by itself it is an error.
     caller.ask::<()>("SET", "locks/x", &["not a lock"]).await;
-    let answers = words(caller.run("acquire", &["locks/x", "locks/y"], &[first_waits, other_waits]).await);
+    let answers = words(caller.run("lock_acquire", &["locks/x", "locks/y"], &[first_waits, other_waits]).await);
     assert!(answers[0] == "failed" && answers[1].starts_with("held "), "{answers:?}");
-    let refused = caller.try_run("acquire", &["locks/x"], &[first_waits]).await.unwrap_err();
+    let refused = caller.try_run("lock_acquire", &["locks/x"], &[first_waits]).await.unwrap_err();
     assert!(refused.to_string().contains("WRONGTYPE"), "{refused}");
     caller.ask::<()>("DEL", "locks/x", &[]).await;
     caller.ask::<()>("SET", "queues/x", &["not a queue"]).await;
-    let released = words(caller.run("release", &["locks/x", "locks/y"], &[first, &short(other)]).await);
+    let released = words(caller.run("lock_release", &["locks/x", "locks/y"], &[first, &short(other)]).await);
     assert_eq!(released, ["failed", "1"]);
-    assert!(caller.try_run("release", &["locks/x"], &[first]).await.is_err());
+    assert!(caller.try_run("lock_release", &["locks/x"], &[first]).await.is_err());
 }
 
 #[tokio::test]
@@ -252,7 +252,7 @@ async fn break_takes_it_from_all_and_tells_them() {
     }
     let prefix = caller.prefix.clone();
     let broken = async |caller: &mut Caller| {
-        words(caller.run("break", &["locks/x", "shared/x"], &[&prefix, "x"]).await).remove(0)
+        words(caller.run("lock_break", &["locks/x", "shared/x"], &[&prefix, "x"]).await).remove(0)
     };
     assert_eq!(broken(&mut caller).await, "0", "free");
     let mut told = inbox(&fixture, "s").await;
@@ -280,7 +280,7 @@ async fn inspect_names_the_living() {
     }
     let prefix = caller.prefix.clone();
     let look = async |caller: &mut Caller| {
-        words(caller.run("inspect", &["locks/x", "shared/x", "queues/x"], &[&prefix]).await)
+        words(caller.run("lock_inspect", &["locks/x", "shared/x", "queues/x"], &[&prefix]).await)
     };
     assert!(look(&mut caller).await.is_empty());
     caller.acquire("s-1", "1", "w", "1", "try").await;
@@ -311,7 +311,7 @@ async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
     let extend = async |caller: &mut Caller, session: &str| {
         let (prefix, owned) = (caller.prefix.clone(), format!("owned/{session}"));
         let keys = [&*owned, "members", "leases", "ephemerals"];
-        words(caller.run("extend", &keys, &[&prefix, session, "900000", "0", "100"]).await)
+        words(caller.run("session_extend", &keys, &[&prefix, session, "900000", "0", "100"]).await)
     };
     assert_eq!(extend(&mut caller, "s-1").await, ["0", "locks/x", "5"]);
     for key in ["locks/x", "queues/x", "owned/s-1", "leases"] {
@@ -338,7 +338,7 @@ async fn fence_writes_for_the_holder_alone() {
     let fence = async |caller: &mut Caller, session: &str, nonce: &str, mode: &str, what: &str| {
         let lease = format!("leases/{session}");
         let keys = ["locks/x", "shared/x", &*lease, "persistent/a", "persistent", "revision"];
-        words(caller.run("fence", &keys, &[session, nonce, mode, "a", what, "value"]).await)
+        words(caller.run("lock_fenced_write", &keys, &[session, nonce, mode, "a", what, "value"]).await)
     };
     assert_eq!(fence(&mut caller, "s-1", "1", "w", "set").await, ["lost"], "free");
     let held = caller.acquire("s-1", "1", "w", "1", "try").await;
@@ -367,7 +367,7 @@ async fn fenced_runs_for_the_holder_alone() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.open("s-1", 60_000).await;
-    let fenced = text("fenced") + "return {'done', redis.call('INCRBY', KEYS[1], ARGV[1]), #KEYS, #ARGV}";
+    let fenced = text("lock_fenced_script") + "return {'done', redis.call('INCRBY', KEYS[1], ARGV[1]), #KEYS, #ARGV}";
     let run = async |caller: &mut Caller, nonce: &str, mode: &str| {
         let keys = ["locks/x", "shared/x", "leases/s-1", "persistent/a"];
         words(caller.eval(&fenced, &keys, &["s-1", nonce, mode, "20"]).await.unwrap())
@@ -404,7 +404,7 @@ async fn sweep_and_close_hand_on_what_they_take() {
     let mut told = inbox(&fixture, "u").await;
     let prefix = caller.prefix.clone();
     let keys = ["leases/t-1", "leases", "members", "owned/t-1", "revision"];
-    assert_eq!(words(caller.run("close", &keys, &[&prefix, "t-1", "500", "50"]).await), ["0"]);
+    assert_eq!(words(caller.run("session_close", &keys, &[&prefix, "t-1", "500", "50"]).await), ["0"]);
     assert_eq!(letter(&mut told).await[..2], ["grant", "1"]);
     assert!(!caller.exists("owned/t-1").await && !caller.exists("queues/x").await);
     eventually("its last word to go", async || !caller.exists("leases/t-1").await).await;

@@ -12,7 +12,7 @@ async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let ask = async |caller: &mut Caller, connector: &str, ms: &str| {
-        words(caller.run("probers", &["leases", "probers", "asks"], &[connector, ms, "2", "3"]).await)
+        words(caller.run("presence_probers", &["leases", "probers", "asks"], &[connector, ms, "2", "3"]).await)
     };
     assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "1"]);
     assert!(!caller.ask::<bool>("EXISTS", "probers", &[]).await, "nobody needs a place where there is nobody");
@@ -51,7 +51,7 @@ async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
     let prefix = caller.prefix.clone();
     let pairs =
         ["there", "20", "gone", "20", "long", "9000", "short", "20", "over", "20", "never", "20", "apart", "20"];
-    let answer = words(caller.run("shorten", &["leases"], &[&[prefix.as_str()], &pairs[..]].concat()).await);
+    let answer = words(caller.run("presence_shorten", &["leases"], &[&[prefix.as_str()], &pairs[..]].concat()).await);
     assert_eq!(answer[1], "2");
     let due: i64 = answer[0].parse().unwrap();
     assert!((3000..=3600).contains(&due), "{due}");

@@ -15,9 +15,9 @@ use super::Moment;
 use super::io::{Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Standing, Tag, Ticket};
 use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind};
-use crate::model::{Draft, Incarnation, LeaveCause, Member, MemberId, SessionId, check_tags};
+use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, SessionId, check_tags};
 use crate::settings::{CoreSettings, OnConflict, OnLost};
-use crate::wire::{Bid, Grip};
+use crate::wire::{HoldId, QueueEntry};
 
 /// How many own members one renewal of the safety ttl covers.
 const RENEW_CHUNK: usize = 500;
@@ -50,8 +50,8 @@ enum Lease {
 #[derive(Debug)]
 struct Own {
     life: u64,
-    draft: Draft,
-    hold: Hold,
+    draft: MemberDraft,
+    state: OwnState,
     edits: VecDeque<Op>,
     editing: bool,
 }
@@ -64,7 +64,7 @@ struct Who {
 }
 
 #[derive(Debug, PartialEq)]
-enum Hold {
+enum OwnState {
     Joining,
     Held { incarnation: Incarnation, joined_at_ms: u64 },
     Rejoining { last: Incarnation, cause: LeaveCause },
@@ -92,7 +92,7 @@ enum Act {
     Leave(MemberId, Option<Incarnation>),
     Close(SessionId),
     Open,
-    GiveBack(Bid),
+    GiveBack(QueueEntry),
 }
 
 #[derive(Debug)]
@@ -103,20 +103,20 @@ enum Flight {
         session: SessionId,
         sent: Moment,
         settled: u64,
-        draft: Draft,
+        draft: MemberDraft,
     },
     Renew,
     /// What the session holds, as far as it has been told, since this moment.
     Extend {
         session: SessionId,
         sent: Moment,
-        held: Vec<Grip>,
+        held: Vec<HoldId>,
     },
 }
 
 /// A record of ours, and how many hints had been settled when it was sent: what was read since may be newer.
 #[derive(Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StoredMember {
     pub(crate) member: Arc<Member>,
     pub(crate) settled: u64,
 }
@@ -125,7 +125,7 @@ pub(crate) struct Stored {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     /// Records that are known because we wrote them.
-    pub(crate) stored: Vec<Stored>,
+    pub(crate) stored: Vec<StoredMember>,
     /// Incarnations that are known to be over. They count before what is stored.
     pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
     /// To be given when what they speak of can be seen.
@@ -190,7 +190,7 @@ impl Session {
 
     /// Whether the lease is lost, or cannot be vouched for.
     pub(crate) fn is_lost(&self) -> bool {
-        let over = |own: &Own| matches!(own.hold, Hold::Rejoining { .. } | Hold::Ended(LeaveCause::Expired));
+        let over = |own: &Own| matches!(own.state, OwnState::Rejoining { .. } | OwnState::Ended(LeaveCause::Expired));
         matches!(self.lease, Lease::Held { doubted: true, .. }) || self.lost && self.own.values().any(over)
     }
 
@@ -228,7 +228,7 @@ impl Session {
         }
         for id in std::mem::take(&mut self.with_edits) {
             let Some(own) = self.own.get_mut(&id) else { continue };
-            if own.editing || !matches!(own.hold, Hold::Held { .. }) {
+            if own.editing || !matches!(own.state, OwnState::Held { .. }) {
                 self.with_edits.insert(id);
             } else if let Some(op) = own.edits.pop_front() {
                 own.editing = true;
@@ -258,17 +258,17 @@ impl Session {
 
     fn send(&mut self, now: Moment, mut op: Op, out: &mut Outbox) {
         let nonce = op.nonce;
-        let mut draft = Draft::default();
+        let mut draft = MemberDraft::default();
         let mut orphan = None;
         let command = match (&op.act, &self.lease) {
             (Act::Join(who, contest), lease) => {
                 let id = &who.id;
                 let own = match self.own_of(who) {
-                    Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
+                    Some(Own { state: OwnState::Held { incarnation, .. }, .. }) => {
                         answer(out, op.ticket, Ok(Answer::Held(*incarnation)));
                         return;
                     }
-                    Some(own) if !matches!(own.hold, Hold::Ended(_)) => own,
+                    Some(own) if !matches!(own.state, OwnState::Ended(_)) => own,
                     _ => {
                         answer(out, op.ticket, Err(not_held(id)));
                         let id = id.clone();
@@ -303,11 +303,11 @@ impl Session {
             }
             (Act::Open, Lease::Absent | Lease::Opening) => Command::Open { session: self.opening(&mut op) },
             // Also of a session that is lost: what it owned may be known to nobody else any more.
-            (Act::GiveBack(bid), _) => Command::Release { bid: bid.clone() },
+            (Act::GiveBack(queue_entry), _) => Command::Release { queue_entry: queue_entry.clone() },
             (Act::Edit(who, edit), Lease::Held { session, .. }) => {
                 let id = &who.id;
-                let Some((own, Hold::Held { incarnation, joined_at_ms })) =
-                    self.own_of(who).map(|own| (own, &own.hold))
+                let Some((own, OwnState::Held { incarnation, joined_at_ms })) =
+                    self.own_of(who).map(|own| (own, &own.state))
                 else {
                     answer(out, op.ticket, Err(not_held(id)));
                     return;
@@ -333,7 +333,9 @@ impl Session {
                 return;
             }
             // Whoever joins under this name anew overwrites what is there.
-            (Act::Leave(id, None), _) if self.own.get(id).is_some_and(|own| !matches!(own.hold, Hold::Ended(_))) => {
+            (Act::Leave(id, None), _)
+                if self.own.get(id).is_some_and(|own| !matches!(own.state, OwnState::Ended(_))) =>
+            {
                 answer(out, op.ticket, Ok(Answer::Left(false)));
                 return;
             }
@@ -348,7 +350,7 @@ impl Session {
         };
         let (Command::Join { session, .. }
         | Command::Open { session }
-        | Command::Release { bid: Bid { grip: Grip { session, .. }, .. } }
+        | Command::Release { queue_entry: QueueEntry { hold_id: HoldId { session, .. }, .. } }
         | Command::Update { session, .. }
         | Command::Leave { session, .. }
         | Command::Close { session }) = &command
@@ -385,7 +387,7 @@ impl Session {
         let held: Vec<_> = self
             .own
             .iter()
-            .filter(|(_, own)| matches!(own.hold, Hold::Held { .. }))
+            .filter(|(_, own)| matches!(own.state, OwnState::Held { .. }))
             .map(|(id, _)| id.clone())
             .collect();
         for ids in held.chunks(RENEW_CHUNK) {
@@ -396,7 +398,7 @@ impl Session {
     }
 
     /// Renews what else the session owns, from this place on.
-    fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<Grip>, out: &mut Outbox) {
+    fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<HoldId>, out: &mut Outbox) {
         let tag = out.command(Command::Extend { session: session.clone(), cursor });
         self.flying.insert(tag, Flight::Extend { session, sent, held });
     }
@@ -406,7 +408,7 @@ impl Session {
         let Act::Edit(who, _) = &op.act else { return self.waiting.push_front(op) };
         let id = who.id.clone();
         match self.own_of_mut(who) {
-            Some(own) if !matches!(own.hold, Hold::Ended(_)) => {
+            Some(own) if !matches!(own.state, OwnState::Ended(_)) => {
                 own.editing = false;
                 own.edits.push_front(op);
                 self.with_edits.insert(id);
@@ -456,7 +458,7 @@ impl Session {
             *doubted = true;
             out.push(Output::Doubt);
             for (id, own) in &self.own {
-                if let Hold::Held { .. } = own.hold {
+                if let OwnState::Held { .. } = own.state {
                     out.push(Output::Standing(id.clone(), Standing::Lost(LeaveCause::Expired)));
                 }
             }

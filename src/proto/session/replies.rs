@@ -66,7 +66,7 @@ impl Session {
         now: Moment,
         op: Op,
         (sent, settled): (Moment, u64),
-        draft: Draft,
+        draft: MemberDraft,
         reply: Reply,
         effects: &mut Effects,
         out: &mut Outbox,
@@ -76,14 +76,14 @@ impl Session {
                 self.opened(now, sent, &op, out);
                 let Lease::Held { session, .. } = &self.lease else { return };
                 let id = who.id.clone();
-                if let Some(Hold::Rejoining { last, cause }) = self.own_of(&who).map(|own| &own.hold) {
+                if let Some(OwnState::Rejoining { last, cause }) = self.own_of(&who).map(|own| &own.state) {
                     effects.departed.push((id.clone(), *last, *cause));
                 }
                 let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
-                effects.stored.push(Stored { member: Arc::new(member), settled });
+                effects.stored.push(StoredMember { member: Arc::new(member), settled });
                 match self.own_of_mut(&who) {
                     Some(own) => {
-                        own.hold = Hold::Held { incarnation, joined_at_ms };
+                        own.state = OwnState::Held { incarnation, joined_at_ms };
                         out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
                         effects.answer(op.ticket, Ok(Answer::Joined(id, incarnation)));
                     }
@@ -124,12 +124,12 @@ impl Session {
             (Act::Edit(Who { id, life }, _), Reply::Updated { revision }) => {
                 if let (Lease::Held { session, .. }, Some(own)) = (&self.lease, self.own.get_mut(&id))
                     && own.life == life
-                    && let Hold::Held { incarnation, joined_at_ms } = own.hold
+                    && let OwnState::Held { incarnation, joined_at_ms } = own.state
                 {
                     own.draft.clone_from(&draft);
                     own.editing = false;
                     let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
-                    effects.stored.push(Stored { member: Arc::new(member), settled });
+                    effects.stored.push(StoredMember { member: Arc::new(member), settled });
                     if !own.edits.is_empty() {
                         self.with_edits.insert(id);
                     }
@@ -192,7 +192,7 @@ impl Session {
                 self.delay(now, op);
             }
             Act::Join(who, _) => {
-                if self.own_of(who).is_some_and(|own| own.hold == Hold::Joining) {
+                if self.own_of(who).is_some_and(|own| own.state == OwnState::Joining) {
                     self.forget(&who.id, out);
                 }
                 if op.uncertain {
@@ -210,8 +210,8 @@ impl Session {
                 self.edit_over(&who.clone());
                 answer(out, op.ticket, Err(error));
             }
-            Act::GiveBack(bid) => {
-                out.push(Output::Warn(format!("lock {:?} was not given back: {error}", bid.grip.name)));
+            Act::GiveBack(queue_entry) => {
+                out.push(Output::Warn(format!("lock {:?} was not given back: {error}", queue_entry.hold_id.name)));
             }
             Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
         }
@@ -242,7 +242,7 @@ impl Session {
                 if std::mem::take(doubted) {
                     out.push(Output::Trust);
                     for (id, own) in &self.own {
-                        if let Hold::Held { incarnation, .. } = own.hold {
+                        if let OwnState::Held { incarnation, .. } = own.state {
                             out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
                         }
                     }
@@ -264,7 +264,7 @@ impl Session {
         let held: Vec<_> = self
             .own
             .iter()
-            .filter(|(_, own)| matches!(own.hold, Hold::Held { .. }))
+            .filter(|(_, own)| matches!(own.state, OwnState::Held { .. }))
             .map(|(id, _)| id.clone())
             .collect();
         for id in held {
@@ -278,8 +278,8 @@ impl Session {
         match self.settings.on_lost {
             OnLost::Rejoin => {
                 let Some(own) = self.own.get_mut(id) else { return };
-                let Hold::Held { incarnation, .. } = own.hold else { return };
-                own.hold = Hold::Rejoining { last: incarnation, cause };
+                let OwnState::Held { incarnation, .. } = own.state else { return };
+                own.state = OwnState::Rejoining { last: incarnation, cause };
                 out.push(Output::Standing(id.clone(), Standing::Lost(cause)));
                 let who = Who { id: id.clone(), life: own.life };
                 let op = self.op(None, None, Act::Join(who, Contest::Yield));
@@ -291,8 +291,8 @@ impl Session {
 
     fn end(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
         let Some(own) = self.own.get_mut(id) else { return };
-        let last = match std::mem::replace(&mut own.hold, Hold::Ended(cause)) {
-            Hold::Held { incarnation, .. } => Some(incarnation),
+        let last = match std::mem::replace(&mut own.state, OwnState::Ended(cause)) {
+            OwnState::Held { incarnation, .. } => Some(incarnation),
             _ => None,
         };
         for edit in own.edits.drain(..) {
@@ -307,7 +307,7 @@ impl Session {
 
     /// Another one is there instead of this incarnation of ours.
     pub(crate) fn replaced(&mut self, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
-        let held = |own: &Own| matches!(own.hold, Hold::Held { incarnation: held, .. } if held == incarnation);
+        let held = |own: &Own| matches!(own.state, OwnState::Held { incarnation: held, .. } if held == incarnation);
         if self.own.get(id).is_some_and(held) {
             self.end(id, LeaveCause::Replaced, out);
         }
@@ -318,7 +318,7 @@ impl Session {
         for change in changes {
             let Change::Left { member, cause } = change else { continue };
             let Some(own) = self.own.get(member.id()) else { continue };
-            if !matches!(own.hold, Hold::Held { incarnation, .. } if incarnation == member.incarnation()) {
+            if !matches!(own.state, OwnState::Held { incarnation, .. } if incarnation == member.incarnation()) {
                 continue;
             }
             match cause {
@@ -331,7 +331,7 @@ impl Session {
 
     /// The answer to a join came when nobody waited: give the membership back.
     pub(crate) fn unclaimed(&mut self, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
-        let held = |own: &Own| matches!(own.hold, Hold::Held { incarnation: held, .. } if held == incarnation);
+        let held = |own: &Own| matches!(own.state, OwnState::Held { incarnation: held, .. } if held == incarnation);
         if self.own.get(id).is_some_and(held) {
             self.forget(id, out);
             self.take_back(id.clone(), Some(incarnation));

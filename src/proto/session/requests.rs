@@ -24,9 +24,9 @@ impl Session {
     }
 
     /// Gives a lock back, or a place in its queue.
-    pub(crate) fn give_back(&mut self, bid: Bid) {
+    pub(crate) fn give_back(&mut self, queue_entry: QueueEntry) {
         if !self.closing {
-            let op = self.op(None, None, Act::GiveBack(bid));
+            let op = self.op(None, None, Act::GiveBack(queue_entry));
             self.waiting.push_back(op);
         }
     }
@@ -37,8 +37,8 @@ impl Session {
         Op { ticket, deadline, nonce: self.nonces, uncertain: false, attempts: 0, opens: None, act }
     }
 
-    fn join(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, draft: Draft, out: &mut Outbox) {
-        if self.own.get(&id).is_some_and(|own| !matches!(own.hold, Hold::Ended(_))) {
+    fn join(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, draft: MemberDraft, out: &mut Outbox) {
+        if self.own.get(&id).is_some_and(|own| !matches!(own.state, OwnState::Ended(_))) {
             let message = format!("this connector has joined as {id:?} already; update that membership or leave it");
             out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::AlreadyJoined, message))));
             return;
@@ -46,18 +46,18 @@ impl Session {
         self.lives += 1;
         let life = self.lives;
         self.seek(ticket, deadline, Who { id: id.clone(), life });
-        self.own.insert(id, Own { life, draft, hold: Hold::Joining, edits: VecDeque::new(), editing: false });
+        self.own.insert(id, Own { life, draft, state: OwnState::Joining, edits: VecDeque::new(), editing: false });
     }
 
     fn rejoin(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, out: &mut Outbox) {
         match self.own.get_mut(&id) {
-            Some(Own { hold: Hold::Held { incarnation, .. }, .. }) => {
+            Some(Own { state: OwnState::Held { incarnation, .. }, .. }) => {
                 let incarnation = *incarnation;
                 out.push(Output::Answer(ticket, Ok(Answer::Held(incarnation))));
             }
-            Some(own) if own.hold != Hold::Joining => {
-                if let Hold::Ended(_) = own.hold {
-                    own.hold = Hold::Joining;
+            Some(own) if own.state != OwnState::Joining => {
+                if let OwnState::Ended(_) = own.state {
+                    own.state = OwnState::Joining;
                 }
                 let life = own.life;
                 self.seek(ticket, deadline, Who { id, life });
@@ -70,7 +70,7 @@ impl Session {
     }
 
     fn edit(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, edit: Edit, out: &mut Outbox) {
-        let life = self.own.get(&id).filter(|own| !matches!(own.hold, Hold::Ended(_))).map(|own| own.life);
+        let life = self.own.get(&id).filter(|own| !matches!(own.state, OwnState::Ended(_))).map(|own| own.life);
         let op = life.map(|life| self.op(Some(ticket), deadline, Act::Edit(Who { id: id.clone(), life }, edit)));
         let (Some(op), Some(own)) = (op, self.own.get_mut(&id)) else {
             out.push(Output::Answer(ticket, Err(not_held(&id))));
@@ -94,14 +94,14 @@ impl Session {
             out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
             return;
         };
-        let incarnation = match own.hold {
-            Hold::Held { incarnation, .. } => Some(incarnation),
-            Hold::Joining => None,
-            Hold::Rejoining { last, .. } => {
+        let incarnation = match own.state {
+            OwnState::Held { incarnation, .. } => Some(incarnation),
+            OwnState::Joining => None,
+            OwnState::Rejoining { last, .. } => {
                 out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
                 return self.take_back(id.clone(), Some(last));
             }
-            Hold::Ended(_) => {
+            OwnState::Ended(_) => {
                 out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
                 return;
             }
@@ -124,8 +124,8 @@ impl Session {
         for edit in &own.edits {
             answer(out, edit.ticket, Err(not_held(id)));
         }
-        let cause = match own.hold {
-            Hold::Ended(cause) => cause,
+        let cause = match own.state {
+            OwnState::Ended(cause) => cause,
             _ => LeaveCause::Left,
         };
         out.push(Output::Standing(id.clone(), Standing::Ended(cause)));
@@ -152,7 +152,7 @@ impl Session {
             for edit in own.edits {
                 answer(out, edit.ticket, Err(Error::closed()));
             }
-            let cause = if let Hold::Ended(cause) = own.hold { cause } else { LeaveCause::Left };
+            let cause = if let OwnState::Ended(cause) = own.state { cause } else { LeaveCause::Left };
             out.push(Output::Standing(id, Standing::Ended(cause)));
         }
         self.with_edits.clear();

@@ -12,9 +12,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Draft, Member, MemberId, Metadata, SessionId};
+use crate::model::{Member, MemberDraft, MemberId, Metadata, SessionId};
 use crate::settings::{EventSource, OnConflict, OnLost};
-use crate::wire::{Happened, Notice};
+use crate::wire::{KeyEvent, Notice};
 use server::{Server, TTL};
 
 const RECONCILE: Duration = Duration::from_millis(1000);
@@ -31,7 +31,7 @@ struct Client {
     /// What it has told the server to tell it.
     listening: EventSource,
     notices: VecDeque<Notice>,
-    keeping: Option<(SessionId, Moment, Moment)>,
+    kept_lease: Option<(SessionId, Moment, Moment)>,
     /// What the events fold to.
     folded: BTreeMap<MemberId, Arc<Member>>,
     standings: BTreeMap<MemberId, Standing>,
@@ -67,7 +67,7 @@ impl Client {
             replies: VecDeque::new(),
             listening: EventSource::Poll,
             notices: VecDeque::new(),
-            keeping: None,
+            kept_lease: None,
             folded: BTreeMap::new(),
             standings: BTreeMap::new(),
             answers: Vec::new(),
@@ -106,8 +106,8 @@ impl Client {
             }
             Output::Changes(changes) => changes.into_iter().for_each(|change| self.fold(change)),
             Output::Standing(id, standing) => drop(self.standings.insert(id, standing)),
-            Output::Keep(session, acked) => self.keeping = Some((session, acked, acked + HEARTBEAT)),
-            Output::Release => self.keeping = None,
+            Output::Keep(session, acked) => self.kept_lease = Some((session, acked, acked + HEARTBEAT)),
+            Output::Release => self.kept_lease = None,
             Output::DropLink(_) => self.dropped = true,
             Output::Doubt
             | Output::Trust
@@ -116,8 +116,8 @@ impl Client {
             | Output::Covered(_)
             | Output::Confirmed(_)
             | Output::State(_)
-            | Output::Hearing(_)
-            | Output::Letters(_)
+            | Output::Source(_)
+            | Output::Inbox(_)
             | Output::Seen(_)
             | Output::Warn(_)
             | Output::Closed => {}
@@ -190,8 +190,8 @@ fn id(number: u8) -> MemberId {
     MemberId::known(&format!("m{number}"))
 }
 
-fn draft(text: u8) -> Draft {
-    Draft { metadata: Metadata::Text(text.to_string().into()), ..Draft::default() }
+fn draft(text: u8) -> MemberDraft {
+    MemberDraft { metadata: Metadata::Text(text.to_string().into()), ..MemberDraft::default() }
 }
 
 impl World {
@@ -219,8 +219,8 @@ impl World {
         }
         client.replies.push_back((tag, reply));
         let told = match command {
-            Command::PlantCanary => vec![Happened::Set],
-            Command::TouchCanary => vec![Happened::Expired, Happened::Set, Happened::Deleted],
+            Command::PlantCanary => vec![KeyEvent::Set],
+            Command::TouchCanary => vec![KeyEvent::Expired, KeyEvent::Set, KeyEvent::Deleted],
             _ => Vec::new(),
         };
         let told = told.into_iter().map(Notice::Canary);
@@ -243,10 +243,10 @@ impl World {
 
     fn beat(&mut self, who: usize) {
         let now = self.server.now;
-        let Some((session, ..)) = self.clients[who].keeping.clone() else { return };
+        let Some((session, ..)) = self.clients[who].kept_lease.clone() else { return };
         let pulse = if self.server.heartbeat(&session) { Pulse::Alive } else { Pulse::Lost };
-        if let Some(keeping) = &mut self.clients[who].keeping {
-            (keeping.1, keeping.2) = (now, now + HEARTBEAT);
+        if let Some(kept_lease) = &mut self.clients[who].kept_lease {
+            (kept_lease.1, kept_lease.2) = (now, now + HEARTBEAT);
         }
         self.clients[who].input(now, Input::Beat { session, until: now + LOST_AFTER, pulse });
     }
@@ -304,11 +304,11 @@ impl World {
                 self.fan_out();
             }
             Step::Delete(m) => {
-                self.server.delete(&id(m), Happened::Deleted);
+                self.server.delete(&id(m), KeyEvent::Deleted);
                 self.fan_out();
             }
             Step::Evict(m) => {
-                self.server.delete(&id(m), Happened::Evicted);
+                self.server.delete(&id(m), KeyEvent::Evicted);
                 self.fan_out();
             }
             Step::FlushAll => {
@@ -356,7 +356,8 @@ impl World {
         loop {
             self.settle();
             let timeouts = self.clients.iter().filter_map(|client| client.machine.poll_timeout());
-            let beats = self.clients.iter().filter_map(|client| client.keeping.as_ref().map(|keeping| keeping.2));
+            let beats =
+                self.clients.iter().filter_map(|client| client.kept_lease.as_ref().map(|kept_lease| kept_lease.2));
             let next = timeouts.chain(beats).min().unwrap_or(end);
             if next >= end {
                 self.server.now = end;
@@ -366,7 +367,7 @@ impl World {
             self.server.now = next.max(self.server.now + Duration::from_millis(1));
             for who in 0..self.clients.len() {
                 let now = self.server.now;
-                if self.clients[who].keeping.as_ref().is_some_and(|keeping| keeping.2 <= now) {
+                if self.clients[who].kept_lease.as_ref().is_some_and(|kept_lease| kept_lease.2 <= now) {
                     self.beat(who);
                 }
                 if self.clients[who].machine.poll_timeout().is_some_and(|at| at <= now) {

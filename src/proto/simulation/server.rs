@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::super::{Command, Contest, Entry, Finding, Known, Moment, Reply, Written};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::EventSource;
-use crate::wire::{Happened, Notice};
+use crate::wire::{KeyEvent, Notice};
 
 pub(super) const TTL: Duration = Duration::from_millis(1000);
 const SAFETY: Duration = Duration::from_millis(4000);
@@ -82,16 +82,16 @@ impl Server {
         .collect()
     }
 
-    fn notify(&mut self, id: &MemberId, happened: Happened) {
-        self.notices.push(Notice::Member(id.clone(), happened));
+    fn notify(&mut self, id: &MemberId, key_event: KeyEvent) {
+        self.notices.push(Notice::Member(id.clone(), key_event));
     }
 
     /// How somebody who listens so is told of it.
     pub(super) fn tells(&self, source: EventSource, notice: Notice) -> Option<Notice> {
         match (source, notice) {
             (EventSource::Poll, _) | (EventSource::Keyspace | EventSource::Keyevent, Notice::Everything) => None,
-            (EventSource::Tracking, Notice::Member(id, _)) => Some(Notice::Member(id, Happened::Other)),
-            (EventSource::Tracking, Notice::Canary(_)) => Some(Notice::Canary(Happened::Other)),
+            (EventSource::Tracking, Notice::Member(id, _)) => Some(Notice::Member(id, KeyEvent::Other)),
+            (EventSource::Tracking, Notice::Canary(_)) => Some(Notice::Canary(KeyEvent::Other)),
             (EventSource::Tracking, notice) => Some(notice),
             (_, notice) => self.notifies.then_some(notice),
         }
@@ -101,7 +101,7 @@ impl Server {
     fn touch(&mut self, id: &MemberId) {
         if self.keys.get(id).and_then(|key| key.expires).is_some_and(|at| at <= self.now) {
             self.keys.remove(id);
-            self.notify(id, Happened::Expired);
+            self.notify(id, KeyEvent::Expired);
         }
     }
 
@@ -135,16 +135,16 @@ impl Server {
         self.touch(id);
         let expires = ttl.map(|ttl| self.now + ttl);
         self.keys.insert(id.clone(), Key { value: Value::Text(text.into()), expires });
-        self.notify(id, Happened::Set);
+        self.notify(id, KeyEvent::Set);
         if ttl.is_some() {
-            self.notify(id, Happened::Expire);
+            self.notify(id, KeyEvent::Expire);
         }
     }
 
-    pub(super) fn delete(&mut self, id: &MemberId, happened: Happened) {
+    pub(super) fn delete(&mut self, id: &MemberId, key_event: KeyEvent) {
         self.touch(id);
         if self.keys.remove(id).is_some() {
-            self.notify(id, happened);
+            self.notify(id, key_event);
         }
     }
 
@@ -205,7 +205,7 @@ impl Server {
                         && incarnation.is_none_or(|wanted| wanted == member.incarnation()))
                 });
                 if ours {
-                    self.delete(id, Happened::Deleted);
+                    self.delete(id, KeyEvent::Deleted);
                     self.index.remove(id);
                     self.owned.entry(session.clone()).or_default().remove(id);
                     self.next_revision();
@@ -217,7 +217,7 @@ impl Server {
                 self.closed.insert(session.clone());
                 let gone = self.take_owned(session, CHUNK);
                 for id in &gone {
-                    self.delete(id, Happened::Deleted);
+                    self.delete(id, KeyEvent::Deleted);
                     self.index.remove(id);
                 }
                 let remaining = self.owned.get(session).map_or(0, BTreeSet::len) as u64;
@@ -230,8 +230,8 @@ impl Server {
             Command::Open { .. }
             | Command::Release { .. }
             | Command::Subscribe { .. }
-            | Command::Look { .. }
-            | Command::Catalog { .. } => panic!("the model has members only: {command:?}"),
+            | Command::ReadValues { .. }
+            | Command::ListValues { .. } => panic!("the model has members only: {command:?}"),
             Command::Extend { .. } => Reply::Extended { cursor: 0, held: Vec::new() },
             Command::Renew { session, ids } => {
                 let mut strangers = Vec::new();
@@ -239,7 +239,7 @@ impl Server {
                     if self.session_of(id).as_ref() == Some(session) {
                         let expires = Some(self.now + SAFETY);
                         self.keys.entry(id.clone()).and_modify(|key| key.expires = expires);
-                        self.notify(id, Happened::Expire);
+                        self.notify(id, KeyEvent::Expire);
                     } else {
                         strangers.push(id.clone());
                     }
@@ -261,7 +261,7 @@ impl Server {
             | Command::AskToProbe { .. }
             | Command::Probe { .. }
             | Command::Shorten { .. } => Reply::Done,
-            Command::Listen { .. } => Reply::Listening { letters: true },
+            Command::Listen { .. } => Reply::Listening { inbox_works: true },
         }
     }
 
@@ -274,7 +274,7 @@ impl Server {
         revision: u64,
         joined: u64,
         nonce: u64,
-        draft: &Draft,
+        draft: &MemberDraft,
     ) {
         let member = Arc::new(Member::new(
             id.clone(),
@@ -286,8 +286,8 @@ impl Server {
         ));
         let key = Key { value: Value::Ours { member, nonce }, expires: Some(self.now + SAFETY) };
         self.keys.insert(id.clone(), key);
-        self.notify(id, Happened::Set);
-        self.notify(id, Happened::Expire);
+        self.notify(id, KeyEvent::Set);
+        self.notify(id, KeyEvent::Expire);
     }
 
     fn join(
@@ -297,7 +297,7 @@ impl Server {
         opening: bool,
         contest: Contest,
         nonce: u64,
-        draft: &Draft,
+        draft: &MemberDraft,
     ) -> Reply {
         let lives = self.lives(session);
         if self.closed.contains(session) || (!lives && !opening) {
@@ -373,7 +373,7 @@ impl Server {
             for id in self.take_owned(&session, CHUNK) {
                 let expires = Some(self.now + Duration::from_millis(2));
                 self.keys.entry(id.clone()).and_modify(|key| key.expires = expires);
-                self.notify(&id, Happened::Expire);
+                self.notify(&id, KeyEvent::Expire);
                 self.index.remove(&id);
                 dying.push(id);
             }
@@ -436,7 +436,7 @@ impl Server {
                     Revision::new(incarnation),
                     SessionId::adopted(),
                     incarnation / 1000,
-                    Draft { metadata: Metadata::Text(text.into()), ..Draft::default() },
+                    MemberDraft { metadata: Metadata::Text(text.into()), ..MemberDraft::default() },
                 )))
             }
             None if session.is_some_and(SessionId::is_adopted) => {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::model::{Draft, Incarnation, Member, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::{EventSource, OnConflict, OnLost};
-use crate::wire::{Grip, Stored as Value};
+use crate::wire::{HoldId, ValueRecord as Value};
 
 const TTL: Duration = Duration::from_millis(1000);
 const LOST_AFTER: Duration = Duration::from_millis(980);
@@ -54,7 +54,7 @@ fn member(text: &str) -> Arc<Member> {
     let (name, rest) = text.split_once('@').unwrap_or_else(|| panic!("{text:?} is no member"));
     let (incarnation, revision) = rest.split_once('/').unwrap_or((rest, rest));
     let (incarnation, revision) = (Incarnation::new(number(incarnation)), Revision::new(number(revision)));
-    Arc::new(Member::new(id(name), incarnation, revision, SessionId::new("o"), 0, Draft::default()))
+    Arc::new(Member::new(id(name), incarnation, revision, SessionId::new("o"), 0, MemberDraft::default()))
 }
 
 fn shown(member: &Member) -> String {
@@ -89,11 +89,13 @@ impl Script {
                 self.now += Duration::from_millis(number(ms));
                 Input::Tick
             }
-            ["hear", event, name] => Input::Notices(vec![Notice::Member(id(name), happened(event))]),
-            ["invalid", "canary"] => Input::Notices(vec![Notice::Canary(Happened::Other)]),
+            ["hear", event, name] => Input::Notices(vec![Notice::Member(id(name), key_event(event))]),
+            ["invalid", "canary"] => Input::Notices(vec![Notice::Canary(KeyEvent::Other)]),
             ["invalid", "all"] => Input::Notices(vec![Notice::Everything]),
-            ["canary", event] => Input::Notices(vec![Notice::Canary(happened(event))]),
-            ["join", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Join(id(name), Draft::default())),
+            ["canary", event] => Input::Notices(vec![Notice::Canary(key_event(event))]),
+            ["join", ticket, name] => {
+                Input::Request(Ticket(number(ticket)), Request::Join(id(name), MemberDraft::default()))
+            }
             ["text", ticket, name, text] => {
                 let edit = Edit::Metadata(Metadata::Text(text.into()));
                 Input::Request(Ticket(number(ticket)), Request::Edit(id(name), edit))
@@ -102,10 +104,10 @@ impl Script {
             ["rejoin", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Rejoin(id(name))),
             ["watch"] => Input::Request(Ticket(0), Request::Watch(Topic::Ephemerals)),
             ["watch", role] => Input::Request(Ticket(0), Request::Watch(Topic::Leader(role.into()))),
-            ["touch", event, path] => Input::Notices(vec![Notice::Path(path.into(), happened(event))]),
+            ["touch", event, path] => Input::Notices(vec![Notice::Path(path.into(), key_event(event))]),
             ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open),
             ["audit"] => Input::Audit,
-            ["give-back", bid] => Input::GiveBack(grip(bid).into()),
+            ["give-back", queue_entry] => Input::GiveBack(hold_id(queue_entry).into()),
             ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
             ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
             ["unclaimed", name, incarnation] => Input::Unclaimed(id(name), Incarnation::new(number(incarnation))),
@@ -189,62 +191,62 @@ impl Script {
             Output::Covered(topic) => format!("covered {topic:?}"),
             Output::Doubt => "doubt".into(),
             Output::Trust => "trust".into(),
-            Output::Audited(_, held) => format!("audited {}", grips(&held)),
-            Output::Hearing(hearing) if hearing.is_proven => format!("proven {:?}", hearing.source),
-            Output::Hearing(hearing) if hearing.source == EventSource::Poll => "hearing by Poll".into(),
-            Output::Hearing(hearing) => format!("unproven {:?}", hearing.source),
+            Output::Audited(_, held) => format!("audited {}", hold_ids(&held)),
+            Output::Source(report) if report.is_proven => format!("proven {:?}", report.source),
+            Output::Source(report) if report.source == EventSource::Poll => "source Poll".into(),
+            Output::Source(report) => format!("unproven {:?}", report.source),
             Output::Seen(sessions) => format!("seen {sessions}"),
-            Output::Letters(false) => "no letters".into(),
+            Output::Inbox(false) => "no inbox".into(),
             Output::DropLink(error) => format!("drop link {:?}", error.kind()),
             Output::Warn(_) => "warn".into(),
             Output::Closed => "closed".into(),
-            Output::Letters(true) | Output::Confirmed(_) => return None,
+            Output::Inbox(true) | Output::Confirmed(_) => return None,
         })
     }
 }
 
 /// `value@revision` of the session `o`, or a word.
-fn glimpse(word: &str) -> Glimpse {
+fn value_finding(word: &str) -> ValueFinding {
     match word {
-        "deleted" => Glimpse::Deleted,
-        "expired" => Glimpse::Expired,
-        "foreign" => Glimpse::Foreign,
-        "later" => Glimpse::Later,
+        "deleted" => ValueFinding::Deleted,
+        "expired" => ValueFinding::Expired,
+        "foreign" => ValueFinding::Foreign,
+        "later" => ValueFinding::Later,
         value => {
             let (bytes, revision) = value.split_once('@').unwrap_or_else(|| panic!("{value:?} is no value"));
             let revision = Revision::new(number(revision));
-            Glimpse::Value(Value { session: SessionId::new("o"), revision, bytes: bytes.into() })
+            ValueFinding::Value(Value { session: SessionId::new("o"), revision, bytes: bytes.into() })
         }
     }
 }
 
 fn value_change(change: &ValueChange) -> String {
     match change {
-        ValueChange::Kept { path, kept } => match &**kept {
-            Kept::Value(stored) => format!("{path} = {}", String::from_utf8_lossy(&stored.bytes)),
-            Kept::Holding(holding) => format!("{path} held by {}", holding.member),
+        ValueChange::Present { path, kept } => match &**kept {
+            WatchedValue::Value(stored) => format!("{path} = {}", String::from_utf8_lossy(&stored.bytes)),
+            WatchedValue::LockRecord(record) => format!("{path} held by {}", record.member),
         },
         ValueChange::Gone { path, expired } => format!("{path} {}", if *expired { "expired" } else { "deleted" }),
     }
 }
 
 /// `name#nonce` of the session `c-1`.
-fn grip(text: &str) -> Grip {
+fn hold_id(text: &str) -> HoldId {
     let (name, nonce) = text.split_once('#').unwrap_or_else(|| panic!("{text:?} is no grip"));
-    Grip { session: SessionId::new("c-1"), nonce: number(nonce), name: name.into(), shared: false }
+    HoldId { session: SessionId::new("c-1"), nonce: number(nonce), name: name.into(), shared: false }
 }
 
-fn grips(grips: &[Grip]) -> String {
-    grips.iter().map(|grip| format!("{}#{}", grip.name, grip.nonce)).collect::<Vec<_>>().join(" ")
+fn hold_ids(hold_ids: &[HoldId]) -> String {
+    hold_ids.iter().map(|hold_id| format!("{}#{}", hold_id.name, hold_id.nonce)).collect::<Vec<_>>().join(" ")
 }
 
-fn happened(event: &str) -> Happened {
+fn key_event(event: &str) -> KeyEvent {
     match event {
-        "set" => Happened::Set,
-        "del" => Happened::Deleted,
-        "expired" => Happened::Expired,
-        "evicted" => Happened::Evicted,
-        "expire" => Happened::Expire,
+        "set" => KeyEvent::Set,
+        "del" => KeyEvent::Deleted,
+        "expired" => KeyEvent::Expired,
+        "evicted" => KeyEvent::Evicted,
+        "expire" => KeyEvent::Expire,
         other => panic!("{other:?}"),
     }
 }
@@ -266,18 +268,18 @@ fn command_line(command: &Command) -> (String, String) {
         Command::Close { session } => format!("close {session}"),
         Command::Renew { session, ids } => format!("renew {session} {}", names(ids)),
         Command::Subscribe { topic } => format!("subscribe {topic:?}"),
-        Command::Look { paths } => {
+        Command::ReadValues { paths } => {
             let known = |session: &Option<SessionId>| session.as_ref().map(|s| format!("({s})")).unwrap_or_default();
             let paths = paths.iter().map(|(path, session)| format!("{path}{}", known(session)));
             format!("look {}", paths.collect::<Vec<_>>().join(" "))
         }
-        Command::Catalog { known, after } => {
+        Command::ListValues { known, after } => {
             let known = known.map_or("all".into(), |(count, highest)| format!("since {count} {highest}"));
             format!("catalog {}", after.map_or(known, |after| format!("after {after}")))
         }
         Command::Open { session } => format!("open {session}"),
         Command::Extend { session, cursor } => format!("extend {session} from {cursor}"),
-        Command::Release { bid } => format!("release {}", grips(std::slice::from_ref(&bid.grip))),
+        Command::Release { queue_entry } => format!("release {}", hold_ids(std::slice::from_ref(&queue_entry.hold_id))),
         Command::Sweep => "sweep".into(),
         Command::Touch { ids } => format!("touch {}", names(ids)),
         Command::List { known, after } => {
@@ -322,13 +324,15 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         ("update", [at]) => Reply::Updated { revision: Revision::new(number(at)) },
         ("leave", [left]) => Reply::Left(*left == "true"),
         ("close", [remaining]) => Reply::Closed { remaining: number(remaining) },
-        ("look", found) => Reply::Looked { due: None, glimpses: found.iter().map(|word| glimpse(word)).collect() },
-        ("catalog", ["same"]) => Reply::SameCatalog { due: None },
+        ("look", found) => {
+            Reply::ValuesFound { due: None, findings: found.iter().map(|word| value_finding(word)).collect() }
+        }
+        ("catalog", ["same"]) => Reply::ValuesUnchanged { due: None },
         ("catalog", [count, highest, entries @ ..]) => {
             let after = entries.last().and_then(|last| last.strip_prefix("..")).map(number);
             let entries = entries.iter().filter_map(|entry| entry.split_once('@'));
             let entries = entries.map(|(path, revision)| (path.to_owned(), number(revision))).collect();
-            Reply::Catalog { due: None, known: (number(count), number(highest)), after, entries }
+            Reply::ValuesListed { due: None, known: (number(count), number(highest)), after, entries }
         }
         ("open", _) => Reply::Opened,
         ("ask", ["no", asks]) => Reply::NotProbing { asks: number(asks) },
@@ -337,9 +341,9 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         }
         ("probe", present) => Reply::Present(present.iter().map(|present| *present == "yes").collect()),
         ("shorten", [ms]) => Reply::Shortened { due: Some(Duration::from_millis(number(ms))) },
-        ("listen", letters) => Reply::Listening { letters: *letters != ["deaf"] },
+        ("listen", inbox_works) => Reply::Listening { inbox_works: *inbox_works != ["deaf"] },
         ("extend", [cursor, held @ ..]) => {
-            Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| grip(held)).collect() }
+            Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| hold_id(held)).collect() }
         }
         ("release", [released]) => Reply::Released(*released == "true"),
         ("renew", strangers) => Reply::Renewed { strangers: strangers.iter().map(|name| id(name)).collect() },
@@ -422,9 +426,9 @@ fn live(members: &str, rest: &str) -> String {
     format!("> up\nsweep\nplant\nlist all\n> answer sweep\n> answer plant\n{reading}{rest}")
 }
 
-mod hearing;
 mod locks;
 mod presence;
 mod reading;
 mod requests;
+mod source;
 mod watch;

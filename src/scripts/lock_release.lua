@@ -1,10 +1,10 @@
 -- Give locks back, or the places in their queues, and hand them on. Only who holds one can. Several at once, of one
 -- session: what a connector's tasks give back at the same moment is one call.
 --
--- What follows is all that uncontended locks take; handover.lua is the rest.
+-- What follows is all that uncontended locks take; lock_handover.lua is the rest.
 --
 -- KEYS  1.. locks
--- ARGV  1.. for each the queue's entry, as for acquire.lua; its first three words are enough where it is held and not
+-- ARGV  1.. for each the queue's entry, as for lock_acquire.lua; its first three words are enough where it is held and not
 --           waited for
 -- Answer  for each: 1 it was held and is given back | 0 it was not held by this session and nonce
 --         | 'failed' by itself it would raise an error; only where there are several

@@ -21,7 +21,7 @@ const TICKS: u32 = 16;
 
 /// The calls under way.
 #[derive(Debug)]
-pub(super) struct Overdue {
+pub(super) struct Deadlines {
     limit: Duration,
     calls: AtomicUsize,
     first: Notify,
@@ -30,10 +30,10 @@ pub(super) struct Overdue {
 }
 
 /// A call under way, for as long as this lives.
-struct Call<'a>(&'a Overdue);
+struct PendingCall<'a>(&'a Deadlines);
 
-impl<'a> Call<'a> {
-    fn begin(of: &'a Overdue) -> Self {
+impl<'a> PendingCall<'a> {
+    fn begin(of: &'a Deadlines) -> Self {
         if of.calls.fetch_add(1, Ordering::SeqCst) == 0 {
             of.first.notify_one();
         }
@@ -41,13 +41,13 @@ impl<'a> Call<'a> {
     }
 }
 
-impl Drop for Call<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         self.0.calls.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Overdue {
+impl Deadlines {
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -60,7 +60,7 @@ impl Overdue {
 
     /// What a call answers, or `None` if it takes too long or nobody waits any more.
     pub(super) async fn limit<T>(&self, call: impl Future<Output = T>) -> Option<T> {
-        let _under_way = Call::begin(self);
+        let _under_way = PendingCall::begin(self);
         let deadline = clock::now() + self.limit;
         let mut call = pin!(call);
         let mut tick = pin!(self.tick.notified());
@@ -118,35 +118,35 @@ mod tests {
 
     use super::*;
 
-    fn watched(limit: Duration) -> Arc<Overdue> {
-        let overdue = Arc::new(Overdue::new(limit));
-        let watched = overdue.clone();
+    fn watched(limit: Duration) -> Arc<Deadlines> {
+        let deadlines = Arc::new(Deadlines::new(limit));
+        let watched = deadlines.clone();
         let tracker = TaskTracker::new();
         tracker.spawn(async move { watched.watch().await });
-        overdue
+        deadlines
     }
 
     #[tokio::test]
     async fn what_is_answered_is_answered_and_what_is_not_is_ended() {
-        let overdue = watched(Duration::from_millis(20));
-        assert_eq!(overdue.limit(ready(7)).await, Some(7));
-        let calls = (0..9).map(|_| overdue.limit(pending::<()>()));
+        let deadlines = watched(Duration::from_millis(20));
+        assert_eq!(deadlines.limit(ready(7)).await, Some(7));
+        let calls = (0..9).map(|_| deadlines.limit(pending::<()>()));
         assert_eq!(join_all(calls).await, [None; 9]);
-        assert_eq!(overdue.limit(pending::<()>()).await, None, "after a time without calls");
-        assert_eq!(overdue.calls.load(Ordering::SeqCst), 0);
+        assert_eq!(deadlines.limit(pending::<()>()).await, None, "after a time without calls");
+        assert_eq!(deadlines.calls.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]
     async fn nobody_waits_any_more_when_it_has_been_stopped() {
-        let overdue = watched(Duration::from_secs(3600));
+        let deadlines = watched(Duration::from_secs(3600));
         let stopping = async {
-            while overdue.calls.load(Ordering::SeqCst) == 0 {
+            while deadlines.calls.load(Ordering::SeqCst) == 0 {
                 yield_now().await;
             }
-            overdue.stop();
+            deadlines.stop();
         };
-        assert_eq!(tokio::join!(overdue.limit(pending::<()>()), stopping).0, None);
-        assert_eq!(overdue.limit(pending::<()>()).await, None);
-        assert_eq!(overdue.limit(ready(7)).await, Some(7), "what needs no waiting is answered");
+        assert_eq!(tokio::join!(deadlines.limit(pending::<()>()), stopping).0, None);
+        assert_eq!(deadlines.limit(pending::<()>()).await, None);
+        assert_eq!(deadlines.limit(ready(7)).await, Some(7), "what needs no waiting is answered");
     }
 }

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::io::{Command, Glimpse, Kept, Output, Reply, Tag, Topic, ValueChange};
+use super::io::{Command, Output, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
 use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
-use crate::wire::Happened;
+use crate::wire::KeyEvent;
 
 /// How many paths one read asks for.
 const LOOK_CHUNK: usize = 500;
@@ -28,7 +28,7 @@ enum Coverage {
 #[derive(Debug)]
 struct Asked {
     path: String,
-    happened: Happened,
+    key_event: KeyEvent,
 }
 
 #[derive(Debug)]
@@ -45,10 +45,10 @@ struct Listing {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Shelf {
+pub(crate) struct WatchedValues {
     topics: BTreeMap<Topic, Coverage>,
-    kept: BTreeMap<String, Arc<Kept>>,
-    hinted: HashMap<String, Happened>,
+    kept: BTreeMap<String, Arc<WatchedValue>>,
+    hinted: HashMap<String, KeyEvent>,
     queue: VecDeque<String>,
     listing: Option<Listing>,
     list_wanted: bool,
@@ -56,7 +56,7 @@ pub(crate) struct Shelf {
     flying: Vec<(Tag, Flight)>,
 }
 
-impl Shelf {
+impl WatchedValues {
     /// Somebody watches this from now on.
     pub(crate) fn watch(&mut self, topic: Topic) {
         self.topics.entry(topic).or_insert(Coverage::Unheard);
@@ -84,7 +84,7 @@ impl Shelf {
     pub(crate) fn reconcile(&mut self) {
         let leaders = self.topics.iter().filter(|(_, coverage)| **coverage != Coverage::Unheard);
         let leaders: Vec<_> = leaders.filter_map(|(topic, _)| topic.path()).collect();
-        leaders.into_iter().for_each(|path| self.queue(path, Happened::Other));
+        leaders.into_iter().for_each(|path| self.queue(path, KeyEvent::Other));
         self.list_wanted |= self.is_listed();
     }
 
@@ -98,19 +98,19 @@ impl Shelf {
         self.topics.get(&Topic::Ephemerals).is_some_and(|coverage| *coverage != Coverage::Unheard)
     }
 
-    pub(crate) fn hint(&mut self, path: String, happened: Happened) {
+    pub(crate) fn hint(&mut self, path: String, key_event: KeyEvent) {
         let is_watched = if path.starts_with(EPHEMERALS) {
             self.is_listed()
         } else {
             self.topics.keys().any(|topic| topic.path().as_ref() == Some(&path))
         };
-        if is_watched && happened != Happened::Expire {
-            self.queue(path, happened);
+        if is_watched && key_event != KeyEvent::Expire {
+            self.queue(path, key_event);
         }
     }
 
-    fn queue(&mut self, path: String, happened: Happened) {
-        if self.hinted.insert(path.clone(), happened).is_none() {
+    fn queue(&mut self, path: String, key_event: KeyEvent) {
+        if self.hinted.insert(path.clone(), key_event).is_none() {
             self.queue.push_back(path);
         }
     }
@@ -137,19 +137,19 @@ impl Shelf {
         if self.list_wanted && self.listing.is_none() {
             self.list_wanted = false;
             self.listing = Some(Listing::default());
-            self.send(Command::Catalog { known: self.known, after: None }, Flight::Catalog, out);
+            self.send(Command::ListValues { known: self.known, after: None }, Flight::Catalog, out);
         }
         let is_looking = self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look(_)));
         if !is_looking && !self.queue.is_empty() {
             let take = self.queue.len().min(LOOK_CHUNK);
             let (mut paths, mut asked) = (Vec::with_capacity(take), Vec::with_capacity(take));
             for path in self.queue.drain(..take) {
-                let happened = self.hinted.remove(&path).unwrap_or(Happened::Other);
+                let key_event = self.hinted.remove(&path).unwrap_or(KeyEvent::Other);
                 let session = self.kept.get(&path).map(|kept| kept.session().clone());
                 paths.push((path.clone(), session));
-                asked.push(Asked { path, happened });
+                asked.push(Asked { path, key_event });
             }
-            self.send(Command::Look { paths }, Flight::Look(asked), out);
+            self.send(Command::ReadValues { paths }, Flight::Look(asked), out);
         }
         self.cover(out);
     }
@@ -190,13 +190,13 @@ impl Shelf {
                     *coverage = Coverage::Asking;
                 }
                 match topic.path() {
-                    Some(path) => self.queue(path, Happened::Other),
+                    Some(path) => self.queue(path, KeyEvent::Other),
                     None => self.list_wanted = true,
                 }
             }
-            (Flight::Look(asked), Ok(Reply::Looked { glimpses, .. })) => self.looked(asked, glimpses, out),
-            (Flight::Catalog, Ok(Reply::SameCatalog { .. })) => self.listing = None,
-            (Flight::Catalog, Ok(Reply::Catalog { known, after, entries, .. })) => {
+            (Flight::Look(asked), Ok(Reply::ValuesFound { findings, .. })) => self.looked(asked, findings, out),
+            (Flight::Catalog, Ok(Reply::ValuesUnchanged { .. })) => self.listing = None,
+            (Flight::Catalog, Ok(Reply::ValuesListed { known, after, entries, .. })) => {
                 self.catalogued(known, after, entries, out);
             }
             (flight, reply) => {
@@ -213,24 +213,24 @@ impl Shelf {
         Ok(None)
     }
 
-    fn looked(&mut self, asked: Vec<Asked>, glimpses: Vec<Glimpse>, out: &mut Outbox) {
+    fn looked(&mut self, asked: Vec<Asked>, findings: Vec<ValueFinding>, out: &mut Outbox) {
         let mut changes = Vec::new();
-        for (Asked { path, happened }, glimpse) in asked.into_iter().zip(glimpses) {
-            let expired = match glimpse {
-                Glimpse::Value(stored) => {
-                    self.keep(path, Kept::Value(stored), &mut changes);
+        for (Asked { path, key_event }, finding) in asked.into_iter().zip(findings) {
+            let expired = match finding {
+                ValueFinding::Value(stored) => {
+                    self.keep(path, WatchedValue::Value(stored), &mut changes);
                     continue;
                 }
-                Glimpse::Holding(holding) => {
-                    self.keep(path, Kept::Holding(holding), &mut changes);
+                ValueFinding::LockRecord(record) => {
+                    self.keep(path, WatchedValue::LockRecord(record), &mut changes);
                     continue;
                 }
-                Glimpse::Later => {
-                    self.queue(path, happened);
+                ValueFinding::Later => {
+                    self.queue(path, key_event);
                     continue;
                 }
-                Glimpse::Expired => true,
-                Glimpse::Deleted | Glimpse::Foreign => happened == Happened::Expired,
+                ValueFinding::Expired => true,
+                ValueFinding::Deleted | ValueFinding::Foreign => key_event == KeyEvent::Expired,
             };
             if self.kept.remove(&path).is_some() {
                 changes.push(ValueChange::Gone { path, expired });
@@ -241,13 +241,13 @@ impl Shelf {
         }
     }
 
-    fn keep(&mut self, path: String, kept: Kept, changes: &mut Vec<ValueChange>) {
+    fn keep(&mut self, path: String, kept: WatchedValue, changes: &mut Vec<ValueChange>) {
         if self.kept.get(&path).is_some_and(|known| **known == kept) {
             return;
         }
         let kept = Arc::new(kept);
         self.kept.insert(path.clone(), kept.clone());
-        changes.push(ValueChange::Kept { path, kept });
+        changes.push(ValueChange::Present { path, kept });
     }
 
     fn catalogued(&mut self, known: (u64, u64), after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
@@ -257,17 +257,17 @@ impl Shelf {
         for (path, revision) in entries {
             let path = format!("{EPHEMERALS}{path}");
             if self.kept.get(&path).is_none_or(|kept| kept.revision() != Some(revision)) {
-                self.queue(path.clone(), Happened::Other);
+                self.queue(path.clone(), KeyEvent::Other);
             }
             listing.seen.insert(path);
         }
         if let Some(after) = after {
             self.listing = Some(listing);
-            return self.send(Command::Catalog { known: None, after: Some(after) }, Flight::Catalog, out);
+            return self.send(Command::ListValues { known: None, after: Some(after) }, Flight::Catalog, out);
         }
         let missing = self.kept.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
         let missing: Vec<_> = missing.cloned().collect();
-        missing.into_iter().for_each(|path| self.queue(path, Happened::Other));
+        missing.into_iter().for_each(|path| self.queue(path, KeyEvent::Other));
         self.known = listing.known;
     }
 }
@@ -282,18 +282,18 @@ impl Topic {
     }
 }
 
-impl Kept {
+impl WatchedValue {
     fn session(&self) -> &SessionId {
         match self {
             Self::Value(stored) => &stored.session,
-            Self::Holding(holding) => &holding.session,
+            Self::LockRecord(record) => &record.session,
         }
     }
 
     fn revision(&self) -> Option<u64> {
         match self {
             Self::Value(stored) => Some(stored.revision.get()),
-            Self::Holding(_) => None,
+            Self::LockRecord(_) => None,
         }
     }
 }

@@ -5,7 +5,7 @@
 -- the permits of a semaphore one. The queue is first come, first served, so a waiting writer keeps later readers out.
 --
 -- What follows is all that uncontended locks take, before the shared functions are even made: this is the call
--- whose price everybody pays. enqueue.lua is the rest.
+-- whose price everybody pays. lock_enqueue.lua is the rest.
 --
 -- KEYS  1.. locks
 -- ARGV  1.. for each: "try" or "wait", to stand in the queue where it is not free, and the queue's entry:

@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::io::{Command, Hearing as Report, Output, Reply, Tag};
+use super::io::{Command, Output, Reply, SourceReport, Tag};
 use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind};
 use crate::settings::{CoreSettings, EventSource};
-use crate::wire::Happened;
+use crate::wire::KeyEvent;
 
 /// The canary lives for 2 ms; a touch after 3 makes the server say so.
 const TOUCH_AFTER: Duration = Duration::from_millis(3);
@@ -28,13 +28,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, happened: Happened) {
-        match happened {
-            Happened::Set => self.set = true,
-            Happened::Deleted => self.deleted = true,
-            Happened::Expired => self.expired = true,
-            Happened::Other => self.changes += 1,
-            Happened::Evicted | Happened::Expire => {}
+    fn add(&mut self, key_event: KeyEvent) {
+        match key_event {
+            KeyEvent::Set => self.set = true,
+            KeyEvent::Deleted => self.deleted = true,
+            KeyEvent::Expired => self.expired = true,
+            KeyEvent::Other => self.changes += 1,
+            KeyEvent::Evicted | KeyEvent::Expire => {}
         }
     }
 
@@ -67,14 +67,14 @@ enum Flight {
 
 /// What is asked of the rest of the machine.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct SourceOutcome {
     /// A source stands from now on: what came before it must be looked for.
     pub(crate) anew: bool,
     pub(crate) broken: Option<Error>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Hearing {
+pub(crate) struct SourceSelection {
     settings: CoreSettings,
     /// The wanted source, and what may take its place, the better ones first.
     sources: Vec<EventSource>,
@@ -88,15 +88,15 @@ pub(crate) struct Hearing {
     is_renewed: bool,
     retry_at: Option<Moment>,
     retries: u32,
-    report: Report,
+    report: SourceReport,
     flying: Option<(Tag, Flight)>,
 }
 
-impl Hearing {
+impl SourceSelection {
     pub(crate) fn new(settings: CoreSettings) -> Self {
         let all = [settings.source, EventSource::Tracking, EventSource::Poll];
         let first = all.iter().rposition(|source| *source == settings.source).unwrap_or_default();
-        let report = Report { source: settings.source, ..Report::default() };
+        let report = SourceReport { source: settings.source, ..SourceReport::default() };
         Self {
             sources: all[first..].to_vec(),
             settings,
@@ -137,7 +137,7 @@ impl Hearing {
     fn unproven(&mut self, out: &mut Outbox) {
         self.is_proven = false;
         if std::mem::take(&mut self.report.is_proven) {
-            out.push(Output::Hearing(self.report.clone()));
+            out.push(Output::Source(self.report.clone()));
         }
     }
 
@@ -165,14 +165,14 @@ impl Hearing {
     }
 
     /// The source has told something of the canary.
-    pub(crate) fn canary(&mut self, now: Moment, happened: Happened, sweep_lag: Option<Duration>, out: &mut Outbox) {
+    pub(crate) fn canary(&mut self, now: Moment, key_event: KeyEvent, sweep_lag: Option<Duration>, out: &mut Outbox) {
         if let Canary::Idle = self.canary {
             return;
         }
         if self.seen == Seen::default() {
             self.report.event_lag = Some(now.since(self.begun));
         }
-        self.seen.add(happened);
+        self.seen.add(key_event);
         if self.seen.is_proof() {
             (self.canary, self.flying, self.is_proven, self.is_renewed) = (Canary::Idle, None, true, false);
             (self.report.canary_at, self.report.sweep_lag) = (Some(now), sweep_lag);
@@ -193,7 +193,7 @@ impl Hearing {
             (self.retry_at, self.retries) = (Some(now + pause), self.retries.saturating_add(1));
         }
         self.report.is_proven = source != EventSource::Poll;
-        out.push(Output::Hearing(self.report.clone()));
+        out.push(Output::Source(self.report.clone()));
     }
 
     /// The source is of no use; the next takes its place.
@@ -207,7 +207,7 @@ impl Hearing {
         }
         self.report.reason = Some(format!("{given_up}: {reason}"));
         self.report.is_proven = false;
-        out.push(Output::Hearing(self.report.clone()));
+        out.push(Output::Source(self.report.clone()));
         self.listen(out);
     }
 
@@ -218,9 +218,9 @@ impl Hearing {
         tag: Tag,
         reply: &Result<Reply, Error>,
         out: &mut Outbox,
-    ) -> Option<Heard> {
+    ) -> Option<SourceOutcome> {
         let (_, flight) = self.flying.take_if(|(flying, _)| *flying == tag)?;
-        let mut heard = Heard::default();
+        let mut heard = SourceOutcome::default();
         match (flight, reply) {
             (_, Err(error)) if error.is_of_the_link() => heard.broken = Some(error.clone()),
             // Who asked for the flags to be checked is told, when connecting.
@@ -232,8 +232,8 @@ impl Hearing {
             (Flight::Listen, Err(error)) => self.give_up(&error.to_string(), out),
             (Flight::Listen, Ok(reply)) => {
                 heard.anew = true;
-                self.report.letters = matches!(reply, Reply::Listening { letters: true });
-                out.push(Output::Letters(self.report.letters));
+                self.report.inbox_works = matches!(reply, Reply::Listening { inbox_works: true });
+                out.push(Output::Inbox(self.report.inbox_works));
                 if self.source() == EventSource::Poll {
                     self.settled(now, out);
                 }

@@ -114,8 +114,8 @@ fn what_is_refused_is_passed_over_and_tried_again_later_and_later() {
          unproven Keyspace
          listen Poll
          > answer listen deaf
-         no letters
-         hearing by Poll
+         no inbox
+         source Poll
          sweep
          list all
          > answer sweep
@@ -130,14 +130,14 @@ fn what_is_refused_is_passed_over_and_tried_again_later_and_later() {
          > wait 150
          listen Keyspace
          > answer listen refused
-         hearing by Poll
+         source Poll
          listen Tracking
          > answer listen refused
-         hearing by Poll
+         source Poll
          listen Poll
          > answer listen deaf
-         no letters
-         hearing by Poll
+         no inbox
+         source Poll
          sweep
          list all
          > wait 1000

@@ -1,6 +1,6 @@
--- The rest of release.lua: shared holds, places in the queue, and who is next.
+-- The rest of lock_release.lua: shared holds, places in the queue, and who is next.
 --
--- KEYS, ARGV and Answer are those of release.lua, whose locals are in sight.
+-- KEYS, ARGV and Answer are those of lock_release.lua, whose locals are in sight.
 local owned = prefix .. 'owned/' .. session
 
 local function take_back(i)

@@ -1,6 +1,6 @@
--- The rest of acquire.lua: who holds already, who is dead, who is next, and the queue.
+-- The rest of lock_acquire.lua: who holds already, who is dead, who is next, and the queue.
 --
--- KEYS, ARGV and Answer are those of acquire.lua, whose locals are in sight.
+-- KEYS, ARGV and Answer are those of lock_acquire.lua, whose locals are in sight.
 
 -- What one waiter has of a lock already.
 local function own(lock, shared, waiter)

@@ -48,11 +48,11 @@ pub(super) struct Ask {
 }
 
 /// What it is answered. `None`: it is to be asked by itself.
-type Answer<A> = Result<Option<A>, Error>;
+type BatchAnswer<A> = Result<Option<A>, Error>;
 
 struct Seat<A> {
     ask: Arc<Ask>,
-    answer: oneshot::Sender<Answer<A>>,
+    answer: oneshot::Sender<BatchAnswer<A>>,
 }
 
 /// Calls that will go together.
@@ -77,22 +77,22 @@ struct Place<A> {
 }
 
 /// A script that answers with one element for each key.
-struct Call<A> {
+struct BatchedScript<A> {
     name: &'static str,
     script: &'static LazyLock<Script>,
     read: fn(&Value) -> Option<A>,
 }
 
 /// One kind of call over one connection.
-pub(super) struct Combine<A> {
-    call: Arc<Call<A>>,
+pub(super) struct Batcher<A> {
+    call: Arc<BatchedScript<A>>,
     traffic: Arc<Traffic>,
     forming: Mutex<Option<Batch<A>>>,
 }
 
 /// Where batches go: in tasks of their own, since whoever sits in one may be dropped, or not be polled for long.
 #[derive(Clone)]
-pub(super) struct Road {
+pub(super) struct BatchRunner {
     tracker: TaskTracker,
     runtime: Handle,
 }
@@ -115,7 +115,7 @@ struct UnderWay {
     since: Moment,
 }
 
-impl Road {
+impl BatchRunner {
     /// In the runtime that this is called in.
     pub(super) fn new(tracker: TaskTracker) -> Self {
         Self { tracker, runtime: Handle::current() }
@@ -213,7 +213,7 @@ impl<A> Drop for Place<A> {
     }
 }
 
-impl<A> Call<A> {
+impl<A> BatchedScript<A> {
     /// For one alone, whose future this is a part of: dropped, nothing more is sent.
     async fn alone(&self, mut connection: MultiplexedConnection, ask: &Ask) -> Result<A, Error> {
         let mut invocation = self.script.key(&ask.key);
@@ -268,9 +268,13 @@ impl<A> Call<A> {
     }
 }
 
-impl<A: Send + 'static> Combine<A> {
+impl<A: Send + 'static> Batcher<A> {
     pub(super) fn new(name: &'static str, script: &'static LazyLock<Script>, read: fn(&Value) -> Option<A>) -> Self {
-        Self { call: Arc::new(Call { name, script, read }), traffic: Traffic::new(), forming: Mutex::default() }
+        Self {
+            call: Arc::new(BatchedScript { name, script, read }),
+            traffic: Traffic::new(),
+            forming: Mutex::default(),
+        }
     }
 
     /// Asks, with others of the same session or alone.
@@ -281,13 +285,13 @@ impl<A: Send + 'static> Combine<A> {
         &self,
         connection: &MultiplexedConnection,
         context: &Arc<Context>,
-        road: &Road,
+        runner: &BatchRunner,
         session: &SessionId,
         ask: Ask,
     ) -> Result<A, Error> {
         let ask = Arc::new(ask);
         if !self.traffic.is_none() {
-            let (_place, answer) = self.sit_down(connection, context, road, session, ask.clone());
+            let (_place, answer) = self.sit_down(connection, context, runner, session, ask.clone());
             let gone = || Error::uncertain(ErrorKind::Closed, format!("{}: the runtime has ended", self.call.name));
             if let Some(answer) = answer.await.map_err(|_| gone())?? {
                 return Ok(answer);
@@ -302,10 +306,10 @@ impl<A: Send + 'static> Combine<A> {
         &self,
         connection: &MultiplexedConnection,
         context: &Arc<Context>,
-        road: &Road,
+        runner: &BatchRunner,
         session: &SessionId,
         ask: Arc<Ask>,
-    ) -> (Place<A>, oneshot::Receiver<Answer<A>>) {
+    ) -> (Place<A>, oneshot::Receiver<BatchAnswer<A>>) {
         let (sender, answer) = oneshot::channel();
         let seat = Some(Seat { ask, answer: sender });
         let mut forming = lock(&self.forming);
@@ -323,14 +327,14 @@ impl<A: Send + 'static> Combine<A> {
         let before = before.map(|batch| batch.gone);
         let (call, traffic) = (self.call.clone(), self.traffic.clone());
         let going = go(call, traffic, connection.clone(), context.clone(), seats.clone(), before);
-        road.tracker.spawn_on(going, &road.runtime);
+        runner.tracker.spawn_on(going, &runner.runtime);
         (Place { seats, number: 0 }, answer)
     }
 }
 
 /// Waits for its turn, asks for all who sit there then, and tells each its answer.
 async fn go<A>(
-    call: Arc<Call<A>>,
+    call: Arc<BatchedScript<A>>,
     traffic: Arc<Traffic>,
     connection: MultiplexedConnection,
     context: Arc<Context>,

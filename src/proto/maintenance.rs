@@ -29,7 +29,7 @@ enum Flight {
 }
 
 #[derive(Debug)]
-pub(crate) struct Upkeep {
+pub(crate) struct Maintenance {
     settings: CoreSettings,
     sweep_at: Option<Moment>,
     sweeping: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Wishes {
     pub(crate) broken: Option<crate::error::Error>,
 }
 
-impl Upkeep {
+impl Maintenance {
     pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
             settings,
