@@ -219,9 +219,15 @@ impl GroupConnectorBuilder {
     ///
     /// # Errors
     /// Before any I/O: [`ErrorKind::Config`], [`ErrorKind::InvalidName`]. Then [`ErrorKind::Connection`],
-    /// [`ErrorKind::Timeout`], [`ErrorKind::Denied`], [`ErrorKind::ForeignValue`], and
-    /// [`ErrorKind::Notifications`] with [`Notifications::Check`]. After an error nothing goes on; to keep trying,
-    /// use [`connect_lazy`](Self::connect_lazy).
+    /// [`ErrorKind::Timeout`], [`ErrorKind::Denied`], [`ErrorKind::ForeignValue`], [`ErrorKind::Config`] for a database
+    /// that the server does not have, [`ErrorKind::Server`], and [`ErrorKind::Notifications`] with
+    /// [`Notifications::Check`].
+    ///
+    /// What may pass, such as a port that refuses or a server that loads its data, is waited for, for the connect timeout
+    /// and the command timeout together. What does not pass by itself is answered at once: a wrong password, a replica, a
+    /// node of a cluster that serves other slots, a sentinel, no Redis at all, a certificate that is not trusted. Then
+    /// [`Error::is_retryable`] is `false`. After an error nothing goes on; to keep trying, use
+    /// [`connect_lazy`](Self::connect_lazy).
     ///
     /// # Cancel safety
     /// Dropped before it has answered, it leaves nothing behind.
@@ -248,9 +254,10 @@ impl GroupConnectorBuilder {
                 Error::closed()
             }
             error = refused => error,
-            () = tokio::time::sleep(limit) => connector.inner.link.borrow().error.clone().unwrap_or_else(|| {
-                Error::new(ErrorKind::Timeout, format!("the server did not answer within {limit:?}"))
-            }),
+            () = tokio::time::sleep(limit) => {
+                let error = connector.inner.link.borrow().error.clone();
+                error.unwrap_or_else(|| Error::no_answer("connecting", limit).at(&connector.inner.server))
+            }
         };
         connector.close().await.ok();
         Err(failed)
@@ -258,7 +265,8 @@ impl GroupConnectorBuilder {
 
     /// Starts to connect in the background, and answers at once: for services that start before their Redis.
     ///
-    /// Must be called within a tokio runtime. Follow [`GroupConnector::state`].
+    /// Must be called within a tokio runtime. It keeps trying, whatever the error is: follow [`GroupConnector::state`];
+    /// [`GroupConnector::status`] has the last error.
     ///
     /// # Errors
     /// [`ErrorKind::Config`], [`ErrorKind::InvalidName`]: found before any I/O.
@@ -266,7 +274,7 @@ impl GroupConnectorBuilder {
         let config = self.draft.validate()?;
         let client = self.server.client()?;
         tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::caused_by(ErrorKind::Config, "a connector needs a tokio runtime to be made in", error)
+            Error::caused_by(ErrorKind::Config, "a connector needs a tokio runtime; make it within one", error)
         })?;
         let tracker = TaskTracker::new();
         let shutdown = CancellationToken::new();
@@ -288,9 +296,12 @@ impl GroupConnectorBuilder {
         let (commands, standing) = watch::channel(None);
         let (validity, present) = watch::channel(None);
         let (contents, watched) = watched();
-        let direct = Direct::new(standing, present, caller.clone(), config.request_timeout());
+        let server = dialer.server().clone();
+        let (report, limit) = (link.subscribe(), config.request_timeout());
+        let direct = Direct::new(standing, present, caller.clone(), server.clone(), report, limit);
         let inner = Inner {
             caller,
+            server,
             view: reader,
             state: state.subscribe(),
             link: link.subscribe(),

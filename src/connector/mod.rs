@@ -61,6 +61,8 @@ pub struct GroupConnector {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) caller: Caller,
+    /// The server's address and database, as errors say it.
+    pub(crate) server: Arc<str>,
     pub(crate) view: ViewReader,
     pub(crate) state: watch::Receiver<State>,
     pub(crate) link: watch::Receiver<LinkReport>,
@@ -233,10 +235,12 @@ impl GroupConnector {
         match timeout(limit, self.inner.view.wait_for(wish)).await {
             Ok(Some(view)) => Ok(view),
             Ok(None) => Err(Error::closed()),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the group was not as wished within {limit:?}; it has {} members", self.members().len()),
-            )),
+            Err(_) => {
+                let count = self.members().len();
+                let message = format!("the group was not as wished within {limit:?}, it has {count} members");
+                let error = Error::new(ErrorKind::Timeout, message).cured_by("wait longer, or see who is missing");
+                Err(error.because(self.inner.link.borrow().error.as_ref()).at(&self.inner.server))
+            }
         }
     }
 
@@ -296,7 +300,7 @@ impl GroupConnector {
             sweep_lag: source.sweep_lag,
             sessions_seen: link.seen,
             reconnects: link.reconnects,
-            error: link.error.clone(),
+            error: link.error.as_ref().or(link.heartbeat.as_ref()).cloned(),
         }
     }
 

@@ -50,6 +50,7 @@ pub struct Status {
     /// How often the main link, to ask and to listen, has broken and been made anew. That of the heartbeats is made anew
     /// by itself and does not count.
     pub reconnects: u64,
-    /// Why there is no link, while there is none.
+    /// Why there is no link, while there is none, or why the heartbeats failed, until the state is
+    /// [`State::Connected`] again.
     pub error: Option<Error>,
 }

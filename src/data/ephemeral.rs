@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::model::Revision;
 use crate::proto::{Reply, Request, Topic, ValueFinding};
 use crate::settings::OnConflict;
-use crate::transport::{EphemeralSet, EphemeralSetAnswer, unexpected};
+use crate::transport::{EphemeralSet, EphemeralSetAnswer};
 use crate::wire::{decode_path, encode_path};
 
 /// How many values one look asks for.
@@ -68,7 +68,7 @@ impl DataAccess {
                         return Ok(paths);
                     }
                 }
-                other => return Err(unexpected(&other)),
+                _ => return Err(Error::unexpected("a look-up of values").at(self.direct.server())),
             }
         }
     }
@@ -182,7 +182,7 @@ impl Ephemeral {
         let direct = &self.data.direct;
         let limit = direct.limit();
         let nonce = self.data.nonces.fetch_add(1, Ordering::Relaxed) + 1;
-        let (path, on_conflict) = (encode_path(path), self.on_conflict);
+        let (name, path, on_conflict) = (path, encode_path(path), self.on_conflict);
         let storing = async {
             loop {
                 let session = direct.validity().await?.session().clone();
@@ -197,11 +197,10 @@ impl Ephemeral {
                     EphemeralSetAnswer::ValueRecord(revision) => return Ok(revision),
                     EphemeralSetAnswer::Conflict { owner } => {
                         let message = format!(
-                            "{:?} has been set by another live connector, {owner}; choose another path, wait, or use \
-                             OnConflict::TakeOver",
-                            write.path
+                            "{name:?} has been set by another live connector, {owner}; choose another path, wait, or \
+                             use OnConflict::TakeOver"
                         );
-                        return Err(Error::new(ErrorKind::Conflict, message));
+                        return Err(Error::new(ErrorKind::Conflict, message).at(direct.server()));
                     }
                     EphemeralSetAnswer::Lost => direct.caller().lease_lost(write.session.clone()),
                 }
@@ -209,7 +208,8 @@ impl Ephemeral {
             }
         };
         timeout(limit, storing).await.unwrap_or_else(|_| {
-            Err(Error::uncertain(ErrorKind::Timeout, format!("{path:?} was not known to be set within {limit:?}")))
+            let message = format!("{name:?} was not known to be set within {limit:?}");
+            Err(direct.late(Error::uncertain(ErrorKind::Timeout, message)))
         })
     }
 
@@ -291,9 +291,8 @@ impl Ephemeral {
                 let wanted = wanted.clone();
                 async move { commands.look(&wanted).await }
             });
-            let findings = match looking.await? {
-                Reply::ValuesFound { findings, .. } => findings,
-                other => return Err(unexpected(&other)),
+            let Reply::ValuesFound { findings, .. } = looking.await? else {
+                return Err(Error::unexpected("a look-up of values").at(self.data.direct.server()));
             };
             for (path, finding) in chunk.into_iter().zip(findings) {
                 match finding {
@@ -301,7 +300,7 @@ impl Ephemeral {
                     ValueFinding::Later => paths.push(path),
                     ValueFinding::Foreign => {
                         let message = format!("at {path:?} stands what this library has not set: remove it");
-                        return Err(Error::new(ErrorKind::ForeignValue, message));
+                        return Err(Error::new(ErrorKind::ForeignValue, message).at(self.data.direct.server()));
                     }
                     ValueFinding::Deleted | ValueFinding::Expired | ValueFinding::LockRecord(_) => {}
                 }

@@ -15,7 +15,7 @@ pub use persistent::Persistent;
 pub use watch::{Watch, WatchEvent};
 
 use crate::error::{Error, ErrorKind};
-use crate::model::{Revision, check_name};
+use crate::model::{Revision, check_name, from_json, to_json};
 
 /// The most that a value may hold, in bytes: 8 MiB.
 pub const MAX_VALUE: usize = 8 * 1024 * 1024;
@@ -34,8 +34,7 @@ fn check_value(bytes: &[u8]) -> Result<(), Error> {
 
 /// A typed value as JSON.
 pub(crate) fn json(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::caused_by(ErrorKind::InvalidValue, "the value does not convert to JSON", error))
+    to_json(ErrorKind::InvalidValue, "the value", value).map(String::into_bytes)
 }
 
 /// A value of the group, as it was when it was read.
@@ -80,11 +79,7 @@ impl DataValue {
     /// # Errors
     /// [`ErrorKind::InvalidValue`] if they are no `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        serde_json::from_slice(&self.bytes).map_err(|error| {
-            let wanted = std::any::type_name::<T>();
-            let message = format!("the value at {:?} is no {wanted}", self.path);
-            Error::caused_by(ErrorKind::InvalidValue, message, error)
-        })
+        from_json(ErrorKind::InvalidValue, &format!("the value at {:?}", self.path), &self.bytes)
     }
 }
 

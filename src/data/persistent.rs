@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::ephemeral::DataAccess;
 use super::{DataValue, check_path, check_value, json};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::Revision;
 use crate::wire::encode_path;
 
@@ -67,7 +67,7 @@ impl Persistent {
     /// As for [`set`](Self::set).
     pub async fn set_bytes(&self, path: &str, value: impl Into<Vec<u8>>) -> Result<Revision, Error> {
         let revisions = self.set_many_bytes([(path, value)]).await?;
-        revisions.first().copied().ok_or_else(strange)
+        revisions.first().copied().ok_or_else(|| Error::unexpected("a set of persistent values"))
     }
 
     /// Sets values, as JSON: all or none, in the order given. One round trip.
@@ -202,10 +202,6 @@ impl Persistent {
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
         self.data.list("persistent", prefix).await
     }
-}
-
-fn strange() -> Error {
-    Error::uncertain(ErrorKind::Server, "a set of persistent values was answered in a form that is not known here")
 }
 
 impl fmt::Debug for Persistent {

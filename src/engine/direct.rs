@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::driver::LinkReport;
 use super::validity::{Validity, ValidityWatch};
 use crate::clock;
 use crate::engine::Caller;
@@ -25,13 +26,22 @@ pub(crate) struct Direct {
     link: LinkWatch,
     validity: ValidityWatch,
     caller: Caller,
+    server: Arc<str>,
+    report: watch::Receiver<LinkReport>,
     /// How long a call may wait for a link and its answer.
     limit: Duration,
 }
 
 impl Direct {
-    pub(crate) fn new(link: LinkWatch, validity: ValidityWatch, caller: Caller, limit: Duration) -> Self {
-        Self { link, validity, caller, limit }
+    pub(crate) fn new(
+        link: LinkWatch,
+        validity: ValidityWatch,
+        caller: Caller,
+        server: Arc<str>,
+        report: watch::Receiver<LinkReport>,
+        limit: Duration,
+    ) -> Self {
+        Self { link, validity, caller, server, report, limit }
     }
 
     pub(crate) fn caller(&self) -> &Caller {
@@ -40,6 +50,16 @@ impl Direct {
 
     pub(crate) fn limit(&self) -> Duration {
         self.limit
+    }
+
+    /// The server's address and database.
+    pub(crate) fn server(&self) -> &Arc<str> {
+        &self.server
+    }
+
+    /// This error of a call that was not done in time, with the reason why there is no link, where there is none.
+    pub(crate) fn late(&self, error: Error) -> Error {
+        error.because(self.report.borrow().error.as_ref()).at(&self.server)
     }
 
     /// The connection to ask over, as soon as there is one.
@@ -65,7 +85,10 @@ impl Direct {
             return Ok(validity);
         }
         self.caller.call(Request::Open).await?;
-        self.present().ok_or_else(|| Error::new(ErrorKind::Timeout, "the lease was lost as soon as it was won"))
+        self.present().ok_or_else(|| {
+            let error = Error::new(ErrorKind::Timeout, "the lease was lost as soon as it was won");
+            self.late(error.cured_by("try again, or give a longer ttl"))
+        })
     }
 
     /// The present session, as long as it can be relied on.
@@ -81,7 +104,7 @@ impl Direct {
         let present = self.link.borrow().clone();
         // Where all is well, one call needs no other time limit than its own.
         if let Some(commands) = present {
-            return call(commands).await;
+            return call(commands).await.map_err(Error::while_reconnecting);
         }
         let (limit, mut is_asked) = (self.limit, false);
         let calling = async {
@@ -89,13 +112,10 @@ impl Direct {
             is_asked = true;
             call(commands).await
         };
-        timeout(limit, calling).await.unwrap_or_else(|_| {
-            let told = |of: &str| format!("{what}: there was no {of} within {limit:?}");
-            Err(match is_asked {
-                true => Error::uncertain(ErrorKind::Timeout, told("answer")),
-                false => Error::new(ErrorKind::Timeout, told("link to the server")),
-            })
-        })
+        let answer = timeout(limit, calling).await.unwrap_or_else(|_| {
+            Err(self.late(if is_asked { Error::no_answer(what, limit) } else { Error::no_link(what, limit) }))
+        });
+        answer.map_err(Error::while_reconnecting)
     }
 
     /// Makes a call that may be made twice, again where the link fails, for as long as a request may take.
@@ -104,7 +124,7 @@ impl Direct {
         F: Future<Output = Result<T, Error>>,
     {
         let (begun, present) = (clock::now(), self.link.borrow().clone());
-        let mut last = None;
+        let (mut last, mut is_asked) = (None, false);
         if let Some(commands) = present {
             match call(commands).await {
                 Err(error) if error.is_of_the_link() => last = Some(error),
@@ -115,7 +135,9 @@ impl Direct {
             let mut pause = FIRST_PAUSE;
             loop {
                 sleep(pause).await;
-                match call(self.commands().await?).await {
+                let commands = self.commands().await?;
+                is_asked = true;
+                match call(commands).await {
                     Err(error) if error.is_of_the_link() => last = Some(error),
                     answer => return answer,
                 }
@@ -124,10 +146,16 @@ impl Direct {
         };
         match timeout(self.limit.saturating_sub(clock::now().since(begun)), calling).await {
             Ok(answer) => answer,
-            Err(_) => Err(last.unwrap_or_else(|| {
-                let limit = self.limit;
-                Error::uncertain(ErrorKind::Timeout, format!("{what}: no link and no answer within {limit:?}"))
-            })),
+            Err(_) => Err(last.map_or_else(
+                || {
+                    self.late(if is_asked {
+                        Error::no_answer(what, self.limit)
+                    } else {
+                        Error::no_link(what, self.limit)
+                    })
+                },
+                Error::while_reconnecting,
+            )),
         }
     }
 }

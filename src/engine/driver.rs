@@ -19,7 +19,7 @@ use crate::backoff::backoff;
 use crate::cache::ViewWriter;
 use crate::cache::{LockTable, State, WatchedWriter};
 use crate::clock::{self, LONGEST_SLEEP};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::model::{LeaveCause, Member, MemberId, SessionId};
 use crate::proto::{
     Answer, Change, Command, Input, Machine, Moment, Output, Pulse, Reply, Request, SourceReport, Standing, Tag, Ticket,
@@ -36,6 +36,8 @@ const BURST: usize = 1024;
 pub(crate) struct LinkReport {
     /// Why there is no link, as long as there is none.
     pub(crate) error: Option<Error>,
+    /// Why the heartbeats fail, until all is well again.
+    pub(crate) heartbeat: Option<Error>,
     /// How many links have stood before this one.
     pub(crate) reconnects: u64,
     /// How changes are heard of.
@@ -205,7 +207,10 @@ impl Driver {
             }
             Wakeup::Beat => {
                 let beat = self.beats.borrow_and_update().clone();
-                if let Some(Beat { session, until, pulse }) = beat {
+                if let Some(Beat { session, until, pulse, error }) = beat {
+                    if error.is_some() || pulse == Pulse::Alive {
+                        self.publish.link.send_modify(|report| report.heartbeat = error);
+                    }
                     self.machine.handle_input(now, Input::Beat { session, until, pulse });
                 }
                 // It may be vouched for again before the core had a doubt.
@@ -318,6 +323,9 @@ impl Driver {
             Output::Confirmed(moment) => self.publish.view.confirm(clock::instant(moment)),
             Output::State(phase) => {
                 let state = State::from(phase);
+                if state == State::Connected {
+                    self.publish.link.send_modify(|report| report.heartbeat = None);
+                }
                 tracing::debug!(%state, "link state");
                 self.publish.view.state(state);
                 self.publish.state.send_replace(state);
@@ -410,6 +418,7 @@ impl Driver {
 
     fn answer(&mut self, ticket: Ticket, result: Result<Answer, Error>) {
         let Some(reply) = self.tickets.remove(&ticket) else { return };
+        let result = result.map_err(|error| self.explained(error));
         let delivery = result.map(|answer| match answer {
             Answer::Joined(id, incarnation) => {
                 let held = || watch::Sender::new(Standing::Held(incarnation));
@@ -421,6 +430,16 @@ impl Driver {
         });
         // A caller that is gone drops the delivery, and with it the claim.
         let _ = reply.send(delivery);
+    }
+
+    /// The same error, with what the core does not know: the server, and why there is no link to it.
+    fn explained(&self, error: Error) -> Error {
+        if !error.is_of_a_server() {
+            return error;
+        }
+        let report = self.publish.link.borrow();
+        let fault = report.error.as_ref().filter(|_| error.kind() == ErrorKind::Timeout);
+        error.because(fault).at(self.dialer.server())
     }
 
     fn stand(&mut self, id: MemberId, standing: Standing) {

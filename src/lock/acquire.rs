@@ -109,18 +109,15 @@ pub(super) async fn once(locks: &Arc<Locks>, request: &LockRequest) -> Result<Op
     let limit = locks.direct.limit();
     match timeout(limit, pursue(locks, request, false, &mut false)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(unanswered(limit)),
+        Err(_) => Err(unanswered(locks, limit)),
     }
 }
 
 /// Waits for as long as it takes.
 pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Result<Hold, Error> {
-    pursue(locks, request, true, &mut false).await?.ok_or_else(|| {
-        Error::uncertain(
-            ErrorKind::Server,
-            "who waits for a lock was told that it is busy; is another version at work?",
-        )
-    })
+    pursue(locks, request, true, &mut false)
+        .await?
+        .ok_or_else(|| Error::unexpected("waiting for a lock").at(locks.direct.server()))
 }
 
 /// Waits for so long. `None`: somebody else was first, all the time.
@@ -129,12 +126,13 @@ pub(super) async fn within(locks: &Arc<Locks>, request: &LockRequest, limit: Dur
     match timeout(limit, pursue(locks, request, true, &mut contended)).await {
         Ok(outcome) => outcome,
         Err(_) if contended => Ok(None),
-        Err(_) => Err(unanswered(limit)),
+        Err(_) => Err(unanswered(locks, limit)),
     }
 }
 
-fn unanswered(limit: Duration) -> Error {
-    Error::new(ErrorKind::Timeout, format!("the server did not answer within {limit:?} whether the lock is free"))
+fn unanswered(locks: &Locks, limit: Duration) -> Error {
+    let message = format!("the server did not answer within {limit:?} whether the lock is free");
+    locks.direct.late(Error::new(ErrorKind::Timeout, message))
 }
 
 /// The way from the wish to the hold, through as many links and sessions as it takes.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::guard::Facts;
 use crate::data::{check_path, json};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::Revision;
 use crate::transport::{FencedWrite, FromRedisValue};
 use crate::wire::encode_path;
@@ -51,7 +51,7 @@ impl<'a> Fenced<'a> {
     pub async fn set_bytes(&self, path: &str, value: impl Into<Vec<u8>>) -> Result<Revision, Error> {
         match self.write(path, Some(value.into())).await? {
             FencedWrite::Set(revision) => Ok(revision),
-            other => Err(strange(&other)),
+            _ => Err(Error::unexpected("a fenced write").at(self.facts.locks.direct.server())),
         }
     }
 
@@ -65,7 +65,7 @@ impl<'a> Fenced<'a> {
     pub async fn del(&self, path: &str) -> Result<bool, Error> {
         match self.write(path, None).await? {
             FencedWrite::Deleted(deleted) => Ok(deleted),
-            other => Err(strange(&other)),
+            _ => Err(Error::unexpected("a fenced write").at(self.facts.locks.direct.server())),
         }
     }
 
@@ -111,10 +111,6 @@ impl<'a> Fenced<'a> {
     fn unless_lost<T>(&self, answer: Option<T>) -> Result<T, Error> {
         answer.ok_or_else(|| self.facts.lost_error())
     }
-}
-
-fn strange(answer: &FencedWrite) -> Error {
-    Error::uncertain(ErrorKind::Server, format!("a fenced write was answered by {answer:?}"))
 }
 
 impl fmt::Debug for Fenced<'_> {

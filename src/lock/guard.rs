@@ -12,7 +12,7 @@ use super::fenced::Fenced;
 use crate::engine::Validity;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId};
-use crate::wire::{Grant, QueueEntry};
+use crate::wire::{Grant, QueueEntry, shown};
 
 /// What is known of one hold, for as long as anybody wants to know.
 pub(crate) struct Facts {
@@ -30,8 +30,10 @@ impl Facts {
     }
 
     pub(super) fn lost_error(&self) -> Error {
-        let name = &self.queue_entry.hold_id.name;
-        Error::new(ErrorKind::Lost, format!("lock {name:?} is not held any more under token {}", self.grant.token))
+        let (name, token) = (shown(&self.queue_entry.hold_id.name), self.grant.token);
+        let message =
+            format!("lock {name:?} is not held any more under token {token}; stop its work, or acquire it again");
+        Error::new(ErrorKind::Lost, message).at(self.locks.direct.server())
     }
 }
 

@@ -32,6 +32,7 @@ use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId, check_name};
 use crate::settings::Config;
+use crate::transport::Commands;
 use crate::wire::encode_path;
 
 /// How many may read at once.
@@ -296,11 +297,8 @@ impl Lock {
     pub async fn break_lock(&self) -> Result<u64, Error> {
         let name = self.request.as_ref().map_err(Clone::clone)?.name.clone();
         // Not repeated: what is held after a lost answer may be another's.
-        let limit = self.locks.direct.limit();
-        let breaking = async { self.locks.direct.commands().await?.break_lock(&name).await };
-        tokio::time::timeout(limit, breaking).await.unwrap_or_else(|_| {
-            Err(Error::uncertain(ErrorKind::Timeout, format!("break: no link and no answer within {limit:?}")))
-        })
+        let breaking = |commands: Commands| async move { commands.break_lock(&name).await };
+        self.locks.direct.once("breaking of the lock", breaking).await
     }
 }
 

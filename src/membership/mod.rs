@@ -11,16 +11,16 @@ use tokio::sync::watch;
 
 use crate::engine::{Caller, Claim, Claimed, Delivery};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Incarnation, LeaveCause, MemberDraft, MemberId, Metadata, check_metadata, check_tags};
+use crate::model::{Incarnation, LeaveCause, MemberDraft, MemberId, Metadata, check_metadata, check_tags, to_json};
 use crate::proto::{Answer, Edit, Request, Standing};
 use crate::transport::Vouched;
 
 /// Typed metadata as JSON.
 pub(crate) fn typed(value: &impl Serialize) -> Result<Metadata, Error> {
-    let json = serde_json::to_string(value).and_then(RawValue::from_string).map_err(|error| {
-        Error::caused_by(ErrorKind::InvalidMetadata, "the metadata does not convert to JSON", error)
-    })?;
-    Ok(Metadata::Json(json))
+    let json = to_json(ErrorKind::InvalidMetadata, "the metadata", value)?;
+    let raw = RawValue::from_string(json);
+    raw.map(Metadata::Json)
+        .map_err(|error| Error::caused_by(ErrorKind::InvalidMetadata, "the metadata is no JSON", error))
 }
 
 /// A join that has not begun: await it.
@@ -87,7 +87,7 @@ impl Join {
         check_tags(&draft.tags)?;
         match self.caller.call(Request::Join(self.id?, draft)).await? {
             Delivery::Joined(claim) => Ok(Membership::new(self.caller, claim)),
-            Delivery::Done(answer) => Err(unexpected(&answer)),
+            Delivery::Done(_) => Err(Error::unexpected("the request")),
         }
     }
 }
@@ -105,10 +105,6 @@ impl IntoFuture for Join {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
     }
-}
-
-fn unexpected(answer: &Answer) -> Error {
-    Error::uncertain(ErrorKind::Server, format!("the driver answered {answer:?}"))
 }
 
 /// A member of this connector.
@@ -262,7 +258,7 @@ impl Membership {
         match self.caller.call(Request::Rejoin(self.id.clone())).await? {
             Delivery::Joined(claim) => Ok(claim.take().incarnation),
             Delivery::Done(Answer::Held(incarnation)) => Ok(incarnation),
-            Delivery::Done(answer) => Err(unexpected(&answer)),
+            Delivery::Done(_) => Err(Error::unexpected("the request")),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::json::from_json;
 use super::name::check_name;
 use crate::error::{Error, ErrorKind};
 
@@ -282,14 +283,7 @@ impl Member {
         let text = self
             .text()
             .ok_or_else(|| Error::new(ErrorKind::InvalidMetadata, format!("member {:?} has no metadata", self.id)))?;
-        serde_json::from_str(text).map_err(|error| {
-            let wanted = std::any::type_name::<T>();
-            Error::caused_by(
-                ErrorKind::InvalidMetadata,
-                format!("the metadata of member {:?} is no {wanted}", self.id),
-                error,
-            )
-        })
+        from_json(ErrorKind::InvalidMetadata, &format!("the metadata of member {:?}", self.id), text.as_bytes())
     }
 
     /// Whether another program keeps this member by `SET <key> <text> PX <ms>`.

@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out of it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::Moment;
 use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::EventSource;
-use crate::wire::{HoldId, LockRecord, Notice, QueueEntry, ValueRecord};
+use crate::wire::{HoldId, LockRecord, Notice, QueueEntry, ValueRecord, shown};
 
 /// Names a request of a user until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +74,15 @@ pub(crate) enum Topic {
     Ephemerals,
     /// Who holds the lock of this name, encoded.
     Leader(String),
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ephemerals => f.write_str("the ephemeral values"),
+            Self::Leader(lock) => write!(f, "the holder of lock {:?}", shown(lock)),
+        }
+    }
 }
 
 /// A change to what a member says of itself.

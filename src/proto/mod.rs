@@ -314,9 +314,7 @@ impl Machine {
                 }
             }
             (flight, reply) => {
-                let error = reply.err().unwrap_or_else(|| {
-                    Error::uncertain(ErrorKind::Server, "an answer of another kind; is another version at work?")
-                });
+                let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of members"));
                 self.lookup_failed(&flight, error);
             }
         }

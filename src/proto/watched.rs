@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::io::{Command, Output, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
 use super::outbox::Outbox;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::SessionId;
 use crate::wire::KeyEvent;
 
@@ -184,7 +184,7 @@ impl WatchedValues {
             (_, Err(error)) if error.is_of_the_link() => return Ok(Some(error)),
             (Flight::Subscribe(topic), reply) => {
                 if let Err(error) = reply {
-                    out.push(Output::Warn(format!("{topic:?} is not heard of, but only reconciled: {error}")));
+                    out.push(Output::Warn(format!("{topic} is not heard of, but only reconciled: {error}")));
                 }
                 if let Some(coverage) = self.topics.get_mut(&topic) {
                     *coverage = Coverage::Asking;
@@ -200,9 +200,7 @@ impl WatchedValues {
                 self.catalogued(known, after, entries, out);
             }
             (flight, reply) => {
-                let error = reply.err().unwrap_or_else(|| {
-                    Error::uncertain(ErrorKind::Server, "an answer of another kind; is another version at work?")
-                });
+                let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
                 out.push(Output::Warn(format!("values could not be read, trying again: {error}")));
                 self.known = None;
                 if let Flight::Catalog = flight {

@@ -23,7 +23,7 @@ fn script(text: &str) -> Script {
 pub(crate) fn failed(call: &str, error: RedisError) -> Error {
     let refused = error.detail().and_then(refused);
     match refused {
-        Some(refused) => Error::from_redis_about(call, Some(&refused), error),
+        Some(refused) => Error::from_redis_about(call, &refused, error),
         None => Error::from_redis(call, error),
     }
 }

@@ -110,12 +110,11 @@ impl UncheckedSettings {
         }
         within("ttl", self.ttl, Duration::from_millis(200), Duration::from_secs(24 * 60 * 60))?;
         let heartbeat = self.heartbeat.unwrap_or(self.ttl / 3);
-        within("heartbeat", heartbeat, Duration::from_millis(20), self.ttl)?;
-        if heartbeat * 2 >= self.ttl {
+        let (least, half) = (Duration::from_millis(20), self.ttl / 2);
+        if heartbeat < least || heartbeat >= half {
             return Err(refused(format!(
-                "heartbeat is {heartbeat:?} and ttl {:?}: a heartbeat must be less than half the ttl, so that one may \
-                 be lost; leave it out for a third",
-                self.ttl
+                "heartbeat is {heartbeat:?}: it must be at least {least:?}, and less than half the ttl, {half:?}, so that \
+                 one may be lost; leave it out for a third of the ttl"
             )));
         }
         let hour = Duration::from_secs(60 * 60);

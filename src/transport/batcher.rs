@@ -219,7 +219,7 @@ impl<A> BatchedScript<A> {
         let mut invocation = self.script.key(&ask.key);
         let invoked = invocation.arg(&ask.argument).invoke_async(&mut connection).await;
         let answers = self.answers(invoked, 1)?;
-        answers.into_iter().next().flatten().ok_or_else(|| self.strange())
+        answers.into_iter().next().flatten().ok_or_else(|| Error::unexpected(self.name))
     }
 
     /// For all who sit there when it is sent. Nobody gets up while it is being sent: who does so later gives back what
@@ -259,12 +259,8 @@ impl<A> BatchedScript<A> {
     fn answers(&self, invoked: Result<Value, RedisError>, count: usize) -> Result<Vec<Option<A>>, Error> {
         match invoked.map_err(|error| scripts::failed(self.name, error))? {
             Value::Array(answers) if answers.len() == count => Ok(answers.iter().map(self.read).collect()),
-            _ => Err(self.strange()),
+            _ => Err(Error::unexpected(self.name)),
         }
-    }
-
-    fn strange(&self) -> Error {
-        Error::uncertain(ErrorKind::Server, format!("{} was answered in a form that is not known here", self.name))
     }
 }
 

@@ -40,6 +40,8 @@ const CANARY_LONG: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) config: Config,
+    /// The server's address and database, as errors say it.
+    pub(super) server: Arc<str>,
     pub(super) keys: Keys,
     pub(super) connector: String,
     pub(super) canary: String,
@@ -55,14 +57,14 @@ impl Context {
         if self.deadlines.is_stopped() {
             return Err(Error::closed());
         }
-        self.deadlines.limit(call).await.unwrap_or_else(|| {
+        let answer = self.deadlines.limit(call).await.unwrap_or_else(|| {
             if self.deadlines.is_stopped() {
-                let message = format!("{name}: the connector was closed before the answer came");
+                let message = format!("{name}: the connector was closed before the answer came; connect a new one");
                 return Err(Error::uncertain(ErrorKind::Closed, message));
             }
-            let limit = self.config.command_timeout;
-            Err(Error::uncertain(ErrorKind::Timeout, format!("{name}: no answer within {limit:?}")))
-        })
+            Err(Error::no_answer(name, self.config.command_timeout))
+        });
+        answer.map_err(|error| error.at(&self.server))
     }
 }
 

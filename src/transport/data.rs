@@ -6,12 +6,12 @@ use redis::Value;
 
 use super::commands::{Commands, ms};
 use super::replies::{number, text};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::{Revision, SessionId};
 use crate::proto::{Reply, ValueFinding};
 use crate::scripts;
 use crate::settings::OnConflict;
-use crate::wire::{LockRecord, ValueRecord, decode_path};
+use crate::wire::{LockRecord, ValueRecord, decode_path, holder};
 
 /// How many bytes of values one look may bring.
 const LOOK_BYTES: usize = 4 << 20;
@@ -174,9 +174,7 @@ fn stored(value: &Value) -> Option<EphemeralSetAnswer> {
     let Value::Array(items) = value else { return None };
     Some(match (text(items.first()?)?, &items[1..]) {
         (b"stored", [revision]) => EphemeralSetAnswer::ValueRecord(Revision::new(number(revision)?)),
-        (b"conflict", [owner]) => {
-            EphemeralSetAnswer::Conflict { owner: String::from_utf8_lossy(text(owner)?).into_owned() }
-        }
+        (b"conflict", [owner]) => EphemeralSetAnswer::Conflict { owner: holder(text(owner)?) },
         (b"lost", []) => EphemeralSetAnswer::Lost,
         _ => return None,
     })
@@ -226,9 +224,4 @@ fn catalogued(value: &Value) -> Option<Reply> {
         },
         _ => return None,
     })
-}
-
-/// What is not the reply that was asked for.
-pub(crate) fn unexpected(reply: &Reply) -> Error {
-    Error::uncertain(ErrorKind::Server, format!("the server answered {reply:?}; is another version at work?"))
 }

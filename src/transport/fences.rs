@@ -2,9 +2,9 @@
 
 use redis::{FromRedisValue, Script, Value};
 
-use super::commands::Commands;
+use super::commands::{Commands, Context};
 use super::replies::{number, text};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::Revision;
 use crate::scripts;
 use crate::wire::HoldId;
@@ -68,24 +68,21 @@ impl Commands {
             invocation.arg(*arg);
         }
         let answer = self.ask("a fenced script", &invocation, |value| Some(value.clone())).await?;
-        let Value::Array(mut items) = answer else { return Err(unknown()) };
+        let Value::Array(mut items) = answer else { return Err(unknown(&context)) };
         match items.first().and_then(text) {
             Some(b"lost") => Ok(None),
             Some(b"done") => {
                 let value = if items.len() > 1 { items.swap_remove(1) } else { Value::Nil };
                 let read = redis::from_redis_value(value);
-                read.map(Some).map_err(|error| {
-                    let wanted = std::any::type_name::<T>();
-                    Error::caused_by(ErrorKind::Server, format!("the script was run, its answer is no {wanted}"), error)
-                })
+                read.map(Some).map_err(|error| Error::unread_answer(error.into()).at(&context.server))
             }
-            _ => Err(unknown()),
+            _ => Err(unknown(&context)),
         }
     }
 }
 
-fn unknown() -> Error {
-    Error::uncertain(ErrorKind::Server, "a fenced script was answered in a form that is not known here")
+fn unknown(context: &Context) -> Error {
+    Error::unexpected("a fenced script").at(&context.server)
 }
 
 fn fenced(value: &Value) -> Option<Option<FencedWrite>> {

@@ -33,6 +33,8 @@ pub(crate) struct Beat {
     /// Until when the lease is vouched for.
     pub(crate) until: Moment,
     pub(crate) pulse: Pulse,
+    /// Why it failed, if it has.
+    pub(crate) error: Option<Error>,
 }
 
 /// The process's one thread for heartbeats. It ends with the last that holds it.
@@ -159,6 +161,7 @@ impl LeaseKeeper {
         let report = Report {
             session,
             answered: false,
+            error: None,
             renewed: renewed.clone(),
             beats: self.beats.clone(),
             vouched: self.vouched.clone(),
@@ -191,6 +194,8 @@ struct Report {
     session: SessionId,
     /// Whether a heartbeat was answered over the present line.
     answered: bool,
+    /// Why the last one failed, if it has.
+    error: Option<Error>,
     renewed: Arc<Renewed>,
     beats: watch::Sender<Option<Beat>>,
     vouched: watch::Sender<Moment>,
@@ -203,12 +208,13 @@ fn vouch(vouched: &watch::Sender<Moment>, until: Moment) {
 impl Report {
     fn tell(&self, pulse: Pulse) {
         let until = *self.vouched.borrow();
-        self.beats.send_replace(Some(Beat { session: self.session.clone(), until, pulse }));
+        let (session, error) = (self.session.clone(), self.error.clone());
+        self.beats.send_replace(Some(Beat { session, until, pulse, error }));
     }
 
     /// Whether it can be relied on, if not now then later.
     fn alive(&mut self, sent: Moment, config: &Config) -> bool {
-        self.answered = true;
+        (self.answered, self.error) = (true, None);
         let renewed = self.renewed.at() + config.unrenewed_after();
         let (until, now) = ((sent + config.lost_after()).min(renewed), clock::now());
         vouch(&self.vouched, until);
@@ -319,6 +325,7 @@ async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, prese
             Ok(line) => line,
             Err(error) => {
                 tracing::debug!(%error, "no connection for heartbeats");
+                report.error = Some(error.at(dialer.server()));
                 report.tell(Pulse::Missed);
                 pause = hurried(backoff.next().unwrap_or(config.heartbeat), hurry, &config);
                 continue;
@@ -360,7 +367,11 @@ async fn keep_beating(
     loop {
         tokio::select! {
             biased;
-            () = line.closed.cancelled() => return End::Closed,
+            () = line.closed.cancelled() => {
+                let error = Error::new(ErrorKind::Connection, "the connection of the heartbeats was closed");
+                report.error = Some(error.at(&line.commands.context.server));
+                return End::Closed;
+            }
             () = sleep_until(*next) => {}
         }
         if progress.is_stalled(config.stall_tolerance) {
@@ -391,10 +402,14 @@ async fn keep_beating(
             Ok(Ok(false)) => return End::Lost,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a heartbeat failed");
-                return if error.kind() == ErrorKind::Connection { End::Closed } else { End::Unanswered };
+                let end = if error.kind() == ErrorKind::Connection { End::Closed } else { End::Unanswered };
+                report.error = Some(error.at(&line.commands.context.server));
+                return end;
             }
             Err(_) => {
                 tracing::debug!("a heartbeat was not answered");
+                let error = Error::no_answer("heartbeat", config.pulse_timeout());
+                report.error = Some(error.at(&line.commands.context.server));
                 return End::Unanswered;
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -16,7 +16,7 @@ use super::commands::{Commands, Context, ms};
 use super::deadlines::Deadlines;
 use super::listener::{Listener, Received};
 use super::locks::Batchers;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, one_line};
 use crate::proto::Topic;
 use crate::settings::{Config, EventSource};
 use crate::wire::{InboxMessage, Notice};
@@ -79,6 +79,7 @@ impl Dialer {
         let holder = format!("{{\"host\":{host},\"pid\":{},{grace}\"since\":", std::process::id());
         let context = Context {
             connector: connector.to_owned(),
+            server: server(&info).into(),
             canary: keys.canary(connector),
             inbox: keys.inbox(connector),
             holder,
@@ -107,7 +108,7 @@ impl Dialer {
         let settings =
             settings.set_lib_name(format!("redis-rs(group-redis-{})", role.name()), env!("CARGO_PKG_VERSION"));
         let info = self.info.as_ref().clone().set_redis_settings(settings);
-        Client::open(info).map_err(|error| Error::from_redis("opening the client", error))
+        Client::open(info).map_err(|error| Error::connecting("opening the client", error))
     }
 
     /// One more connection for commands.
@@ -125,8 +126,12 @@ impl Dialer {
         let (client, limit) = (self.client(role, protocol)?, self.config().connect_timeout);
         // The timeouts are ours: redis would count them for each part of a call.
         let settings = settings.set_connection_timeout(Some(limit)).set_response_timeout(None);
-        let connecting = client.get_multiplexed_async_connection_with_config(&settings);
-        within("connecting", limit, connecting).await
+        connecting(limit, client.get_multiplexed_async_connection_with_config(&settings)).await
+    }
+
+    /// The server's address and database.
+    pub(crate) fn server(&self) -> &Arc<str> {
+        &self.context.server
     }
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
@@ -135,7 +140,7 @@ impl Dialer {
 
     /// Connects to ask. What listens comes later, by [`Link::listen`].
     pub(crate) async fn dial(&self) -> Result<Link, Error> {
-        let connection = self.connection(Role::Commands).await?;
+        let connection = self.connection(Role::Commands).await.map_err(|error| error.at(self.server()))?;
         let (relisten, fresh) = mpsc::channel(1);
         Ok(Link { commands: self.commands(connection), dialer: self.clone(), listener: None, fresh, relisten })
     }
@@ -163,6 +168,28 @@ fn tcp_settings(given: &TcpSettings, config: &Config) -> TcpSettings {
     settings
 }
 
+/// The server as errors name it: never with a user or a password.
+fn server(info: &ConnectionInfo) -> String {
+    let address = match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
+            format!("[{host}]:{port}")
+        }
+        address => address.to_string(),
+    };
+    format!("{}, database {}", one_line(&address), info.redis_settings().db())
+}
+
+/// A connection in time. As long as there is none, nothing has been asked for.
+pub(super) async fn connecting<T>(
+    limit: Duration,
+    call: impl Future<Output = redis::RedisResult<T>>,
+) -> Result<T, Error> {
+    match timeout(limit, call).await {
+        Ok(result) => result.map_err(|error| Error::connecting("connecting", error)),
+        Err(_) => Err(Error::not_connected(limit)),
+    }
+}
+
 pub(super) async fn within<T>(
     what: &str,
     limit: Duration,
@@ -170,7 +197,7 @@ pub(super) async fn within<T>(
 ) -> Result<T, Error> {
     match timeout(limit, call).await {
         Ok(result) => result.map_err(|error| Error::from_redis(what, error)),
-        Err(_) => Err(Error::uncertain(ErrorKind::Timeout, format!("{what}: no answer within {limit:?}"))),
+        Err(_) => Err(Error::no_answer(what, limit)),
     }
 }
 
@@ -183,7 +210,8 @@ impl Link {
     pub(crate) fn listen(&self, source: EventSource) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (dialer, commands, relisten) = (self.dialer.clone(), self.commands.clone(), self.relisten.clone());
         async move {
-            let listener = Listener::open(&dialer, commands.connection, source).await?;
+            let at = |error: Error| error.at(dialer.server());
+            let listener = Listener::open(&dialer, commands.connection, source).await.map_err(at)?;
             let inbox_works = listener.inbox_works();
             let gone = |_| Error::new(ErrorKind::Connection, "the link was given up");
             relisten.send(listener).await.map(|()| inbox_works).map_err(gone)
@@ -223,7 +251,7 @@ impl Link {
             tokio::select! {
                 // The link itself holds the other end.
                 Some(listener) = self.fresh.recv() => self.listener = Some(listener),
-                received = received => match received? {
+                received = received => match received.map_err(|error| error.at(self.dialer.server()))? {
                     Received::Notice(notice) => return Ok(notice),
                     Received::InboxMessage(message) => (self.dialer.inbox_sink)(message),
                 },

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::commands::Context;
 use super::flags;
-use super::link::{Dialer, Role, within};
+use super::link::{Dialer, Role, connecting, within};
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
@@ -100,7 +100,7 @@ impl Listener {
         let (context, limit) = (dialer.context().clone(), dialer.config().command_timeout);
         timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
             .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("CONFIG: no answer within {limit:?}"))))?;
+            .unwrap_or_else(|_| Err(Error::no_answer("CONFIG", limit)))?;
         let (mut reader, mut writer) = connect(dialer, source).await?;
         let inbox = Wanted::Channels(vec![context.inbox.clone()]);
         let inbox_works = match writer.subscribe(&inbox, dialer.config()).await {
@@ -258,7 +258,7 @@ async fn connect(dialer: &Dialer, source: EventSource) -> Result<(MessageReader,
     }
     let client = dialer.client(Role::Events, ProtocolVersion::RESP2)?;
     let listening = client.get_async_pubsub();
-    let (sink, stream) = within("connecting to listen", dialer.config().connect_timeout, listening).await?.split();
+    let (sink, stream) = connecting(dialer.config().connect_timeout, listening).await?.split();
     Ok((MessageReader::Messages(stream), SubscriptionWriter::Messages(sink)))
 }
 

@@ -7,7 +7,7 @@ use redis::{ScriptInvocation, Value};
 use super::batcher::{Ask, BatchRunner, Batcher};
 use super::commands::Commands;
 use super::replies::{number, text};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::{FencingToken, MemberId};
 use crate::proto::Acquired;
 use crate::scripts;
@@ -90,13 +90,9 @@ impl Commands {
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<T, Error> {
         let context = self.context.clone();
-        let value = context.within(name, self.invoke(name, script)).await?;
-        read(&value).ok_or_else(|| strange(name))
+        let asking = async { read(&self.invoke(name, script).await?).ok_or_else(|| Error::unexpected(name)) };
+        context.within(name, asking).await
     }
-}
-
-fn strange(name: &str) -> Error {
-    Error::uncertain(ErrorKind::Server, format!("{name} was answered in a form that is not known here"))
 }
 
 pub(super) fn is_one(value: &Value) -> Option<bool> {

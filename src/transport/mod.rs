@@ -13,7 +13,7 @@ mod locks;
 mod replies;
 
 pub(crate) use commands::Commands;
-pub(crate) use data::{EphemeralSet, EphemeralSetAnswer, unexpected};
+pub(crate) use data::{EphemeralSet, EphemeralSetAnswer};
 pub(crate) use fences::FencedWrite;
 pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper, Vouched};
 pub(crate) use link::{Dialer, InboxSink, Link};

@@ -5,17 +5,16 @@ use std::time::Duration;
 
 use redis::Value;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::proto::{Entry, Finding, Known, Reply, Written};
-use crate::wire::{HoldId, Record, decode, parse};
+use crate::wire::{HoldId, Record, decode, holder as lease_holder, parse};
 
 /// Turns an answer into a reply, or says that it is not what the script promises.
 pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Option<Reply>) -> Result<Reply, Error> {
-    let shown = || Error::uncertain(ErrorKind::Server, format!("{of} was answered in a form that is not known here"));
     match value {
-        Value::Array(items) => read(&items).ok_or_else(shown),
-        other => read(&[other]).ok_or_else(shown),
+        Value::Array(items) => read(&items).ok_or_else(|| Error::unexpected(of)),
+        other => read(&[other]).ok_or_else(|| Error::unexpected(of)),
     }
 }
 
@@ -83,7 +82,7 @@ pub(super) fn joined(items: &[Value]) -> Option<Reply> {
             revision: Revision::new(number(revision)?),
             joined_at_ms: number(joined)?,
         },
-        (b"conflict", [holder]) => Reply::Conflict { holder: String::from_utf8_lossy(text(holder)?).into_owned() },
+        (b"conflict", [holder]) => Reply::Conflict { holder: lease_holder(text(holder)?) },
         (b"lost", []) => Reply::Lost,
         _ => return None,
     })

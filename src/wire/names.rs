@@ -38,6 +38,11 @@ pub(crate) fn decode_path(encoded: &[u8]) -> Option<String> {
     Some(parts?.join("/")).filter(|path| (1..=MAX_NAME).contains(&path.len()))
 }
 
+/// A path as its user knows it, for messages.
+pub(crate) fn shown(encoded: &str) -> String {
+    decode_path(encoded.as_bytes()).unwrap_or_else(|| encoded.to_owned())
+}
+
 /// The name that has this encoding, or `None` where no valid name has.
 pub(crate) fn decode(encoded: &[u8]) -> Option<String> {
     decode_part(encoded).filter(|name| (1..=MAX_NAME).contains(&name.len()))

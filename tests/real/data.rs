@@ -131,7 +131,7 @@ async fn a_path_of_another_live_connector_is_refused_or_taken_over_as_asked() {
     first.ephemeral().set("a", "first").await.unwrap();
     let refused = second.ephemeral().set("a", "second").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
-    assert!(refused.to_string().contains("\"a\"") && refused.to_string().contains("pid"), "{refused}");
+    assert!(refused.to_string().contains("\"a\"") && refused.to_string().contains("process "), "{refused}");
     assert_eq!(second.ephemeral().get::<String>("a").await.unwrap().as_deref(), Some("first"));
     second.ephemeral().on_conflict(OnConflict::TakeOver).set("a", "second").await.unwrap();
     assert!(!first.ephemeral().del("a").await.unwrap());

@@ -8,6 +8,8 @@ mod bad_input;
 mod bad_input_dropped;
 mod data;
 mod elections;
+mod errors;
+mod errors_calls;
 mod exclusion;
 mod frozen;
 mod leftovers;

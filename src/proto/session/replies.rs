@@ -151,10 +151,7 @@ impl Session {
             }
             (Act::Close(_), Reply::Closed { remaining }) if remaining > 0 => self.waiting.push_front(op),
             (Act::Close(_), _) => effects.answer(op.ticket, Ok(Answer::Closed)),
-            (act, reply) => {
-                let message = format!("the server answered {reply:?} to {act:?}; is another version at work?");
-                effects.answer(op.ticket, Err(Error::uncertain(ErrorKind::Server, message)));
-            }
+            (act, _) => effects.answer(op.ticket, Err(Error::unexpected(act.name()))),
         }
     }
 
@@ -211,7 +208,10 @@ impl Session {
                 answer(out, op.ticket, Err(error));
             }
             Act::GiveBack(queue_entry) => {
-                out.push(Output::Warn(format!("lock {:?} was not given back: {error}", queue_entry.hold_id.name)));
+                out.push(Output::Warn(format!(
+                    "lock {:?} was not given back: {error}",
+                    crate::wire::shown(&queue_entry.hold_id.name)
+                )));
             }
             Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
         }

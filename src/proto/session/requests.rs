@@ -195,7 +195,7 @@ impl Session {
         let rest = self.waiting.iter().chain(edits).chain(flying).filter_map(|op| op.deadline);
         self.expire_at = rest.min().map(|at| at.max(now + EXPIRE_PAUSE));
         for op in over {
-            let message = format!("no answer from the server to {} in time", op.act.name());
+            let message = format!("{}: no answer from the server in time", op.act.name());
             let error = if op.uncertain || matches!(op.act, Act::Leave(..)) {
                 Error::uncertain(ErrorKind::Timeout, message)
             } else {
