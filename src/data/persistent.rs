@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::ephemeral::DataAccess;
 use super::{DataValue, check_path, check_value, json};
+#[cfg(doc)]
+use crate::ErrorKind;
 use crate::error::Error;
 use crate::model::Revision;
 use crate::wire::encode_path;

@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use super::guard::Facts;
 use crate::data::{check_path, json};
+#[cfg(doc)]
+use crate::ErrorKind;
 use crate::error::Error;
 use crate::model::Revision;
 use crate::transport::{FencedWrite, FromRedisValue};
