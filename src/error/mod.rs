@@ -23,7 +23,7 @@ pub enum ErrorKind {
     InvalidName,
     /// Metadata is too large, or does not convert to or from JSON. Found before any I/O.
     InvalidMetadata,
-    /// A value is too large, or does not convert to or from JSON.
+    /// A value is too large, or does not convert to or from JSON, which has no NaN and no infinity.
     InvalidValue,
     /// The server could not be reached, or the connection broke. Not retryable where its certificate is not trusted.
     Connection,

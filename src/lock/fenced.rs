@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::guard::Facts;
-use crate::data::{check_path, json};
 #[cfg(doc)]
 use crate::ErrorKind;
+use crate::data::{check_path, json};
 use crate::error::Error;
 use crate::model::Revision;
 use crate::transport::{FencedWrite, FromRedisValue};

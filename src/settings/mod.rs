@@ -252,6 +252,7 @@ mod tests {
             (Box::new(move |d| d.ttl = ms(199)), ["ttl", "at least 200ms"]),
             (Box::new(move |d| d.heartbeat = Some(ms(3750))), ["heartbeat", "half the ttl"]),
             (Box::new(move |d| d.heartbeat = Some(ms(1))), ["heartbeat", "at least"]),
+            (Box::new(move |d| d.heartbeat = Some(ms(10_000))), ["at least 20ms", "less than half the ttl, 3.75s"]),
             (Box::new(|d| d.connect_timeout = Duration::ZERO), ["connect_timeout", "at least"]),
             (Box::new(|d| d.command_timeout = Duration::ZERO), ["command_timeout", "at least"]),
             (Box::new(|d| d.reconcile = Some(Duration::ZERO)), ["reconcile", "at least"]),
