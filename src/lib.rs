@@ -1,5 +1,5 @@
-//! Instances of a service that share a Redis join a group, see each other join, leave and crash as it happens, and
-//! read who is there from memory.
+//! Instances of a service that share a Redis join a group, see each other join, leave and crash within milliseconds, hold
+//! locks, keep data that dies with its owner, and elect a leader.
 //!
 //! ```no_run
 //! use group_redis::{Error, Event, GroupConnector};
@@ -19,26 +19,42 @@
 //! # }
 //! ```
 //!
-//! # How it works
-//! Redis keyspace notifications say that something happened to a member's key. They are hints: one read says what is
-//! there now, a state machine says what has changed, and a cache and a stream of events say it to you. A connector
-//! with members holds one lease, which one small script renews; when it runs out, whoever looks first takes its
-//! members out of the group, and everybody is told at once. A reconciliation at every ttl is the fallback.
+//! # What it offers
+//! | you want to | use |
+//! |---|---|
+//! | join, leave, carry metadata and tags | [`GroupConnector::join`], which answers a [`Membership`] |
+//! | read the members from memory | [`GroupConnector::members`], which answers a [`View`] |
+//! | follow joins, updates and leaves | [`GroupConnector::events`], a stream of [`Event`]s |
+//! | hold a lock, a shared lock, a permit of a semaphore | [`GroupConnector::lock`], [`GroupConnector::semaphore`]: a [`LockGuard`] |
+//! | lead | [`GroupConnector::elect`]: a [`Leadership`] |
+//! | keep data that dies with its owner | [`GroupConnector::ephemeral`]: [`Ephemeral`], with [`Watch`] |
+//! | keep data that stays | [`GroupConnector::persistent`]: [`Persistent`] |
+//! | write only while you hold a lock | [`LockGuard::fenced`]: [`Fenced`] |
+//! | know how the connector is doing | [`GroupConnector::state`], [`GroupConnector::status`] |
 //!
-//! # What is guaranteed, and what is not
+//! # How it works
+//! A connector with members, locks or values holds one lease, which one small script renews. Keyspace notifications say that a
+//! key may have changed. They are hints: one read says what is there now, a state machine says what has changed, and a cache
+//! and a stream of events tell it to you. When a lease runs out, the first connector that checks it takes its members out of
+//! the group, hands its locks on, and deletes its values; every watcher is told at once. When a process ends, its connections
+//! close, and its lease is shortened to its grace. A reconciliation at every ttl is the fallback.
+//!
+//! # What it guarantees, and what it does not
 //! - When faults stop, every view equals the server's members within the ttl, or the backoff cap where that is longer,
 //!   and 250 ms.
-//! - A process that dies is reported within its ttl and 50 ms (p99), whatever else the server holds.
-//! - Nobody is reported to have left whose heartbeats reach Redis with gaps shorter than the ttl.
+//! - A process that is killed is reported after its [grace](GroupConnectorBuilder::grace) and a few milliseconds. One that is
+//!   frozen or cut off is reported within its ttl and 50 ms (p99), whatever else the server holds.
+//! - A member whose heartbeats reach Redis with gaps shorter than the ttl is not reported to have left.
 //! - The [`Event`]s fold to exactly the [`View`].
-//! - A connector that cannot reach Redis says so ([`State`]), and says [`State::Lost`] before others may take over.
-//! - It is as available as the one Redis that it uses, and a failover to a replica that lags behind can undo a join.
-//! - A membership is not mutual exclusion: where two must not act at once, let the resource check the
-//!   [`Incarnation`], which rises with every join.
+//! - A guard, a leadership and a membership stop saying that they are held before another session may take over.
+//! - A lock goes to the waiter that asked first. Each grant has a higher [`FencingToken`] than all before it, and each join a
+//!   higher [`Incarnation`].
+//! - The group is as available as the one Redis that it uses. A failover to a replica that lags behind can undo a join or a
+//!   grant.
+//! - Neither a lock nor a membership is mutual exclusion by itself: where two writers do harm, let the resource check the
+//!   token.
 //!
-//! # Where to begin
-//! [`GroupConnector`] connects, joins and watches; [`Membership`] is what a join answers; [`View`] is who is there;
-//! [`Events`] is what happens. `docs/ARCHITECTURE.md` shows how the crate is made, `docs/PROTOCOL.md` what stands in
+//! `docs/GUARANTEES.md` says it in full, `docs/ARCHITECTURE.md` how the crate is built, and `docs/PROTOCOL.md` what stands in
 //! Redis.
 //!
 //! # Features
@@ -79,7 +95,21 @@ pub use model::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, Mem
 pub use redis;
 pub use settings::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
 
-/// The README's code is compiled with the documentation tests.
+/// The code of the documents is compiled with the documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/GUARANTEES.md")]
+    struct Guarantees;
+
+    #[doc = include_str!("../docs/SETTINGS.md")]
+    struct Settings;
+
+    #[doc = include_str!("../docs/SECURITY-ACL.md")]
+    struct SecurityAcl;
+
+    #[doc = include_str!("../docs/FROM-CLOJURE.md")]
+    struct FromClojure;
+}

@@ -69,13 +69,15 @@ pub(crate) async fn play(stage: &Stage) -> Outcome<Measured> {
             Ok::<_, Error>(())
         };
         tokio::time::timeout(PATIENCE, queued).await??;
+        let (line, act) = if before == 0 { ("holds it", "hold") } else { ("waits", "wait") };
+        stage.say(&format!("{name} {line}"), json!({"act": act, "member": name}));
     }
 
     let mut tokens = Vec::new();
     let mut order = Vec::new();
     let mut handovers = Vec::new();
     let mut takeover_past_deadline = Duration::ZERO;
-    let (mut releasing, mut deadline) = (None, None::<Instant>);
+    let (mut releasing, mut killed) = (None, None::<(Instant, Instant)>);
     for (place, process) in processes.iter_mut().enumerate() {
         let [token, at] = numbers(&process.line("holds").await?)[..] else { return Err("what does it hold?".into()) };
         let seen = Instant::now();
@@ -88,23 +90,30 @@ pub(crate) async fn play(stage: &Stage) -> Outcome<Measured> {
                 &format!("{} has it next", holder.member),
                 json!({"act": "locks", "member": holder.member.as_str(), "handover_ms": ms(handovers[handovers.len() - 1])}),
             );
-        } else if let Some(deadline) = deadline.take() {
+        } else if let Some((killed, deadline)) = killed.take() {
             takeover_past_deadline = seen.saturating_duration_since(deadline);
             stage.say(
                 &format!("{} takes over", holder.member),
-                json!({"act": "locks", "member": holder.member.as_str(), "ms_past_deadline": ms(takeover_past_deadline)}),
+                json!({
+                    "act": "locks",
+                    "member": holder.member.as_str(),
+                    "ms_after_kill": ms(seen - killed),
+                    "ms_past_deadline": ms(takeover_past_deadline),
+                }),
             );
         }
         if place == 1 {
             // Stopped first, so that no heartbeat moves the deadline between the reading and the kill.
             process.signal("-STOP")?;
-            deadline = Some(stage.deadline_of_session(&holder.session).await?);
+            let deadline = stage.deadline_of_session(&holder.session).await?;
+            killed = Some((Instant::now(), deadline));
             process.signal("-KILL")?;
         } else {
             process.tell("release")?;
             releasing = numbers(&process.line("releasing").await?).first().copied();
         }
     }
+    stage.say("ida releases it", json!({"act": "release", "member": "ida"}));
     handovers.sort_unstable();
     Ok(Measured {
         handover: handovers[handovers.len() / 2],

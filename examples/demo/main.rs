@@ -83,21 +83,32 @@ async fn play(json: bool) -> Outcome<bool> {
     let leave = seen.at.saturating_duration_since(asked);
     stage.say("ada left", json!({"act": "leave", "member": "ada", "ms": ms(leave)}));
 
-    stage.act("bob is killed", "kill -9: its lease runs out, and the first to look tells everybody");
+    stage.act(
+        "bob is killed",
+        "kill -9: its connection closes, and after `grace` everybody is told, long before its ttl",
+    );
     // Stopped first, so that no heartbeat moves the deadline between the reading and the kill.
     members[1].signal("-STOP")?;
     let deadline = stage.deadline_of("bob").await?;
+    let killed = Instant::now();
     members[1].signal("-KILL")?;
     let seen = stage.left("bob", LeaveCause::Expired).await?;
     let crash = seen.at.saturating_duration_since(deadline);
-    stage.say("bob expired", json!({"act": "crash", "member": "bob", "ms_past_deadline": ms(crash)}));
+    stage.say(
+        "bob expired",
+        json!({"act": "crash", "member": "bob", "ms_after_kill": ms(seen.at - killed), "ms_past_deadline": ms(crash)}),
+    );
 
     stage.act("cyd is frozen", "SIGSTOP past its ttl, then resumed: it is told, and comes back as another");
+    let frozen = Instant::now();
     members[2].signal("-STOP")?;
     let deadline = stage.deadline_of("cyd").await?;
     let seen = stage.left("cyd", LeaveCause::Expired).await?;
     let freeze = seen.at.saturating_duration_since(deadline);
-    stage.say("cyd expired", json!({"act": "freeze", "member": "cyd", "ms_past_deadline": ms(freeze)}));
+    stage.say(
+        "cyd expired",
+        json!({"act": "freeze", "member": "cyd", "ms_past_deadline": ms(freeze), "ms_frozen": ms(seen.at - frozen)}),
+    );
     let resumed = Instant::now();
     members[2].signal("-CONT")?;
     let told = members[2].line("lost").await?;

@@ -149,6 +149,7 @@ impl Stage {
             return Ok(None);
         }
         let before = self.watcher.members();
+        let stopped = Instant::now();
         self.redis.restart_empty().await?;
         let up = Instant::now();
         let renewed = |name: &&str, view: &group_redis::View| {
@@ -166,7 +167,8 @@ impl Stage {
         for told in self.told.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             told.expected |= told.at >= up && living.contains(&told.name.as_str());
         }
-        self.say("everybody is back", json!({"act": "restart", "converged_ms": ms(converged)}));
+        let down = ms(up - stopped);
+        self.say("everybody is back", json!({"act": "restart", "down_ms": down, "converged_ms": ms(converged)}));
         Ok(Some(converged))
     }
 
@@ -189,7 +191,7 @@ impl Stage {
             println!("{fields}");
             return;
         }
-        let figure = ["ms", "handover_ms", "ms_past_deadline", "ms_after_resume", "converged_ms"]
+        let figure = ["ms", "handover_ms", "ms_after_kill", "ms_past_deadline", "ms_after_resume", "converged_ms"]
             .iter()
             .find_map(|name| fields.get(*name).map(|value| (name, value)))
             .map(|(name, value)| {

@@ -1,4 +1,4 @@
-//! The README's line of rights: it is enough, and it is the least.
+//! The line of rights in docs/SECURITY-ACL.md: it is enough, and it is the least.
 
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ const DONE_WITHOUT: [&str; 12] = [
     "sscan",
 ];
 
-/// The words of the README's line, for this group.
+/// The words of the documented line, for this group.
 fn rights(group: &str) -> Vec<String> {
-    let readme = include_str!("../../README.md");
-    let from = readme.find("ACL SETUSER group-user").expect("the README has the line");
-    let line = &readme[from..from + readme[from..].find("```").expect("it ends")];
+    let page = include_str!("../../docs/SECURITY-ACL.md");
+    let from = page.find("ACL SETUSER group-user").expect("the page has the line");
+    let line = &page[from..from + page[from..].find("```").expect("it ends")];
     line.split_whitespace().skip(3).map(|word| word.replace("default-group", group)).collect()
 }
 
@@ -119,14 +119,14 @@ fn group(of: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_of_the_readme_is_enough() {
+async fn documented_rights_are_enough() {
     let (fixture, name) = (Fixture::new().await, group("all"));
     grant(&fixture, &rights(&name)).await;
     let group = builder(&fixture, &name).connect().await.unwrap();
     everything(&group).await.unwrap();
     eventually(&format!("a canary: {:?}", group.status()), async || group.status().notifications_arrive).await;
     let refused = refused(&fixture).await;
-    // Newer servers are asked for one thing more, and the README says so.
+    // Newer servers are asked for one thing more, and docs/SECURITY-ACL.md says so.
     let refused: Vec<_> = refused.iter().filter(|entry| !entry.contains("setinfo")).collect();
     assert!(refused.is_empty(), "{refused:?}");
     group.close().await.unwrap();
