@@ -55,8 +55,7 @@ fn links_lead_somewhere() {
         let text = fs::read_to_string(document).expect("a text");
         for target in targets(&text) {
             let (file, anchor) = target.split_once('#').map_or((&*target, None), |(file, at)| (file, Some(at)));
-            let path =
-                if file.is_empty() { document.clone() } else { document.parent().expect("a folder").join(file) };
+            let path = if file.is_empty() { document.clone() } else { document.parent().expect("a folder").join(file) };
             let leads = match (fs::read_to_string(&path), anchor) {
                 (Ok(text), Some(anchor)) => anchors(&text).contains(anchor),
                 (found, _) => found.is_ok(),

@@ -144,7 +144,7 @@ const UNKNOWN_COMMAND: Verdict = lasting(
 );
 
 const RIGHTS: Verdict =
-    lasting(ErrorKind::Denied, "check user and password, and grant the rights of the ACL line in the README");
+    lasting(ErrorKind::Denied, "check user and password, and grant the rights of the ACL line in docs/SECURITY-ACL.md");
 
 /// What to think of this error.
 pub(super) fn verdict(error: &RedisError, during: During) -> Verdict {

@@ -268,7 +268,7 @@ async fn connecting_says_what_it_knows_and_waits_only_for_what_may_pass() {
             own(&format!("poor:{SECRET}@"), ""),
             ErrorKind::Denied,
             "no permissions to run",
-            "ACL line in the README",
+            "ACL line in docs/SECURITY-ACL.md",
             false,
         ),
         case(
