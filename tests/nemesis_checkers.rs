@@ -50,7 +50,7 @@ fn granted(attempt: &str, token: u64) -> What {
 }
 
 fn said(token: u64, before: u64, held: bool) -> What {
-    What::Said { lock: "lock".into(), token, before, held }
+    What::Said { lock: "lock".into(), token, before, held, lost: false }
 }
 
 fn place((session, attempt, alive): (&str, &str, bool)) -> Place {
@@ -531,11 +531,17 @@ fn who_has_left_does_not_return_as_it_was() {
 
 #[test]
 fn what_is_lost_is_lost_for_good() {
-    let says = |last: bool| {
-        let answers = [true, false, last];
-        let said = (2..).zip(answers).map(|(at, held)| line(at, "w0", said(1, at, held)));
+    let said =
+        |token: u64, before: u64, held: bool, lost: bool| What::Said { lock: "lock".into(), token, before, held, lost };
+    let says = |answers: [(bool, bool); 3]| {
+        let said = (2..).zip(answers).map(|(at, (held, lost))| line(at, "w0", said(1, at, held, lost)));
         [line(1, "w0", granted("a", 1))].into_iter().chain(said).collect::<Vec<_>>()
     };
-    good(&says(false));
-    bad("once lost, always lost", &says(true));
+    let (held, suspended, lost) = ((true, false), (false, false), (false, true));
+    good(&says([held, suspended, held]));
+    good(&says([held, suspended, lost]));
+    good(&says([held, lost, lost]));
+    bad("once lost, always lost", &says([held, lost, held]));
+    assert_eq!(checkers::held_again(&says([held, suspended, held])), 1);
+    assert_eq!(checkers::held_again(&says([held, suspended, lost])), 0);
 }

@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::model::FencingToken;
+use crate::mutant;
 use crate::proto::Moment;
-use crate::wire::{Grant, HoldId, InboxMessage, QueueEntry};
+use crate::wire::{Grant, HoldId, InboxMessage, ListedHold, QueueEntry};
 
 /// The acquisitions of one connector, by their nonces.
 #[derive(Default)]
@@ -22,6 +24,7 @@ pub(crate) struct LockTable {
 #[derive(Default)]
 struct Table {
     nonces: u64,
+    is_suspended: bool,
     /// Known until it is held or forgotten, with the way to who waits as long as nothing has come by it.
     waiting: HashMap<u64, Option<oneshot::Sender<Grant>>>,
     /// Of those that wait: broken since they were granted, before whoever waited has looked.
@@ -36,8 +39,44 @@ type DetachedHold = Arc<dyn Any + Send + Sync>;
 
 struct Held {
     queue_entry: QueueEntry,
+    token: FencingToken,
     since: Moment,
+    signals: Arc<HoldSignals>,
+}
+
+/// What a hold tells those who wait for it.
+#[derive(Debug)]
+pub(crate) struct HoldSignals {
     lost: CancellationToken,
+    /// Cancelled when the hold is suspended or lost; another one when it is held again.
+    unsafe_to_work: Mutex<CancellationToken>,
+}
+
+impl HoldSignals {
+    /// Lost at the latest when this ends.
+    pub(crate) fn new(ended: &CancellationToken) -> Arc<Self> {
+        let lost = ended.child_token();
+        let unsafe_to_work = Mutex::new(lost.child_token());
+        Arc::new(Self { lost, unsafe_to_work })
+    }
+
+    /// Cancelled when the hold is lost for good.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Cancelled when the hold is suspended the next time, or lost.
+    pub(crate) fn suspended_or_lost(&self) -> CancellationToken {
+        self.unsafe_to_work.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn suspend(&self) {
+        self.suspended_or_lost().cancel();
+    }
+
+    fn resume(&self) {
+        *self.unsafe_to_work.lock().unwrap_or_else(PoisonError::into_inner) = self.lost.child_token();
+    }
 }
 
 impl LockTable {
@@ -83,14 +122,17 @@ impl LockTable {
     }
 
     /// What was waited for is held; `lost` is cancelled when it no longer is.
-    pub(crate) fn hold(&self, queue_entry: QueueEntry, lost: CancellationToken) {
-        let held = Held { since: clock::now(), lost, queue_entry };
+    pub(crate) fn hold(&self, queue_entry: QueueEntry, token: FencingToken, signals: Arc<HoldSignals>) {
+        let held = Held { since: clock::now(), token, signals, queue_entry };
         let mut table = self.table();
         let nonce = held.queue_entry.hold_id.nonce;
         table.waiting.remove(&nonce);
         if table.broken.remove(&nonce) {
-            held.lost.cancel();
+            held.signals.lost.cancel();
         } else {
+            if table.is_suspended {
+                held.signals.suspend();
+            }
             table.held.insert(nonce, held);
         }
     }
@@ -122,7 +164,7 @@ impl LockTable {
                 let mut table = self.table();
                 let detached = table.detached.remove(&nonce);
                 if let Some(held) = table.held.remove(&nonce) {
-                    held.lost.cancel();
+                    held.signals.lost.cancel();
                 } else if table.waiting.contains_key(&nonce) {
                     table.broken.insert(nonce);
                 }
@@ -134,30 +176,49 @@ impl LockTable {
         true
     }
 
+    /// Nothing that is held can be relied on, for now.
+    pub(crate) fn suspend_all(&self) {
+        let mut table = self.table();
+        table.is_suspended = true;
+        table.held.values().for_each(|held| held.signals.suspend());
+    }
+
+    /// All that is held can be relied on again.
+    pub(crate) fn resume_all(&self) {
+        let mut table = self.table();
+        table.is_suspended = false;
+        table.held.values().for_each(|held| held.signals.resume());
+    }
+
     /// The session cannot be relied on any more: nothing is held. What is to be given back, in case it lives on.
     pub(crate) fn lose_all(&self) -> Vec<QueueEntry> {
         let mut table = self.table();
+        table.is_suspended = false;
         let held: Vec<_> = table.held.drain().map(|(_, held)| held).collect();
         let detached = std::mem::take(&mut table.detached);
         drop(table);
         drop(detached);
         held.into_iter()
             .map(|held| {
-                held.lost.cancel();
+                held.signals.lost.cancel();
                 held.queue_entry
             })
             .collect()
     }
 
-    /// Compares what the server says is held with what is known here. What it does not list is lost; what nobody here
+    /// Compares what the server says is held with what is known here. What it does not list under the same token is lost; what nobody here
     /// knows, since its acquirer was gone before the answer, is to be given back.
-    pub(crate) fn audit(&self, asked: Moment, listed: Vec<HoldId>) -> Vec<QueueEntry> {
+    pub(crate) fn audit(&self, asked: Moment, listed: Vec<ListedHold>) -> Vec<QueueEntry> {
         let mut table = self.table();
-        let nonces: HashSet<u64> = listed.iter().map(|hold_id| hold_id.nonce).collect();
+        let tokens: HashMap<u64, FencingToken> = listed.iter().map(|one| (one.hold_id.nonce, one.token)).collect();
+        // Under another token it was granted anew: somebody else may have held it in between.
+        let is_ours = |nonce: &u64, held: &Held| {
+            tokens.get(nonce).is_some_and(|token| *token == held.token || mutant::is("resumed_under_another_token"))
+        };
         table.held.retain(|nonce, held| {
-            let missing = held.since < asked && !nonces.contains(nonce);
+            let missing = held.since < asked && !is_ours(nonce, held);
             if missing {
-                held.lost.cancel();
+                held.signals.lost.cancel();
             }
             !missing
         });
@@ -165,7 +226,7 @@ impl LockTable {
         let ended: Vec<_> = detached.extract_if(|nonce, _| !held.contains_key(nonce)).collect();
         let unknown =
             |hold_id: &HoldId| !table.held.contains_key(&hold_id.nonce) && !table.waiting.contains_key(&hold_id.nonce);
-        let unknown = listed.into_iter().filter(unknown).map(QueueEntry::from).collect();
+        let unknown = listed.into_iter().map(|one| one.hold_id).filter(unknown).map(QueueEntry::from).collect();
         drop(table);
         drop(ended);
         unknown
@@ -174,6 +235,8 @@ impl LockTable {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::SessionId;
 
@@ -181,37 +244,75 @@ mod tests {
         QueueEntry::from(HoldId { session: SessionId::new("s-1"), nonce, name: "l".into(), shared: false })
     }
 
-    #[test]
-    fn what_is_broken_before_its_acquirer_has_looked_is_lost_from_the_first() {
-        let holds = LockTable::default();
-        let (first, _granted) = holds.expect();
-        let (second, _granted) = holds.expect();
-        holds.deliver(InboxMessage::Broken { nonce: first });
-        let (lost, kept) = (CancellationToken::new(), CancellationToken::new());
-        holds.hold(queue_entry(first), lost.clone());
-        holds.hold(queue_entry(second), kept.clone());
-        assert!(lost.is_cancelled() && !kept.is_cancelled());
-        holds.deliver(InboxMessage::Broken { nonce: second });
-        assert!(kept.is_cancelled());
+    fn signals() -> Arc<HoldSignals> {
+        HoldSignals::new(&CancellationToken::new())
+    }
 
-        let grant = Grant { token: crate::model::FencingToken::new(1), since_ms: 1 };
-        let (known, _granted) = holds.expect();
-        assert!(holds.deliver(InboxMessage::Grant { nonce: known, grant }), "it is waited for");
-        assert!(holds.deliver(InboxMessage::Grant { nonce: known, grant }), "it has been told already");
-        holds.hold(queue_entry(known), CancellationToken::new());
-        assert!(holds.deliver(InboxMessage::Grant { nonce: known, grant }), "it is held");
-        holds.let_go(known);
-        assert!(!holds.deliver(InboxMessage::Grant { nonce: known, grant }), "nobody knows it");
+    fn is_lost(signals: &HoldSignals) -> bool {
+        signals.lost().is_cancelled()
+    }
+
+    fn is_suspended(signals: &HoldSignals) -> bool {
+        signals.suspended_or_lost().is_cancelled()
+    }
+
+    const TOKEN: FencingToken = FencingToken::new(1);
+
+    #[test]
+    fn broken_before_its_acquirer_looked_is_lost_from_the_first() {
+        let table = LockTable::default();
+        let (first, _granted) = table.expect();
+        let (second, _granted) = table.expect();
+        table.deliver(InboxMessage::Broken { nonce: first });
+        let (lost, kept) = (signals(), signals());
+        table.hold(queue_entry(first), TOKEN, lost.clone());
+        table.hold(queue_entry(second), TOKEN, kept.clone());
+        assert!(is_lost(&lost) && !is_lost(&kept));
+        table.deliver(InboxMessage::Broken { nonce: second });
+        assert!(is_lost(&kept));
+
+        let grant = Grant { token: TOKEN, since_ms: 1 };
+        let (known, _granted) = table.expect();
+        assert!(table.deliver(InboxMessage::Grant { nonce: known, grant }), "it is waited for");
+        assert!(table.deliver(InboxMessage::Grant { nonce: known, grant }), "it has been told already");
+        table.hold(queue_entry(known), TOKEN, signals());
+        assert!(table.deliver(InboxMessage::Grant { nonce: known, grant }), "it is held");
+        table.let_go(known);
+        assert!(!table.deliver(InboxMessage::Grant { nonce: known, grant }), "nobody knows it");
 
         // Asked again after that, the server's new answer counts.
-        let (third, _granted) = holds.expect();
-        holds.deliver(InboxMessage::Broken { nonce: third });
-        let _granted = holds.expect_again(third);
-        let lost = CancellationToken::new();
-        holds.hold(queue_entry(third), lost.clone());
-        assert!(!lost.is_cancelled());
-        holds.let_go(third);
-        let table = holds.table();
+        let (third, _granted) = table.expect();
+        table.deliver(InboxMessage::Broken { nonce: third });
+        let _granted = table.expect_again(third);
+        let held = signals();
+        table.hold(queue_entry(third), TOKEN, held.clone());
+        assert!(!is_lost(&held));
+        table.let_go(third);
+        let table = table.table();
         assert!(table.waiting.is_empty() && table.broken.is_empty() && table.held.is_empty());
+    }
+
+    fn listed(nonce: u64, token: u64) -> ListedHold {
+        ListedHold { hold_id: queue_entry(nonce).hold_id, token: FencingToken::new(token) }
+    }
+
+    #[test]
+    fn suspended_is_held_again_only_under_its_token() {
+        let table = LockTable::default();
+        let [same, other, missing] = [signals(), signals(), signals()];
+        for (nonce, signals) in [(1, &same), (2, &other), (3, &missing)] {
+            table.hold(queue_entry(nonce), FencingToken::new(7), signals.clone());
+        }
+        table.suspend_all();
+        let late = signals();
+        table.hold(queue_entry(4), TOKEN, late.clone());
+        assert!([&same, &other, &missing, &late].into_iter().all(|held| is_suspended(held) && !is_lost(held)));
+
+        let unknown =
+            table.audit(clock::now() + Duration::from_secs(1), vec![listed(1, 7), listed(2, 8), listed(4, 1)]);
+        table.resume_all();
+        assert_eq!(unknown, [queue_entry(2)], "granted anew, it is given back");
+        assert!(!is_suspended(&same) && !is_suspended(&late));
+        assert!(is_lost(&other) && is_suspended(&other) && is_lost(&missing) && is_suspended(&missing));
     }
 }

@@ -7,7 +7,7 @@ mod view;
 mod watched;
 
 pub use events::{Event, Events, MemberChange, MemberChanges};
-pub(crate) use lock_table::LockTable;
+pub(crate) use lock_table::{HoldSignals, LockTable};
 pub use state::{State, StateWatch};
 pub use view::View;
 pub(crate) use view::{ViewReader, ViewWriter, view};

@@ -81,6 +81,8 @@ pub(crate) struct Driver {
     beats: watch::Receiver<Option<Beat>>,
     called: Called,
     shutdown: CancellationToken,
+    /// Whether the core knows that the validity is suspended.
+    is_suspended: bool,
     done: bool,
 }
 
@@ -90,8 +92,8 @@ enum Wakeup {
     Notice(Result<Notice, Error>),
     Reply(Tag, Result<Reply, Error>),
     Beat,
-    /// Somebody has seen that the lease is not vouched for.
-    ValidityEnded,
+    /// A guard has seen that the lease is not vouched for.
+    Suspended,
     Released(Release),
     Shutdown,
     Time,
@@ -125,6 +127,7 @@ impl Driver {
             beats,
             called,
             shutdown,
+            is_suspended: false,
             done: false,
         }
     }
@@ -151,10 +154,10 @@ impl Driver {
                 None => pending().await,
             }
         };
-        let validity = self.publish.validity.borrow().clone();
-        let ended = async {
+        let validity = self.publish.validity.borrow().clone().filter(|_| !self.is_suspended);
+        let suspended = async {
             match validity {
-                Some(validity) => validity.ended().cancelled().await,
+                Some(validity) => validity.suspended().await,
                 None => pending().await,
             }
         };
@@ -171,7 +174,7 @@ impl Driver {
             Ok(()) = self.beats.changed() => Wakeup::Beat,
             Some(release) = self.called.releases.recv() => Wakeup::Released(release),
             () = self.shutdown.cancelled() => Wakeup::Shutdown,
-            () = ended => Wakeup::ValidityEnded,
+            () = suspended => Wakeup::Suspended,
             () = time => Wakeup::Time,
         }
     }
@@ -207,15 +210,11 @@ impl Driver {
             }
             Wakeup::Beat => {
                 let beat = self.beats.borrow_and_update().clone();
-                if let Some(Beat { session, until, pulse, error }) = beat {
+                if let Some(Beat { session, until, over, pulse, error }) = beat {
                     if error.is_some() || pulse == Pulse::Alive {
                         self.publish.link.send_modify(|report| report.heartbeat = error);
                     }
-                    self.machine.handle_input(now, Input::Beat { session, until, pulse });
-                }
-                // It may be vouched for again before the core had a doubt.
-                if self.publish.validity.borrow().is_none() {
-                    self.begin_validity();
+                    self.machine.handle_input(now, Input::Beat { session, until, over, pulse });
                 }
             }
             Wakeup::Released(Release::Unclaimed(id, incarnation)) => {
@@ -226,13 +225,12 @@ impl Driver {
             }
             Wakeup::Released(Release::Audit) => self.machine.handle_input(now, Input::Audit),
             Wakeup::Released(Release::LeaseLost(session)) => {
-                let lost = Input::Beat { session, until: Moment::ORIGIN, pulse: Pulse::Lost };
+                let lost = Input::Beat { session, until: Moment::ORIGIN, over: Moment::ORIGIN, pulse: Pulse::Lost };
                 self.machine.handle_input(now, lost);
             }
-            Wakeup::ValidityEnded => {
-                self.end_validity();
-                self.machine.handle_input(now, Input::Tick);
-                self.begin_validity();
+            Wakeup::Suspended => {
+                self.suspend();
+                self.machine.handle_input(now, Input::Suspended);
             }
             Wakeup::Shutdown => {
                 self.shutdown = CancellationToken::new();
@@ -337,8 +335,9 @@ impl Driver {
             }
             Output::Values(changes) => self.publish.watched.apply(changes),
             Output::Covered(topic) => self.publish.watched.cover(topic),
-            Output::Doubt => self.end_validity(),
-            Output::Trust => self.begin_validity(),
+            Output::Suspend => self.suspend(),
+            Output::Resume => self.resume(),
+            Output::Expire => self.end_validity(),
             Output::Release => {
                 self.kept_lease = None;
                 self.end_validity();
@@ -370,18 +369,40 @@ impl Driver {
         }
     }
 
-    /// Whoever acquires from now on relies on the session that is kept, unless it is in doubt.
+    /// What is acquired from now on relies on the session that is kept.
     fn begin_validity(&mut self) {
-        let vouched = self.lease_keeper.vouched();
-        let kept = self.kept_lease.as_ref().map(|(session, _)| session.clone());
-        if let Some(session) = kept.filter(|_| vouched.holds()) {
-            self.end_validity();
-            self.publish.validity.send_replace(Some(Validity::new(session, vouched)));
+        self.end_validity();
+        if let Some((session, _)) = &self.kept_lease {
+            let validity = Validity::new(session.clone(), self.lease_keeper.vouched());
+            self.publish.validity.send_replace(Some(validity));
         }
     }
 
-    /// Nothing that was acquired so far can be relied on. It is given back, in case that the session lives on.
+    /// What is held says no, until the server has said that it is held still.
+    fn suspend(&mut self) {
+        self.is_suspended = true;
+        if let Some(validity) = &*self.publish.validity.borrow() {
+            validity.suspend();
+        }
+        self.publish.lock_table.suspend_all();
+    }
+
+    /// What the server has said is held still is held again; what was given up before stays so.
+    fn resume(&mut self) {
+        self.is_suspended = false;
+        let validity = self.publish.validity.borrow().clone();
+        match validity {
+            Some(validity) => {
+                validity.resume();
+                self.publish.lock_table.resume_all();
+            }
+            None => self.begin_validity(),
+        }
+    }
+
+    /// Nothing that was acquired so far is held any more. It is given back, in case that the session lives on.
     fn end_validity(&mut self) {
+        self.is_suspended = false;
         if let Some(validity) = self.publish.validity.send_replace(None) {
             validity.end();
             let lost = self.publish.lock_table.lose_all();

@@ -3,6 +3,8 @@
 mod caller;
 mod direct;
 mod driver;
+#[cfg(test)]
+mod model;
 mod validity;
 
 pub(crate) use caller::{Caller, Claim, Claimed, Delivery};

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     AlreadyJoined,
     /// The membership is no longer ours: the lease ran out, or another session took the id over.
     Lost,
+    /// The lock could not be vouched for, so that the work under it was dropped. It may have been held all the time.
+    Suspended,
     /// Keyspace notifications are not enabled, and the policy forbids enabling them.
     Notifications,
     /// The connector is closed.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Contents, ContentsChanges};
 use crate::data::DataAccess;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::lock::{Fenced, Lock, LockContext, LockGuard, Locks};
 use crate::model::{FencingToken, MemberId};
 use crate::proto::{Request, Topic, WatchedValue};
@@ -52,6 +52,13 @@ impl Election {
     /// Campaigns as this member. Default: the name of this host.
     pub fn as_member(mut self, member: impl AsRef<str>) -> Self {
         self.lock = self.lock.as_member(member);
+        self
+    }
+
+    /// Lets the work of [`run_as_leader`](Self::run_as_leader) go on while the lead is suspended: as
+    /// [`Lock::through_suspension`].
+    pub fn through_suspension(mut self) -> Self {
+        self.lock = self.lock.through_suspension();
         self
     }
 
@@ -112,8 +119,10 @@ impl Election {
         Ok(LeaderWatch { looks: ContentsChanges::new(self.data.watched().clone()), topic, path, last: None })
     }
 
-    /// Campaigns, does the work while this candidate leads, and resigns when the work has ended. Where the leadership
-    /// is lost before, the work is dropped where it stands, and the campaign begins anew.
+    /// Campaigns, does the work while this candidate leads, and resigns when the work has ended.
+    ///
+    /// Where the lead is suspended, the work is dropped where it stands. It begins anew in the same term if the candidate
+    /// turns out to lead still, and else in a later one, once the candidate leads again.
     ///
     /// # Errors
     /// As for [`campaign`](Self::campaign).
@@ -126,12 +135,14 @@ impl Election {
         W: Future,
     {
         loop {
-            match self.lock.run(&mut work).await {
-                Err(error) if error.kind() == ErrorKind::Lost => {
-                    tracing::debug!(%error, "leadership lost");
+            let leadership = self.campaign().await?;
+            while leadership.held().await {
+                if let Some(output) = self.lock.work_under(&leadership.guard, &mut work).await {
+                    leadership.resign().await;
+                    return Ok(output);
                 }
-                outcome => return outcome,
             }
+            tracing::debug!(term = %leadership.term(), "leadership lost");
         }
     }
 }
@@ -171,7 +182,8 @@ impl Leadership {
         self.guard.token()
     }
 
-    /// Whether this candidate leads at this moment, by its own clock. No I/O. Once it has said no, it never says yes.
+    /// Whether this candidate leads at this moment, by its own clock. No I/O. It says no while the lead is suspended, and
+    /// for good once it is lost: see [`LockGuard`].
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.guard.is_held()
@@ -183,7 +195,23 @@ impl Leadership {
         self.guard.valid_for()
     }
 
-    /// Waits until the lead is lost, which comes before anybody else may lead.
+    /// Waits until the lead is suspended or lost, which comes before anybody else may lead.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn suspended(&self) {
+        self.guard.suspended().await;
+    }
+
+    /// Waits until this candidate leads, and answers `true`, at once where it does; `false` once the lead is lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn held(&self) -> bool {
+        self.guard.held().await
+    }
+
+    /// Waits until the lead is lost, for good.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -191,7 +219,7 @@ impl Leadership {
         self.guard.lost().await;
     }
 
-    /// Cancelled when the lead is lost.
+    /// Cancelled when the lead is suspended or lost.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
         self.guard.cancellation_token()

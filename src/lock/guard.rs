@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Locks;
 use super::fenced::Fenced;
+use crate::cache::HoldSignals;
 use crate::engine::Validity;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId};
@@ -21,12 +22,37 @@ pub(crate) struct Facts {
     pub(super) grant: Grant,
     member: MemberId,
     validity: Arc<Validity>,
-    pub(super) lost: CancellationToken,
+    pub(super) signals: Arc<HoldSignals>,
 }
 
 impl Facts {
     pub(super) fn is_held(&self) -> bool {
-        !self.lost.is_cancelled() && self.validity.is_held()
+        !self.signals.lost().is_cancelled() && self.validity.is_held()
+    }
+
+    /// Waits until it is suspended or lost: at once where it is.
+    ///
+    /// Cancel safe.
+    pub(super) async fn suspended(&self) {
+        if self.is_held() {
+            tokio::select! {
+                () = self.validity.suspended() => {}
+                () = self.signals.lost().cancelled() => {}
+            }
+        }
+    }
+
+    /// Waits until it is held, and answers true: at once where it is; or until it is lost, and answers false.
+    ///
+    /// Cancel safe.
+    pub(super) async fn held(&self) -> bool {
+        let resumed = async {
+            // The lease may have gone unvouched again before anybody looked.
+            while !self.is_held() {
+                self.validity.resumed().await;
+            }
+        };
+        self.signals.lost().run_until_cancelled(resumed).await.is_some()
     }
 
     pub(super) fn lost_error(&self) -> Error {
@@ -34,6 +60,16 @@ impl Facts {
         let message =
             format!("lock {name:?} is not held any more under token {token}; stop its work, or acquire it again");
         Error::new(ErrorKind::Lost, message).at(self.locks.direct.server())
+    }
+
+    /// Why work under it was dropped.
+    pub(super) fn dropped_error(&self) -> Error {
+        if self.signals.lost().is_cancelled() {
+            return self.lost_error();
+        }
+        let (name, token) = (&self.queue_entry.hold_id.name, self.grant.token);
+        let message = format!("lock {name:?} could not be vouched for under token {token}: the work was dropped");
+        Error::new(ErrorKind::Suspended, message)
     }
 }
 
@@ -51,14 +87,18 @@ impl Hold {
         member: MemberId,
         validity: Arc<Validity>,
     ) -> Self {
-        let lost = validity.ended().child_token();
-        locks.lock_table.hold(queue_entry.clone(), lost.clone());
-        let facts = Facts { locks, queue_entry, grant, member, validity, lost };
+        let signals = HoldSignals::new(validity.ended());
+        locks.lock_table.hold(queue_entry.clone(), grant.token, signals.clone());
+        let facts = Facts { locks, queue_entry, grant, member, validity, signals };
         Self { facts: Arc::new(facts), answered: AtomicBool::new(false) }
     }
 
     pub(super) fn is_held(&self) -> bool {
         self.facts.is_held()
+    }
+
+    pub(super) async fn held(&self) -> bool {
+        self.facts.held().await
     }
 
     /// Gives it back, and says whether it was held until then.
@@ -98,6 +138,14 @@ impl Drop for Hold {
 }
 
 /// A lock that is held, until it is released, dropped or lost.
+///
+/// # Held, suspended, lost
+/// A guard is **suspended** while the connector cannot vouch for it: the connection of its heartbeats is closed, and the
+/// server may take this process for dead after its [`grace`](crate::GroupConnectorBuilder::grace). A suspended guard says
+/// no, for another may hold the lock. When the connector is back, the server says whether lease and lock have lived. If
+/// they have, the guard is **held** again, under the same token; a restart of the server that is shorter than the ttl, and
+/// keeps its data, costs no lock. If they have not, or if the ttl passes first, the guard is **lost**, for good: a guard
+/// that was lost never says that it is held.
 ///
 /// Dropped, it is released in the background. It keeps nothing alive: when the last clone of its
 /// [`GroupConnector`](crate::GroupConnector) is dropped, or the connector is closed, the lock is given back.
@@ -140,31 +188,54 @@ impl LockGuard {
 
     /// Whether the connector vouches for the lock at this moment, by its own clock. No I/O.
     ///
-    /// Once it has said no, it never says yes again.
+    /// It says no while the guard is suspended, and may say yes again after that, under the same token. Once the guard is
+    /// [lost](Self::lost), it never says yes.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.hold.is_held()
     }
 
-    /// For how long it is vouched for if the server is not heard of again: nothing once it is lost. No I/O.
+    /// For how long it is vouched for if the server is not heard of again: nothing while it is suspended, or lost. No I/O.
     #[must_use]
     pub fn valid_for(&self) -> Duration {
-        if self.facts().lost.is_cancelled() { Duration::ZERO } else { self.facts().validity.valid_for() }
+        if self.facts().signals.lost().is_cancelled() { Duration::ZERO } else { self.facts().validity.valid_for() }
     }
 
-    /// Waits until the lock is lost: because the lease cannot be vouched for any more, which comes before anybody else
-    /// may have the lock; because an operator broke it; or because the connector was closed.
+    /// Waits until the guard is not held: suspended or lost. At once where it is not. It comes before anybody else may
+    /// have the lock.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn suspended(&self) {
+        self.facts().suspended().await;
+    }
+
+    /// Waits until the guard is held, and answers `true`, at once where it is; `false` once it is lost.
+    ///
+    /// A suspended guard is held again or lost within the ttl.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn held(&self) -> bool {
+        self.facts().held().await
+    }
+
+    /// Waits until the lock is lost, for good: because the server says that the lease or the lock is gone, or the ttl has
+    /// passed without an answer; because an operator broke it; or because the connector was closed.
+    ///
+    /// While it waits, the guard may be [suspended](Self::suspended), and another may hold the lock already.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn lost(&self) {
-        self.facts().lost.cancelled().await;
+        self.facts().signals.lost().cancelled().await;
     }
 
-    /// The same as a token, to give to the work that the lock protects. It is not cancelled by a release.
+    /// Cancelled as soon as the guard is suspended or lost, to give to the work that the lock protects. It is not
+    /// cancelled by a release. After a suspension, ask for another one.
     #[must_use]
     pub fn cancellation_token(&self) -> CancellationToken {
-        self.facts().lost.child_token()
+        self.facts().signals.suspended_or_lost().child_token()
     }
 
     /// Writes that the server makes only while this guard's token is the holder's.

@@ -96,6 +96,14 @@ pub struct Lock {
     locks: Arc<Locks>,
     request: Result<LockRequest, Error>,
     reentrant: bool,
+    suspension: Suspension,
+}
+
+/// What a suspension of the lock does to the work under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspension {
+    Cancels,
+    Pauses,
 }
 
 impl Lock {
@@ -106,7 +114,7 @@ impl Lock {
             encoded: encode_path(locks.host.as_str()).into(),
             share: None,
         });
-        Self { locks, request, reentrant: false }
+        Self { locks, request, reentrant: false, suspension: Suspension::Cancels }
     }
 
     pub(crate) fn semaphore(locks: Arc<Locks>, name: &str, permits: u32) -> Self {
@@ -144,6 +152,14 @@ impl Lock {
     pub fn read(mut self) -> Self {
         self.reentrant = false;
         self.request = self.request.map(|request| LockRequest { share: Some(READERS), ..request });
+        self
+    }
+
+    /// Lets the work of [`run`](Self::run) go on while the lock is suspended; only the loss of the lock drops it. Another
+    /// may hold the lock meanwhile: the work has to pause by itself, by [`LockContext::suspended`] and
+    /// [`LockContext::held`], or to write only what is [fenced](LockContext::fenced).
+    pub fn through_suspension(mut self) -> Self {
+        self.suspension = Suspension::Pauses;
         self
     }
 
@@ -218,7 +234,10 @@ impl Lock {
     ) -> Result<Option<LockGuard>, Error> {
         let entrant = self.locks.gates.at(&request.name, &request.member);
         let mut last = entrant.turn().await;
-        if let Some(hold) = last.upgrade().filter(|hold| hold.is_held()) {
+        // A suspended hold is held again or lost: to ask anew before would be to wait behind oneself.
+        if let Some(hold) = last.upgrade()
+            && hold.held().await
+        {
             return Ok(Some(LockGuard::new(hold)));
         }
         let Some(hold) = acquire(&self.locks, request).await? else { return Ok(None) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Facts;
-use super::{Fenced, Lock};
+use super::{Fenced, Lock, LockGuard, Suspension};
 use crate::error::Error;
 use crate::model::FencingToken;
 
@@ -14,6 +14,7 @@ use crate::model::FencingToken;
 #[derive(Clone)]
 pub struct LockContext {
     facts: Arc<Facts>,
+    cancelled: CancellationToken,
 }
 
 impl LockContext {
@@ -29,10 +30,28 @@ impl LockContext {
         self.facts.is_held()
     }
 
-    /// Cancelled when the lock is lost: for what the work has spawned. The work itself is dropped then.
+    /// Cancelled when the work is: for what it has spawned. That is when the lock is suspended or lost, or, with
+    /// [`through_suspension`](crate::Lock::through_suspension), when it is lost.
     #[must_use]
     pub fn cancellation_token(&self) -> &CancellationToken {
-        &self.facts.lost
+        &self.cancelled
+    }
+
+    /// Waits until the lock is suspended or lost. With [`through_suspension`](crate::Lock::through_suspension) this is
+    /// the signal to pause.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn suspended(&self) {
+        self.facts.suspended().await;
+    }
+
+    /// Waits until the lock is held, and answers `true`, at once where it is; `false` once it is lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn held(&self) -> bool {
+        self.facts.held().await
     }
 
     /// Writes that the server makes only while the token is the holder's.
@@ -50,11 +69,13 @@ impl fmt::Debug for LockContext {
 impl Lock {
     /// Acquires the lock, for as long as that takes, works under it, and gives it back when the work has ended.
     ///
-    /// The work is dropped where it stands, at its next `.await`, as soon as the lock is lost. What it has spawned
-    /// follows the [cancellation token](LockContext::cancellation_token).
+    /// The work is dropped where it stands, at its next `.await`, as soon as the lock is suspended or lost, and the lock is
+    /// given back. With [`through_suspension`](Self::through_suspension) it is dropped only when the lock is lost. What it
+    /// has spawned follows the [cancellation token](LockContext::cancellation_token).
     ///
     /// # Errors
-    /// As for [`acquire`](Self::acquire); [`ErrorKind::Lost`](crate::ErrorKind::Lost) if the lock was lost before the work had ended.
+    /// As for [`acquire`](Self::acquire); [`ErrorKind::Suspended`](crate::ErrorKind::Suspended) or
+    /// [`ErrorKind::Lost`](crate::ErrorKind::Lost) if the work was dropped before it had ended.
     ///
     /// # Cancel safety
     /// Dropped, the work is dropped first and the lock is given back after it, in the background.
@@ -72,15 +93,30 @@ impl Lock {
         W: Future,
     {
         let guard = self.acquire().await?;
-        let facts = guard.facts().clone();
-        // The work is dropped at the end of this statement, before the guard.
-        let done = facts.lost.run_until_cancelled(work(LockContext { facts: facts.clone() })).await;
-        match done {
+        match self.work_under(&guard, work).await {
             Some(output) => {
                 guard.release().await;
                 Ok(output)
             }
-            None => Err(facts.lost_error()),
+            None => Err(guard.facts().dropped_error()),
         }
+    }
+
+    /// Does the work while the guard is held; `None` where it was dropped.
+    pub(super) async fn work_under<F, W>(&self, guard: &LockGuard, work: F) -> Option<W::Output>
+    where
+        F: FnOnce(LockContext) -> W,
+        W: Future,
+    {
+        let facts = guard.facts().clone();
+        let cancelled = match self.suspension {
+            Suspension::Cancels => facts.signals.suspended_or_lost(),
+            Suspension::Pauses => facts.signals.lost().clone(),
+        };
+        // A guard that nobody has asked since its lease went unvouched.
+        if !facts.is_held() && self.suspension == Suspension::Cancels {
+            return None;
+        }
+        cancelled.clone().run_until_cancelled_owned(work(LockContext { facts, cancelled })).await
     }
 }

@@ -138,7 +138,7 @@ impl Membership {
     pub fn incarnation(&self) -> Option<Incarnation> {
         match *self.standing.borrow() {
             Standing::Held(incarnation) => self.vouched.holds().then_some(incarnation),
-            Standing::Lost(_) | Standing::Ended(_) => None,
+            Standing::Suspended(_) | Standing::Lost(_) | Standing::Ended(_) => None,
         }
     }
 
@@ -148,10 +148,24 @@ impl Membership {
         self.incarnation().is_some()
     }
 
-    /// Waits until the present incarnation can no longer be relied on, and says why; at once if none can.
+    /// Waits until the membership cannot be relied on: suspended, lost or ended. At once where it is not held.
     ///
-    /// It comes before another session may take over: the connector counts from the sending of its last
-    /// acknowledged heartbeat. With [`OnLost::Rejoin`](crate::OnLost::Rejoin) the membership may be held again
+    /// It comes before another session may take over: the connector counts from the sending of its last acknowledged
+    /// heartbeat, and where its connection is closed, half of its grace from then. A suspended membership is held again,
+    /// as the same incarnation, where the server says that the lease lived.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn suspended(&self) {
+        let mut standing = self.standing.clone();
+        // The connector that could say more is gone where this fails.
+        let _ = standing.wait_for(|standing| !matches!(standing, Standing::Held(_)) || !self.vouched.holds()).await;
+    }
+
+    /// Waits until the present incarnation is lost, and says why; at once if there is none.
+    ///
+    /// It is lost when the server says so, or when the ttl has passed since the last acknowledged heartbeat. Before that
+    /// the membership is [suspended](Self::suspended). With [`OnLost::Rejoin`](crate::OnLost::Rejoin) the membership may be held again
     /// later, as a new incarnation or, where the server turns out to have heard the heartbeats after all, the same
     /// one; then this can be awaited anew.
     ///
@@ -160,13 +174,13 @@ impl Membership {
     pub async fn lost(&self) -> LeaveCause {
         let mut standing = self.standing.clone();
         let mine = match *standing.borrow() {
-            Standing::Held(incarnation) if self.vouched.holds() => incarnation,
-            Standing::Held(_) => return LeaveCause::Expired,
+            Standing::Held(incarnation) | Standing::Suspended(incarnation) => incarnation,
             Standing::Lost(cause) | Standing::Ended(cause) => return cause,
         };
-        match standing.wait_for(|standing| *standing != Standing::Held(mine)).await.as_deref() {
+        let is_mine = |standing: &Standing| [Standing::Held(mine), Standing::Suspended(mine)].contains(standing);
+        match standing.wait_for(|standing| !is_mine(standing)).await.as_deref() {
             Ok(Standing::Lost(cause) | Standing::Ended(cause)) => *cause,
-            Ok(Standing::Held(_)) => LeaveCause::Expired,
+            Ok(Standing::Held(_) | Standing::Suspended(_)) => LeaveCause::Expired,
             Err(_) => LeaveCause::Left,
         }
     }
@@ -180,7 +194,7 @@ impl Membership {
         loop {
             match *standing.borrow_and_update() {
                 Standing::Held(incarnation) if vouched.holds() => return Some(incarnation),
-                Standing::Held(_) | Standing::Lost(_) => {}
+                Standing::Held(_) | Standing::Suspended(_) | Standing::Lost(_) => {}
                 Standing::Ended(_) => return None,
             }
             tokio::select! {

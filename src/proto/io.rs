@@ -9,7 +9,7 @@ use super::Moment;
 use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::EventSource;
-use crate::wire::{HoldId, LockRecord, Notice, QueueEntry, ValueRecord, shown};
+use crate::wire::{ListedHold, LockRecord, Notice, QueueEntry, ValueRecord, shown};
 
 /// Names a request of a user until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,12 +27,15 @@ pub(crate) enum Input {
     /// What has been heard since, in order.
     Notices(Vec<Notice>),
     Reply(Tag, Result<Reply, Error>),
-    /// How the last heartbeat ended, and until when the lease is vouched for.
+    /// How the last heartbeat ended, until when the lease is vouched for, and when it is over by its ttl.
     Beat {
         session: SessionId,
         until: Moment,
+        over: Moment,
         pulse: Pulse,
     },
+    /// A guard has seen that the lease is not vouched for.
+    Suspended,
     Request(Ticket, Request),
     /// This join was answered when nobody waited for it any more.
     Unclaimed(MemberId, Incarnation),
@@ -135,13 +138,16 @@ pub(crate) enum Output {
     Standing(MemberId, Standing),
     /// The lease to keep alive from now on, acknowledged when sent at this moment.
     Keep(SessionId, Moment),
-    /// The lease cannot be vouched for any more, or can be again.
-    Doubt,
-    Trust,
+    /// The lease is not vouched for, and may live all the same: what is held by it says no.
+    Suspend,
+    /// The server has said that the lease lived, and which locks are still held: those are held again.
+    Resume,
+    /// The lease is over by its ttl: what was held by it is lost for good.
+    Expire,
     /// There is no lease any more.
     Release,
     /// All the locks that the session held, asked for from this moment on.
-    Audited(Moment, Vec<HoldId>),
+    Audited(Moment, Vec<ListedHold>),
     /// How changes are heard of from now on.
     Source(SourceReport),
     /// How many sessions this connector sees to be present.
@@ -210,7 +216,9 @@ pub(crate) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     Held(Incarnation),
-    /// Not to be relied on: lost or in doubt, and being sought again.
+    /// Not vouched for. The server may say later that this incarnation lived.
+    Suspended(Incarnation),
+    /// Lost, and joined again where that is wanted.
     Lost(LeaveCause),
     Ended(LeaveCause),
 }
@@ -340,7 +348,7 @@ pub(crate) enum Reply {
     },
     Extended {
         cursor: u64,
-        held: Vec<HoldId>,
+        held: Vec<ListedHold>,
     },
     Released(bool),
     ValuesFound {

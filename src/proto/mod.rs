@@ -5,6 +5,7 @@
 
 mod acquisition;
 mod io;
+mod lease;
 mod maintenance;
 mod moment;
 mod outbox;
@@ -20,6 +21,7 @@ mod watched;
 
 pub(crate) use acquisition::{Acquired, Acquisition, Step};
 pub(crate) use io::*;
+pub(crate) use lease::{LeaseKeeping, LeaseStep};
 pub(crate) use moment::Moment;
 
 use crate::error::{Error, ErrorKind};
@@ -130,9 +132,9 @@ impl Machine {
             Input::LinkDown => self.link_down(),
             Input::Notices(notices) => notices.into_iter().for_each(|notice| self.notice(now, notice)),
             Input::Reply(tag, reply) => self.reply(now, tag, reply),
-            Input::Beat { session, until, pulse } => {
+            Input::Beat { session, until, over, pulse } => {
                 let mut effects = Effects::default();
-                self.session.beat(&session, until, pulse, &mut effects, &mut self.out);
+                self.session.beat(&session, (until, over), pulse, &mut effects, &mut self.out);
                 self.take(now, effects);
             }
             Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
@@ -151,6 +153,7 @@ impl Machine {
             Input::Unclaimed(id, incarnation) => self.session.unclaimed(&id, incarnation, &mut self.out),
             Input::GiveBack(queue_entry) => self.session.give_back(queue_entry),
             Input::Audit => self.session.audit(),
+            Input::Suspended => self.session.suspended(now, &mut self.out),
             Input::Tick => {}
         }
         self.tick(now);
@@ -482,7 +485,7 @@ impl Machine {
         let phase = match (&self.link, self.phase) {
             _ if self.session.is_closed() => Phase::Closed,
             _ if self.session.is_lost() => Phase::Lost,
-            (LinkState::Live, _) if !self.session.misses_beats() => Phase::Connected,
+            (LinkState::Live, _) if !self.session.misses_beats() && !self.session.is_suspended() => Phase::Connected,
             (_, phase @ (Phase::Connecting | Phase::Suspended(_))) => phase,
             _ => Phase::Suspended(now),
         };

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 owned  2 members  3 leases  4 ephemerals
 -- ARGV  1 prefix   2 session   3 safety ttl, ms   4 where to go on: 0 to begin   5 about how many a call
--- Answer  {where to go on or 0, then path and nonce of each lock held ...}
+-- Answer  {where to go on or 0, then path, nonce and token of each lock held ...}
 local prefix, session, safety = ARGV[1], ARGV[2], ARGV[3]
 -- First, since another type is not to live on by it.
 local scan = redis.call('SSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
@@ -17,18 +17,20 @@ local answer = {scan[1]}
 local function look(path)
   local kind, rest = string.match(path, '^(%l+)/(.*)$')
   if kind == 'locks' then
-    local holder, nonce = holder_in(head_of(prefix .. path))
+    local record = head_of(prefix .. path)
+    local holder, nonce = holder_in(record)
     if holder == session then
       redis.call('PEXPIRE', prefix .. path, safety)
       keep(prefix .. 'queues/' .. rest, safety)
-      return nonce
+      return nonce, string.match(record, '"token":(%d+)')
     end
   elseif kind == 'shared' then
     local name, nonce = string.match(rest, '^(%S+) (%d+)$')
-    if redis.call('HEXISTS', prefix .. 'shared/' .. name, session .. ' ' .. nonce) == 1 then
+    local record = redis.call('HGET', prefix .. 'shared/' .. name, session .. ' ' .. nonce)
+    if record then
       keep(prefix .. 'shared/' .. name, safety)
       keep(prefix .. 'queues/' .. name, safety)
-      return nonce
+      return nonce, string.match(record, '"token":(%d+)')
     end
   elseif kind == 'members' then
     local left = redis.call('PTTL', prefix .. path)
@@ -48,10 +50,11 @@ end
 
 for _, path in ipairs(scan[2]) do
   -- A key of another type is one thing less that is ours, not the end of the others.
-  local ok, nonce = pcall(look, path)
-  if ok and nonce then
+  local ok, nonce, token = pcall(look, path)
+  if ok and token then
     answer[#answer + 1] = path
     answer[#answer + 1] = nonce
+    answer[#answer + 1] = token
   end
 end
 return answer

@@ -35,6 +35,22 @@ pub(crate) struct UncheckedSettings {
     pub(crate) sweeps: bool,
 }
 
+/// The times that a lease is kept by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaseTiming {
+    pub(crate) heartbeat: Duration,
+    /// How long after the sending of its last acknowledged heartbeat the lease is vouched for.
+    pub(crate) lost_after: Duration,
+    /// How long it is vouched for once the connection by which others see it is closed.
+    pub(crate) absence: Duration,
+    /// After how long the heartbeats renew what lives by the lease, where the core has not.
+    pub(crate) renewal_overdue: Duration,
+    /// How long after its last renewal what lives by the lease can be vouched for.
+    pub(crate) unrenewed_after: Duration,
+    /// How long the application may make no progress before heartbeats stop.
+    pub(crate) stall_tolerance: Duration,
+}
+
 /// What the core needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct CoreSettings {
@@ -158,12 +174,12 @@ impl Config {
     }
 
     /// After how long heartbeats renew the safety ttl, where whoever should has not: there is time for more than one try.
-    pub(crate) fn renewal_overdue(&self) -> Duration {
+    fn renewal_overdue(&self) -> Duration {
         self.ttl * 5 / 2
     }
 
     /// How long after the last renewal of the safety ttl what lives by it can be vouched for.
-    pub(crate) fn unrenewed_after(&self) -> Duration {
+    fn unrenewed_after(&self) -> Duration {
         self.safety() - self.drift_margin()
     }
 
@@ -189,7 +205,7 @@ impl Config {
     }
 
     /// How long a lease is vouched for once its connection is closed: the server may have closed it a little earlier.
-    pub(crate) fn absence(&self) -> Duration {
+    fn absence(&self) -> Duration {
         self.grace().map_or(self.ttl, |grace| grace / 2)
     }
 
@@ -206,6 +222,17 @@ impl Config {
     /// How long after the sending of its last acknowledged heartbeat a lease is vouched for.
     pub(crate) fn lost_after(&self) -> Duration {
         self.ttl - self.drift_margin()
+    }
+
+    pub(crate) fn lease_timing(&self) -> LeaseTiming {
+        LeaseTiming {
+            heartbeat: self.heartbeat,
+            lost_after: self.lost_after(),
+            absence: self.absence(),
+            renewal_overdue: self.renewal_overdue(),
+            unrenewed_after: self.unrenewed_after(),
+            stall_tolerance: self.stall_tolerance,
+        }
     }
 
     pub(crate) fn settings(&self, connector: String, jitter: f64) -> CoreSettings {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use super::launch::{self, Server};
 use super::{Backend, TestRedisBuilder, TestRedisError, probe};
@@ -157,6 +158,17 @@ impl TestRedis {
     /// # Cancel safety
     /// Dropped before it has answered, the server runs on or is stopped, its data lost.
     pub async fn restart_with_data(&self) -> Result<(), TestRedisError> {
+        self.restart_with_data_after(Duration::ZERO).await
+    }
+
+    /// As [`restart_with_data`](Self::restart_with_data), and stays away for so long in between.
+    ///
+    /// # Errors
+    /// As for [`restart_with_data`](Self::restart_with_data).
+    ///
+    /// # Cancel safety
+    /// As for [`restart_with_data`](Self::restart_with_data).
+    pub async fn restart_with_data_after(&self, outage: Duration) -> Result<(), TestRedisError> {
         const WHAT: &str = "restart the server with its data";
         let server = &mut *self.server.lock().await;
         match server {
@@ -164,7 +176,7 @@ impl TestRedis {
             Server::Stopped => return Err(TestRedisError::Stopped(WHAT)),
             Server::Process(_) | Server::Container(_) => self.shut_down().await?,
         }
-        self.start_on_what_is_saved(server, WHAT).await
+        self.start_on_what_is_saved(server, WHAT, outage).await
     }
 
     /// Kills the server, as `kill -9` would, and starts it again with what it had saved last: by `SAVE`, `BGSAVE`, or an
@@ -184,18 +196,25 @@ impl TestRedis {
             Server::Process(process) => process.signal("KILL").await?,
             Server::Container(container) => container.kill().await?,
         }
-        self.start_on_what_is_saved(server, WHAT).await
+        self.start_on_what_is_saved(server, WHAT, Duration::ZERO).await
     }
 
     /// Waits for the end of a server that is about to end, and starts it again where it was.
-    async fn start_on_what_is_saved(&self, server: &mut Server, what: &'static str) -> Result<(), TestRedisError> {
+    async fn start_on_what_is_saved(
+        &self,
+        server: &mut Server,
+        what: &'static str,
+        outage: Duration,
+    ) -> Result<(), TestRedisError> {
         self.pid.store(0, Ordering::Relaxed);
         *server = match server.take(what)? {
             Server::Process(process) => {
                 let folder = process.wait_for_end().await?;
+                sleep(outage).await;
                 launch::on_folder(&self.args, self.port, folder).await?.server
             }
             Server::Container(container) => {
+                sleep(outage).await;
                 container.start_again(self.port).await?;
                 Server::Container(container)
             }

@@ -17,12 +17,10 @@ use tokio_util::task::TaskTracker;
 use super::commands::Commands;
 use super::link::{Dialer, Role, within};
 use crate::backoff::backoff;
-use crate::clock;
-use crate::clock::sleep_until;
+use crate::clock::{self, sleep_until};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
-use crate::mutant;
-use crate::proto::{Moment, Pulse, Reply};
+use crate::proto::{LeaseKeeping, LeaseStep, Moment, Pulse, Reply};
 use crate::scripts;
 use crate::settings::{Config, Heartbeats};
 
@@ -32,6 +30,8 @@ pub(crate) struct Beat {
     pub(crate) session: SessionId,
     /// Until when the lease is vouched for.
     pub(crate) until: Moment,
+    /// When the lease is over by its ttl, by the last acknowledged heartbeat.
+    pub(crate) over: Moment,
     pub(crate) pulse: Pulse,
     /// Why it failed, if it has.
     pub(crate) error: Option<Error>,
@@ -70,9 +70,9 @@ impl Progress {
         self.0.store(clock::now().as_millis(), Ordering::Relaxed);
     }
 
-    fn is_stalled(&self, tolerance: Duration) -> bool {
-        let since = clock::now().as_millis().saturating_sub(self.0.load(Ordering::Relaxed));
-        u128::from(since) > tolerance.as_millis()
+    /// For how long it has made none.
+    fn idle(&self) -> Duration {
+        Duration::from_millis(clock::now().as_millis().saturating_sub(self.0.load(Ordering::Relaxed)))
     }
 }
 
@@ -95,8 +95,17 @@ impl Renewed {
 pub(crate) struct Vouched(watch::Receiver<Moment>);
 
 impl Vouched {
+    #[cfg(test)]
+    pub(crate) fn new(until: watch::Receiver<Moment>) -> Self {
+        Self(until)
+    }
+
     pub(crate) fn holds(&self) -> bool {
-        clock::now() < *self.0.borrow()
+        self.holds_at(clock::now())
+    }
+
+    pub(crate) fn holds_at(&self, now: Moment) -> bool {
+        now < *self.0.borrow()
     }
 
     /// For how long it is vouched for from now on.
@@ -154,20 +163,24 @@ impl LeaseKeeper {
         };
         let progress = Arc::new(Progress::default());
         progress.made();
-        vouch(&self.vouched, acked + config.lost_after());
+        let lease = LeaseKeeping::new(config.lease_timing(), acked);
+        self.vouched.send_replace(lease.vouched());
         let renewed = Arc::new(Renewed(AtomicU64::new(acked.as_millis())));
-        // On a runtime that hangs nobody would see in time that the line is closed, and that others may look for us.
+        // On a runtime that hangs nobody would see in time that the connection is closed, and that others may look for us.
         let presence = thread.is_some() && config.grace().is_some();
-        let report = Report {
+        let keeping = Keeping {
+            dialer: self.dialer.clone(),
             session,
-            answered: false,
-            error: None,
+            lease,
             renewed: renewed.clone(),
+            progress: progress.clone(),
+            presence,
+            pauses: pauses(config),
+            error: None,
             beats: self.beats.clone(),
             vouched: self.vouched.clone(),
         };
-        let beating = beat(self.dialer.clone(), report, progress.clone(), presence, acked);
-        let beating = stop.clone().run_until_cancelled_owned(beating);
+        let beating = stop.clone().run_until_cancelled_owned(keeping.run());
         match &thread {
             Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
             None => self.tracker.spawn(beating),
@@ -189,57 +202,186 @@ fn pauses(config: &Config) -> ExponentialBackoff {
     backoff(config.backoff_cap.min(config.heartbeat))
 }
 
-/// Where the heartbeats of one session are told.
-struct Report {
+/// One lease, kept by steps that the core decides.
+struct Keeping {
+    dialer: Dialer,
     session: SessionId,
-    /// Whether a heartbeat was answered over the present line.
-    answered: bool,
-    /// Why the last one failed, if it has.
-    error: Option<Error>,
+    lease: LeaseKeeping,
+    /// By what the driver renews.
     renewed: Arc<Renewed>,
+    progress: Arc<Progress>,
+    presence: bool,
+    pauses: ExponentialBackoff,
+    /// Why the last heartbeat failed, if it has.
+    error: Option<Error>,
     beats: watch::Sender<Option<Beat>>,
     vouched: watch::Sender<Moment>,
 }
 
-fn vouch(vouched: &watch::Sender<Moment>, until: Moment) {
-    vouched.send_modify(|latest| *latest = until.max(*latest));
+impl Keeping {
+    /// Runs until the lease is lost.
+    async fn run(mut self) {
+        let mut connection: Option<HeartbeatConnection> = None;
+        // What was not answered in time is closed only when the next stands: until then the server sees us by it.
+        let mut before: Option<HeartbeatConnection> = None;
+        loop {
+            self.lease.renewed(self.renewed.at());
+            match (self.lease.step(clock::now(), self.progress.idle()), &mut connection) {
+                (LeaseStep::Lost, _) => return self.tell(Pulse::Lost),
+                (LeaseStep::Connect(then), _) => {
+                    connection = self.connect(then, &mut before).await;
+                }
+                (LeaseStep::Wait(then), Some(open)) => {
+                    if self.wait(then, open).await {
+                        connection = None;
+                    }
+                }
+                (LeaseStep::Stalled(_), _) => {
+                    let tolerance = self.dialer.config().stall_tolerance;
+                    tracing::warn!(?tolerance, "the runtime makes no progress: no heartbeats");
+                }
+                (LeaseStep::Renew, Some(open)) => {
+                    let (began, limit) = (clock::now(), self.dialer.config().pulse_timeout());
+                    if open.commands.extend_all(&self.session, limit).await {
+                        self.renewed.set(began);
+                    }
+                }
+                (LeaseStep::Beat, Some(open)) => match self.beat(open).await {
+                    Beaten::Answered => {}
+                    Beaten::Closed => {
+                        connection = None;
+                        self.closed();
+                    }
+                    Beaten::Unanswered => {
+                        before = connection.take();
+                        let pause = self.next_pause();
+                        let pulse = self.lease.unanswered(clock::now(), pause);
+                        self.tell(pulse);
+                    }
+                },
+                (LeaseStep::Wait(_) | LeaseStep::Renew | LeaseStep::Beat, None) => self.closed(),
+            }
+        }
+    }
+
+    /// Connects, not before then; none where that failed, or where the earlier connection was closed meanwhile.
+    async fn connect(&mut self, then: Moment, before: &mut Option<HeartbeatConnection>) -> Option<HeartbeatConnection> {
+        let opening = async {
+            sleep_until(then).await;
+            HeartbeatConnection::open(&self.dialer, &self.session, self.presence).await
+        };
+        let opened = tokio::select! {
+            opened = opening => opened,
+            () = HeartbeatConnection::vanished(before) => {
+                *before = None;
+                self.closed();
+                return None;
+            }
+        };
+        match opened {
+            Ok(connection) => {
+                *before = None;
+                self.lease.connected(connection.is_present);
+                Some(connection)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no connection for heartbeats");
+                self.error = Some(error.at(self.dialer.server()));
+                let pause = self.next_pause();
+                let pulse = self.lease.not_connected(clock::now(), pause);
+                self.tell(pulse);
+                None
+            }
+        }
+    }
+
+    /// Waits until then; whether the connection was closed before.
+    async fn wait(&mut self, then: Moment, open: &HeartbeatConnection) -> bool {
+        tokio::select! {
+            biased;
+            () = open.closed.cancelled() => {
+                let error = Error::new(ErrorKind::Connection, "the connection of the heartbeats was closed");
+                self.error = Some(error.at(self.dialer.server()));
+                self.closed();
+                true
+            }
+            () = sleep_until(then) => false,
+        }
+    }
+
+    fn closed(&mut self) {
+        let pause = self.next_pause();
+        let pulse = self.lease.closed(clock::now(), pause);
+        self.tell(pulse);
+    }
+
+    async fn beat(&mut self, open: &mut HeartbeatConnection) -> Beaten {
+        if open.closed.is_cancelled() {
+            return Beaten::Closed;
+        }
+        let sent = clock::now();
+        match timeout(self.dialer.config().pulse_timeout(), open.commands.heartbeat(&self.session)).await {
+            Ok(Ok(is_alive)) => {
+                // What the driver has renewed meanwhile counts.
+                self.error = None;
+                self.lease.renewed(self.renewed.at());
+                let pulse = self.lease.answered(clock::now(), sent, is_alive);
+                if pulse != Pulse::Lost {
+                    self.tell(pulse);
+                }
+                Beaten::Answered
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a heartbeat failed");
+                let beaten = if error.kind() == ErrorKind::Connection { Beaten::Closed } else { Beaten::Unanswered };
+                self.error = Some(error.at(self.dialer.server()));
+                beaten
+            }
+            Err(_) => {
+                tracing::debug!("a heartbeat was not answered");
+                let error = Error::no_answer("heartbeat", self.dialer.config().pulse_timeout());
+                self.error = Some(error.at(self.dialer.server()));
+                Beaten::Unanswered
+            }
+        }
+    }
+
+    /// The pause before the next attempt; they begin anew after a connection over which a heartbeat was answered.
+    fn next_pause(&mut self) -> Duration {
+        if self.lease.is_answered() {
+            self.pauses = pauses(self.dialer.config());
+        }
+        self.pauses.next().unwrap_or(self.dialer.config().heartbeat)
+    }
+
+    fn tell(&self, pulse: Pulse) {
+        let (until, over) = (self.lease.vouched(), self.lease.over());
+        self.vouched.send_if_modified(|vouched| std::mem::replace(vouched, until) != until);
+        self.beats.send_replace(Some(Beat {
+            session: self.session.clone(),
+            until,
+            over,
+            pulse,
+            error: self.error.clone(),
+        }));
+    }
 }
 
-impl Report {
-    fn tell(&self, pulse: Pulse) {
-        let until = *self.vouched.borrow();
-        let (session, error) = (self.session.clone(), self.error.clone());
-        self.beats.send_replace(Some(Beat { session, until, pulse, error }));
-    }
-
-    /// Whether it can be relied on, if not now then later.
-    fn alive(&mut self, sent: Moment, config: &Config) -> bool {
-        (self.answered, self.error) = (true, None);
-        let renewed = self.renewed.at() + config.unrenewed_after();
-        let (until, now) = ((sent + config.lost_after()).min(renewed), clock::now());
-        vouch(&self.vouched, until);
-        self.tell(if until > now { Pulse::Alive } else { Pulse::Missed });
-        renewed > now
-    }
-
-    /// The server does not see us any more: others may look for us now, and the lease be shortened. Answers until when
-    /// a heartbeat comes in time, counted from the first time since the last one.
-    fn cut(&mut self, config: &Config) -> Moment {
-        let until = clock::now() + config.absence();
-        self.vouched.send_modify(|latest| *latest = until.min(*latest));
-        self.tell(Pulse::Missed);
-        *self.vouched.borrow()
-    }
+/// How a heartbeat ended.
+enum Beaten {
+    Answered,
+    Closed,
+    Unanswered,
 }
 
 /// A connection for heartbeats. Where it is subscribed to the session's channel, its being there is our presence.
-struct Line {
+struct HeartbeatConnection {
     commands: Commands,
     is_present: bool,
     closed: CancellationToken,
 }
 
-impl Line {
+impl HeartbeatConnection {
     async fn open(dialer: &Dialer, session: &SessionId, presence: bool) -> Result<Self, Error> {
         let closed = CancellationToken::new();
         if !presence {
@@ -277,141 +419,10 @@ impl Line {
     }
 
     /// Waits until the server does not see us by this any more.
-    async fn vanished(line: &Option<Self>) {
-        match line {
-            Some(line) if line.is_present => line.closed.cancelled().await,
+    async fn vanished(connection: &Option<Self>) {
+        match connection {
+            Some(connection) if connection.is_present => connection.closed.cancelled().await,
             _ => pending().await,
-        }
-    }
-}
-
-/// Why a line is used no longer.
-enum End {
-    Closed,
-    Unanswered,
-    Lost,
-}
-
-/// However long the pauses have become: who has been cut off has to have time for some tries.
-fn hurried(pause: Duration, until: Moment, config: &Config) -> Duration {
-    if clock::now() < until { pause.min(config.absence() / 4) } else { pause }
-}
-
-async fn beat(dialer: Dialer, mut report: Report, progress: Arc<Progress>, presence: bool, acked: Moment) {
-    let config = dialer.config().clone();
-    let mut next = acked + config.heartbeat;
-    let mut backoff = pauses(&config);
-    // What was not answered in time is closed only when the next stands: until then the server sees us by it.
-    let mut before: Option<Line> = None;
-    let mut pause = Duration::ZERO;
-    // Until then who has been cut off may come back.
-    let mut hurry = Moment::ORIGIN;
-    let mut was_present = false;
-    loop {
-        let opening = async {
-            sleep(pause).await;
-            Line::open(&dialer, &report.session, presence).await
-        };
-        let line = tokio::select! {
-            line = opening => line,
-            () = Line::vanished(&before) => {
-                before = None;
-                hurry = report.cut(&config);
-                pause = hurried(pause, hurry, &config);
-                continue;
-            }
-        };
-        let mut line = match line {
-            Ok(line) => line,
-            Err(error) => {
-                tracing::debug!(%error, "no connection for heartbeats");
-                report.error = Some(error.at(dialer.server()));
-                report.tell(Pulse::Missed);
-                pause = hurried(backoff.next().unwrap_or(config.heartbeat), hurry, &config);
-                continue;
-            }
-        };
-        before = None;
-        if was_present && !line.is_present {
-            // Who saw this session before may give it less time at any moment. Nobody has seen the next one.
-            return report.tell(Pulse::Lost);
-        }
-        was_present = line.is_present;
-        match keep_beating(&mut line, &mut next, &mut report, &progress, &config).await {
-            End::Lost => return report.tell(Pulse::Lost),
-            End::Closed if line.is_present => hurry = report.cut(&config),
-            End::Closed => report.tell(Pulse::Missed),
-            End::Unanswered => {
-                before = Some(line);
-                report.tell(Pulse::Missed);
-            }
-        }
-        if std::mem::take(&mut report.answered) {
-            backoff = pauses(&config);
-        }
-        // The lease may have been shortened meanwhile.
-        next = clock::now();
-        pause = hurried(backoff.next().unwrap_or(config.heartbeat), hurry, &config);
-    }
-}
-
-/// One heartbeat after the other, over one line, until it is of no use any more.
-async fn keep_beating(
-    line: &mut Line,
-    next: &mut Moment,
-    report: &mut Report,
-    progress: &Progress,
-    config: &Config,
-) -> End {
-    let mut stalled = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = line.closed.cancelled() => {
-                let error = Error::new(ErrorKind::Connection, "the connection of the heartbeats was closed");
-                report.error = Some(error.at(&line.commands.context.server));
-                return End::Closed;
-            }
-            () = sleep_until(*next) => {}
-        }
-        if progress.is_stalled(config.stall_tolerance) {
-            if !std::mem::replace(&mut stalled, true) {
-                let tolerance = config.stall_tolerance;
-                tracing::warn!(?tolerance, "the runtime makes no progress: no heartbeats");
-            }
-            *next = clock::now() + config.heartbeat.min(config.stall_tolerance) / 8;
-            continue;
-        }
-        stalled = false;
-        let began = clock::now();
-        if began.since(report.renewed.at()) > config.renewal_overdue()
-            && line.commands.extend_all(&report.session, config.pulse_timeout()).await
-        {
-            report.renewed.set(began);
-        }
-        let sent = clock::now();
-        match timeout(config.pulse_timeout(), line.commands.heartbeat(&report.session)).await {
-            Ok(Ok(true)) => {
-                let counted_from = if mutant::is("deadline_from_reply") { clock::now() } else { sent };
-                if !report.alive(counted_from, config) {
-                    // What lives by it runs out, and cannot be renewed: another session can.
-                    return End::Lost;
-                }
-                *next = sent + config.heartbeat;
-            }
-            Ok(Ok(false)) => return End::Lost,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a heartbeat failed");
-                let end = if error.kind() == ErrorKind::Connection { End::Closed } else { End::Unanswered };
-                report.error = Some(error.at(&line.commands.context.server));
-                return end;
-            }
-            Err(_) => {
-                tracing::debug!("a heartbeat was not answered");
-                let error = Error::no_answer("heartbeat", config.pulse_timeout());
-                report.error = Some(error.at(&line.commands.context.server));
-                return End::Unanswered;
-            }
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use redis::Value;
 
 use crate::error::Error;
-use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
+use crate::model::{FencingToken, Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::proto::{Entry, Finding, Known, Reply, Written};
-use crate::wire::{HoldId, Record, decode, holder as lease_holder, parse};
+use crate::wire::{HoldId, ListedHold, Record, decode, holder as lease_holder, parse};
 
 /// Turns an answer into a reply, or says that it is not what the script promises.
 pub(super) fn reply(of: &str, value: Value, read: impl FnOnce(&[Value]) -> Option<Reply>) -> Result<Reply, Error> {
@@ -71,8 +71,11 @@ pub(super) fn shortened(items: &[Value]) -> Option<Reply> {
 
 pub(super) fn extended(items: &[Value], session: &SessionId) -> Option<Reply> {
     let (cursor, held) = items.split_first()?;
-    let hold_id = |pair: &[Value]| HoldId::of_path(session, text(&pair[0])?, number(&pair[1])?);
-    Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(2).map(hold_id).collect::<Option<_>>()? })
+    let listed = |fields: &[Value]| {
+        let hold_id = HoldId::of_path(session, text(&fields[0])?, number(&fields[1])?)?;
+        Some(ListedHold { hold_id, token: FencingToken::new(number(&fields[2])?) })
+    };
+    Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(3).map(listed).collect::<Option<_>>()? })
 }
 
 pub(super) fn joined(items: &[Value]) -> Option<Reply> {

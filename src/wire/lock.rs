@@ -19,6 +19,13 @@ pub(crate) struct HoldId {
     pub(crate) shared: bool,
 }
 
+/// A lock that the server says is held, and under which token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListedHold {
+    pub(crate) hold_id: HoldId,
+    pub(crate) token: FencingToken,
+}
+
 /// One attempt to hold a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct QueueEntry {

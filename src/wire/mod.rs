@@ -8,7 +8,7 @@ mod record;
 mod value;
 
 pub(crate) use lease::holder;
-pub(crate) use lock::{Grant, HoldId, InboxMessage, LockRecord, QueueEntry, waiting};
+pub(crate) use lock::{Grant, HoldId, InboxMessage, ListedHold, LockRecord, QueueEntry, waiting};
 pub(crate) use names::{Keys, decode, decode_path, encode, encode_path, shown};
 pub(crate) use notice::{KeyEvent, Notice, invalidated, keyevent, keyspace};
 pub(crate) use record::{Record, parse, record_head, record_tail};

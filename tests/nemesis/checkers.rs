@@ -20,7 +20,7 @@ use crate::history::{Line, What};
 /// there are sixteen with all guests; and one heartbeat, by which the index of leases may be lost before the session is.
 const STAY: u64 = 4 * TTL * 16 / 10 + TTL / 3;
 
-pub(crate) use locks::lost_updates;
+pub(crate) use locks::{held_again, lost_updates};
 
 pub(crate) fn all(lines: &[Line]) -> Vec<String> {
     let faults = Faults::of(lines);

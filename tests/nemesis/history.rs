@@ -76,12 +76,14 @@ pub(crate) enum What {
         lock: String,
         attempt: String,
     },
-    /// What a guard said; `before` is from before it was asked.
+    /// What a guard said; `before` is from before it was asked. Neither held nor lost, it is suspended.
     Said {
         lock: String,
         token: u64,
         before: u64,
         held: bool,
+        #[serde(default)]
+        lost: bool,
     },
     Released {
         lock: String,

@@ -12,20 +12,29 @@ const LONGEST_WAIT: u64 = 10_000 * MS;
 /// How long one attempt goes on at the most.
 const LONGEST: u64 = 30_000 * MS;
 
-/// Whoever says that a guard is held, no later one of that lock had been granted by then.
-pub(super) fn one_valid_holder(lines: &[Line], faults: &Faults) -> Vec<String> {
+/// Whoever says that a guard is held, no later one of that lock had been granted by then: as its acquirer was told, or as
+/// the server was seen to say.
+pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<String> {
     // When each was granted, and the highest token until then.
     let mut granted: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
     for line in lines {
-        if let What::Granted { lock, token, .. } = &line.what {
+        let mut grant = |lock: &'a str, token: u64| {
             let of = granted.entry(lock).or_default();
-            let highest = of.last().map_or(0, |(_, highest)| *highest).max(*token);
+            let highest = of.last().map_or(0, |(_, highest)| *highest).max(token);
             of.push((line.at, highest));
+        };
+        match &line.what {
+            What::Granted { lock, token, .. } => grant(lock, *token),
+            What::Order { locks, .. } => {
+                let held = locks.iter().filter(|lock| lock.holder.is_some());
+                held.for_each(|standing| grant(&standing.lock, standing.token));
+            }
+            _ => {}
         }
     }
     let mut found = Vec::new();
     for line in lines {
-        let What::Said { lock, token, before, held: true } = &line.what else { continue };
+        let What::Said { lock, token, before, held: true, .. } = &line.what else { continue };
         let of = &granted[lock.as_str()];
         let Some((at, later)) = of.get(of.partition_point(|(_, highest)| highest <= token)) else { continue };
         let worker = line.who.as_str();
@@ -184,12 +193,28 @@ pub(super) fn lost_for_good(lines: &[Line]) -> Vec<String> {
     let mut lost: HashMap<(&str, u64), u64> = HashMap::new();
     let mut found = Vec::new();
     for line in lines {
-        let What::Said { lock, token, held, .. } = &line.what else { continue };
-        if !held {
+        let What::Said { lock, token, held, lost: is_lost, .. } = &line.what else { continue };
+        if *is_lost && !held {
             lost.entry((lock, *token)).or_insert(line.at);
         } else if let Some(since) = lost.get(&(lock.as_str(), *token)) {
-            found.push(format!("{} held {lock} under {token} at {}, lost at {since}", line.who, line.at));
+            found.push(format!("{} did not lose {lock} under {token} at {}, lost at {since}", line.who, line.at));
         }
     }
     found
+}
+
+/// How many guards were suspended and held again.
+pub(crate) fn held_again(lines: &[Line]) -> u64 {
+    let mut suspended: HashSet<(&str, u64)> = HashSet::new();
+    let mut count = 0;
+    for line in lines {
+        match &line.what {
+            What::Said { lock, token, held: false, lost: false, .. } => drop(suspended.insert((lock, *token))),
+            What::Said { lock, token, held: true, .. } => {
+                count += u64::from(suspended.remove(&(lock.as_str(), *token)))
+            }
+            _ => {}
+        }
+    }
+    count
 }

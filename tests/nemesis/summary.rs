@@ -101,7 +101,7 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
     let grants = count(|what| matches!(what, What::Granted { .. }));
     let changes = count(|what| matches!(what, What::Joined { .. } | What::Left { .. }));
     let windows = count(|what| matches!(what, What::Converged { .. }));
-    let lost = checkers::lost_updates(lines);
+    let (lost, held_again) = (checkers::lost_updates(lines), checkers::held_again(lines));
     let seconds = time.as_secs();
     let without: Vec<_> =
         faults.iter().filter(|(_, told)| told.fired > 0 && told.effective == 0).map(|(name, _)| *name).collect();
@@ -120,7 +120,7 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         || !without.is_empty()
         || !seldom.is_empty()
         || overran
-        || is_long && (!never.is_empty() || lost == 0);
+        || is_long && (!never.is_empty() || lost == 0 || held_again == 0);
     let false_leaves = checkers::false_leaves(lines, &Faults::of(lines)).len();
     let converged: Vec<f64> = lines
         .iter()
@@ -148,7 +148,7 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         "summary": true, "violations": violations.len(), "void": is_void, "seed": seed, "minutes": time.as_secs_f64() / 60.0,
         "faults": told, "false_leaves": false_leaves, "grants": grants, "membership_changes": changes,
         "handover_ms": spread(&mut hand_overs(lines)), "convergence_ms": spread(&mut converged.clone()),
-        "quiet_windows": windows, "unfenced_updates_lost": lost, "without_effect": without, "seldom_effective": seldom,
+        "quiet_windows": windows, "guards_held_again": held_again, "unfenced_updates_lost": lost, "without_effect": without, "seldom_effective": seldom,
         "overran": overran,
     });
     let caught: BTreeSet<&str> = violations.iter().filter_map(|line| line.split(": ").next()).collect();

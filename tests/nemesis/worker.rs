@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use group_redis::{Event, EventSource, GroupConnector, LockGuard, Member, View};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::oneshot;
@@ -272,13 +273,10 @@ impl Worker {
             if let Ok(Some(guard)) = wanted.acquire_timeout(Duration::from_secs(5)).await {
                 let token = guard.token().get();
                 self.say(What::Granted { lock: lock.clone(), attempt, token });
-                let mut lost = 0;
+                let mut asked_again = 0;
                 for _ in 0..chance.from(1, 400) {
-                    let before = now();
-                    let held = guard.is_held();
-                    self.say(What::Said { lock: lock.clone(), token, before, held });
-                    lost += u32::from(!held);
-                    if lost > ASKED_AGAIN {
+                    asked_again += u32::from(self.says(&lock, &guard));
+                    if asked_again > ASKED_AGAIN {
                         break;
                     }
                     sleep(Duration::from_millis(10)).await;
@@ -290,6 +288,16 @@ impl Worker {
             }
             sleep(Duration::from_millis(chance.from(1, 300))).await;
         }
+    }
+
+    /// Tells what the guard says; whether it is lost.
+    fn says(&self, lock: &str, guard: &LockGuard) -> bool {
+        // Whether it is lost is asked first: it cannot be held after that.
+        let lost = guard.lost().now_or_never().is_some();
+        let (before, token) = (now(), guard.token().get());
+        let held = guard.is_held();
+        self.say(What::Said { lock: lock.to_owned(), token, before, held, lost });
+        lost
     }
 
     /// Reads two registers and, a little later, writes both: one that looks at the token and one that does not.
@@ -306,9 +314,7 @@ impl Worker {
         let looking = ask(Box::new(move |request| What::Look { request, lock: name, token }));
         let Ok((_, fenced, plain)) = looking.await else { return };
         for _ in 0..chance.from(1, 4) {
-            let before = now();
-            let held = guard.is_held();
-            self.say(What::Said { lock: lock.to_owned(), token, before, held });
+            self.says(lock, guard);
             sleep(Duration::from_millis(chance.from(1, 12))).await;
         }
         let name = lock.to_owned();

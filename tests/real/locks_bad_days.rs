@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use group_redis::testing::{FaultProxy, Line};
-use group_redis::{ErrorKind, FencingToken, GroupConnector, Lock, LockGuard, State};
+use group_redis::{ErrorKind, FencingToken, GroupConnector, Lock, LockGuard};
 use redis::aio::MultiplexedConnection;
 
 use crate::locker::Locker;
@@ -413,7 +413,7 @@ async fn a_place_that_a_server_has_brought_back_from_before_is_given_back_as_soo
 }
 
 #[tokio::test]
-async fn a_waiter_whose_session_was_only_in_doubt_keeps_its_place() {
+async fn waiter_keeps_its_place_through_a_suspension() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
     let long = Duration::from_secs(10);
@@ -421,22 +421,23 @@ async fn a_waiter_whose_session_was_only_in_doubt_keeps_its_place() {
     let doubting = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(long).grace(Duration::from_secs(2));
     let (doubting, other) = (doubting.connect().await.unwrap(), fixture.builder().ttl(long).connect().await.unwrap());
     let held = other.lock("l").acquire().await.unwrap();
+    let own = doubting.lock("own").acquire().await.unwrap();
     let first = enqueue(&doubting.lock("l"), 1).await;
     let before = queue(&fixture, "l").await;
     let second = enqueue(&other.lock("l").as_member("second"), 2).await;
 
     proxy.refuse();
     proxy.reset(Line::Heartbeat);
-    let mut state = doubting.state();
-    soon("it is in doubt", state.wait_for(|state| state == State::Lost)).await;
+    soon("it is suspended", own.suspended()).await;
     proxy.heal();
-    soon("it is sure again", state.wait_for(|state| state == State::Connected)).await;
+    assert!(soon("it is held again", own.held()).await);
     assert_eq!(queue(&fixture, "l").await[0], before[0], "the same place");
 
     held.release().await;
     let first = soon("the first", first).await.unwrap().unwrap();
     assert!(first.is_held() && !second.is_finished());
     first.release().await;
+    own.release().await;
     let _second = soon("the second", second).await.unwrap().unwrap();
 }
 

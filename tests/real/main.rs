@@ -31,4 +31,5 @@ mod scripts_presence;
 mod secrets;
 mod sources;
 mod support;
+mod suspension;
 mod worker;

@@ -38,18 +38,20 @@ async fn who_is_cut_off_for_good_leaves_after_the_grace_and_knows_it_before() {
     let begun = Instant::now();
     proxy.refuse();
     proxy.reset(Line::Any);
-    guard.lost().await;
-    let lost = begun.elapsed();
+    guard.suspended().await;
+    let suspended = begun.elapsed();
+    assert!(!guard.is_held());
     let second = watcher.lock("l").acquire().await.unwrap();
     let taken = begun.elapsed();
     seen.wait_for_names(&[]).await;
     assert_eq!(seen.read(|record| record.left("a")), Some(LeaveCause::Expired));
-    assert!(lost < taken && taken < LONG / 2, "lost after {lost:?}, taken over after {taken:?}");
+    assert!(suspended < taken && taken < LONG / 2, "suspended after {suspended:?}, taken over after {taken:?}");
     assert!(second.token() > guard.token());
-    assert!(!guard.is_held());
 
-    // Let in again, it joins again.
+    // Let in again, it is told that it has lost, and joins again.
     proxy.heal();
+    guard.lost().await;
+    assert!(!guard.is_held());
     seen.wait_for_names(&["a"]).await;
     watcher.close().await.unwrap();
     group.close().await.unwrap();

@@ -303,7 +303,7 @@ async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
     for session in ["s-1", "t-1"] {
         caller.open(session, 60_000).await;
     }
-    caller.acquire("s-1", "5", "w", "1", "try").await;
+    let held = caller.acquire("s-1", "5", "w", "1", "try").await;
     caller.acquire("t-1", "1", "w", "1", "wait").await;
     // Listed, and not its own: another's lock, nothing at all, another program's value.
     caller.ask::<()>("SADD", "owned/t-1", &["locks/x", "locks/gone", "locks/list", "shared/x 1"]).await;
@@ -313,7 +313,7 @@ async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
         let keys = [&*owned, "members", "leases", "ephemerals"];
         words(caller.run("session_extend", &keys, &[&prefix, session, "900000", "0", "100"]).await)
     };
-    assert_eq!(extend(&mut caller, "s-1").await, ["0", "locks/x", "5"]);
+    assert_eq!(extend(&mut caller, "s-1").await, ["0", "locks/x", "5", &held[1]]);
     for key in ["locks/x", "queues/x", "owned/s-1", "leases"] {
         assert!(caller.ask::<i64>("PTTL", key, &[]).await > 800_000, "{key}");
     }
@@ -323,8 +323,8 @@ async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
     assert_eq!(caller.ask::<i64>("PTTL", "locks/list", &[]).await, -1);
     caller.release("s-1", "5", "w", "").await;
     caller.release("t-1", "1", "w", "").await;
-    caller.acquire("s-1", "6", "r", "9", "try").await;
-    assert_eq!(extend(&mut caller, "s-1").await, ["0", "shared/x 6", "6"]);
+    let shared = caller.acquire("s-1", "6", "r", "9", "try").await;
+    assert_eq!(extend(&mut caller, "s-1").await, ["0", "shared/x 6", "6", &shared[1]]);
     assert!(caller.ask::<i64>("PTTL", "shared/x", &[]).await > 800_000);
 }
 

@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, SessionId, check_tags};
 use crate::settings::{CoreSettings, OnConflict, OnLost};
-use crate::wire::{HoldId, QueueEntry};
+use crate::wire::{HoldId, ListedHold, QueueEntry};
 
 /// How many own members one renewal of the safety ttl covers.
 const RENEW_CHUNK: usize = 500;
@@ -38,13 +38,26 @@ const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
 enum Lease {
     Absent,
     Opening,
-    /// `until` is when it cannot be vouched for any more.
+    /// `until` is when it cannot be vouched for any more, `over` when its ttl has passed.
     Held {
         session: SessionId,
         until: Moment,
-        doubted: bool,
+        over: Moment,
+        trust: Trust,
         renew_at: Moment,
     },
+}
+
+/// Whether what lives by the lease can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    Held,
+    /// Not vouched for since then. The server may say that lease and locks lived.
+    Suspended {
+        since: Moment,
+    },
+    /// Over by its ttl. The server may say that the lease lived, but what was held by it has been given up.
+    Expired,
 }
 
 #[derive(Debug)]
@@ -110,7 +123,7 @@ enum Flight {
     Extend {
         session: SessionId,
         sent: Moment,
-        held: Vec<HoldId>,
+        held: Vec<ListedHold>,
     },
 }
 
@@ -188,10 +201,15 @@ impl Session {
         }
     }
 
-    /// Whether the lease is lost, or cannot be vouched for.
+    /// Whether the lease is lost, or over by its ttl.
     pub(crate) fn is_lost(&self) -> bool {
         let over = |own: &Own| matches!(own.state, OwnState::Rejoining { .. } | OwnState::Ended(LeaveCause::Expired));
-        matches!(self.lease, Lease::Held { doubted: true, .. }) || self.lost && self.own.values().any(over)
+        matches!(self.lease, Lease::Held { trust: Trust::Expired, .. }) || self.lost && self.own.values().any(over)
+    }
+
+    /// Whether the lease is not vouched for, and may live all the same.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.lease, Lease::Held { trust: Trust::Suspended { .. }, .. })
     }
 
     /// The session that this connector has opened.
@@ -294,9 +312,10 @@ impl Session {
                 };
                 Command::Join { id, session, opening, contest, nonce, draft: draft.clone() }
             }
-            (Act::Open, Lease::Held { doubted, .. }) => {
-                let doubt = || Error::new(ErrorKind::Timeout, "the lease is in doubt: the server does not answer");
-                answer(out, op.ticket, if *doubted { Err(doubt()) } else { Ok(Answer::Opened) });
+            (Act::Open, Lease::Held { trust, .. }) => {
+                let suspended =
+                    || Error::new(ErrorKind::Timeout, "the lease is not vouched for: the server does not answer");
+                answer(out, op.ticket, if *trust == Trust::Held { Ok(Answer::Opened) } else { Err(suspended()) });
                 let orphan = op.opens.take().map(|session| self.op(None, None, Act::Close(session)));
                 self.waiting.extend(orphan);
                 return;
@@ -398,7 +417,7 @@ impl Session {
     }
 
     /// Renews what else the session owns, from this place on.
-    fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<HoldId>, out: &mut Outbox) {
+    fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<ListedHold>, out: &mut Outbox) {
         let tag = out.command(Command::Extend { session: session.clone(), cursor });
         self.flying.insert(tag, Flight::Extend { session, sent, held });
     }
@@ -439,30 +458,63 @@ impl Session {
     /// Whether the clock has something for us.
     pub(crate) fn timeout(&self, attached: bool) -> Option<Moment> {
         let lease = match &self.lease {
-            Lease::Held { until, doubted, renew_at, .. } => {
-                let doubt = (!doubted).then_some(*until);
+            Lease::Held { until, over, trust, renew_at, .. } => {
+                let end = match trust {
+                    Trust::Held => Some(*until),
+                    Trust::Suspended { .. } => Some(*over),
+                    Trust::Expired => None,
+                };
                 let renew = attached.then_some(*renew_at);
-                doubt.into_iter().chain(renew).min()
+                end.into_iter().chain(renew).min()
             }
             Lease::Absent | Lease::Opening => None,
         };
         self.delayed.iter().map(|(at, _)| *at).chain(self.expire_at).chain(lease).min()
     }
 
-    /// Lets time have its effect.
-    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
-        if let Lease::Held { until, doubted, .. } = &mut self.lease
-            && !*doubted
-            && now >= *until
+    /// What the passing of time means for what lives by the lease.
+    fn distrust(&mut self, now: Moment, out: &mut Outbox) {
+        if let Lease::Held { until, trust: Trust::Held, .. } = &self.lease
+            && *until <= now
         {
-            *doubted = true;
-            out.push(Output::Doubt);
-            for (id, own) in &self.own {
-                if let OwnState::Held { .. } = own.state {
-                    out.push(Output::Standing(id.clone(), Standing::Lost(LeaveCause::Expired)));
-                }
+            self.suspend(now, out);
+        }
+        if let Lease::Held { over, trust: trust @ Trust::Suspended { .. }, .. } = &mut self.lease
+            && *over <= now
+        {
+            *trust = Trust::Expired;
+            out.push(Output::Expire);
+            self.tell_held(|_| Standing::Lost(LeaveCause::Expired), out);
+        }
+    }
+
+    /// A guard has seen that the lease is not vouched for, perhaps before the clock came here.
+    pub(crate) fn suspended(&mut self, now: Moment, out: &mut Outbox) {
+        self.suspend(now, out);
+        if let Lease::Held { until, .. } = &self.lease {
+            self.audit_wanted |= *until > now;
+        }
+    }
+
+    fn suspend(&mut self, now: Moment, out: &mut Outbox) {
+        let Lease::Held { trust: trust @ Trust::Held, .. } = &mut self.lease else { return };
+        *trust = Trust::Suspended { since: now };
+        out.push(Output::Suspend);
+        self.tell_held(Standing::Suspended, out);
+    }
+
+    /// Says how the members stand that are held.
+    fn tell_held(&self, standing: impl Fn(Incarnation) -> Standing, out: &mut Outbox) {
+        for (id, own) in &self.own {
+            if let OwnState::Held { incarnation, .. } = own.state {
+                out.push(Output::Standing(id.clone(), standing(incarnation)));
             }
         }
+    }
+
+    /// Lets time have its effect.
+    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
+        self.distrust(now, out);
         let (due, later) = self.delayed.drain(..).partition(|(at, _)| *at <= now);
         self.delayed = later;
         let due: Vec<(Moment, Op)> = due;

@@ -20,7 +20,7 @@ impl Session {
                 let is_ours = matches!(&self.lease, Lease::Held { session: ours, .. } if *ours == session);
                 match cursor {
                     _ if !is_ours => {}
-                    0 => out.push(Output::Audited(sent, held)),
+                    0 => self.audited(now, sent, held, out),
                     _ => self.extend(session, sent, cursor, held, out),
                 }
             }
@@ -160,9 +160,10 @@ impl Session {
         let Some(session) = &op.opens else { return };
         let renew_at = now + RENEW_EVERY * self.settings.ttl;
         let until = sent + self.settings.lost_after;
-        self.lease = Lease::Held { session: session.clone(), until, doubted: false, renew_at };
+        let session = session.clone();
+        self.lease = Lease::Held { session: session.clone(), until, over: until, trust: Trust::Held, renew_at };
         (self.lost, self.missing_beats) = (false, false);
-        out.push(Output::Keep(session.clone(), sent));
+        out.push(Output::Keep(session, sent));
     }
 
     pub(super) fn edit_over(&mut self, who: &Who) {
@@ -223,30 +224,43 @@ impl Session {
         self.delayed.push((now + pause.min(self.settings.ttl), op));
     }
 
+    /// All that the session held from this moment on: held again, where the lease is vouched for.
+    fn audited(&mut self, now: Moment, sent: Moment, held: Vec<ListedHold>, out: &mut Outbox) {
+        out.push(Output::Audited(sent, held));
+        let Lease::Held { until, trust, .. } = &mut self.lease else { return };
+        if matches!(trust, Trust::Suspended { since } if *since <= sent) && now < *until {
+            *trust = Trust::Held;
+            out.push(Output::Resume);
+        }
+    }
+
     pub(crate) fn beat(
         &mut self,
         session: &SessionId,
-        vouched: Moment,
+        (vouched, ended): (Moment, Moment),
         pulse: Pulse,
         effects: &mut Effects,
         out: &mut Outbox,
     ) {
-        let Lease::Held { session: ours, until, doubted, .. } = &mut self.lease else { return };
+        let Lease::Held { session: ours, until, over, trust, .. } = &mut self.lease else { return };
         if ours != session {
             return;
         }
-        *until = vouched;
+        (*until, *over) = (vouched, ended);
         self.missing_beats = pulse == Pulse::Missed;
         match pulse {
             Pulse::Alive => {
-                if std::mem::take(doubted) {
-                    out.push(Output::Trust);
-                    for (id, own) in &self.own {
-                        if let OwnState::Held { incarnation, .. } = own.state {
-                            out.push(Output::Standing(id.clone(), Standing::Held(incarnation)));
-                        }
+                match *trust {
+                    Trust::Held => return,
+                    // The lease has lived. Which locks have, the server is asked.
+                    Trust::Suspended { .. } => self.audit_wanted = true,
+                    // Nothing is held by it any more.
+                    Trust::Expired => {
+                        *trust = Trust::Held;
+                        out.push(Output::Resume);
                     }
                 }
+                self.tell_held(Standing::Held, out);
             }
             Pulse::Missed => {}
             Pulse::Lost => self.lease_lost(effects, out),

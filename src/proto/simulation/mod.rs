@@ -109,8 +109,9 @@ impl Client {
             Output::Keep(session, acked) => self.kept_lease = Some((session, acked, acked + HEARTBEAT)),
             Output::Release => self.kept_lease = None,
             Output::DropLink(_) => self.dropped = true,
-            Output::Doubt
-            | Output::Trust
+            Output::Suspend
+            | Output::Resume
+            | Output::Expire
             | Output::Audited(..)
             | Output::Values(_)
             | Output::Covered(_)
@@ -248,7 +249,7 @@ impl World {
         if let Some(kept_lease) = &mut self.clients[who].kept_lease {
             (kept_lease.1, kept_lease.2) = (now, now + HEARTBEAT);
         }
-        self.clients[who].input(now, Input::Beat { session, until: now + LOST_AFTER, pulse });
+        self.clients[who].input(now, Input::Beat { session, until: now + LOST_AFTER, over: now + LOST_AFTER, pulse });
     }
 
     fn up(&mut self, who: usize) {

@@ -62,7 +62,7 @@ fn an_opening_whose_reply_is_lost_opens_the_same_session_again() {
 }
 
 #[test]
-fn a_lease_in_doubt_is_given_to_nobody() {
+fn an_expired_lease_is_given_to_nobody() {
     check(&live(
         "",
         "> open 1
@@ -73,7 +73,8 @@ fn a_lease_in_doubt_is_given_to_nobody() {
          > down
          state suspended
          > wait 985
-         doubt
+         suspend
+         expire
          state lost
          > up
          extend c-1 from 0
@@ -83,7 +84,7 @@ fn a_lease_in_doubt_is_given_to_nobody() {
          > open 2
          answer 2 Timeout
          > beat c-1 alive
-         trust
+         resume
          state suspended
          > open 3
          answer 3 opened",

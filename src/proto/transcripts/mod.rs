@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
+use crate::model::{FencingToken, Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::{EventSource, OnConflict, OnLost};
-use crate::wire::{HoldId, ValueRecord as Value};
+use crate::wire::{HoldId, ListedHold, ValueRecord as Value};
 
 const TTL: Duration = Duration::from_millis(1000);
 const LOST_AFTER: Duration = Duration::from_millis(980);
@@ -39,6 +39,7 @@ struct Script {
     sent: Vec<(String, Tag)>,
     /// Until when the lease is vouched for.
     until: Moment,
+    over: Moment,
 }
 
 fn id(name: &str) -> MemberId {
@@ -67,7 +68,13 @@ impl Script {
     }
 
     fn with(settings: CoreSettings) -> Self {
-        Self { machine: Machine::new(settings), now: Duration::from_secs(10), sent: Vec::new(), until: Moment::ORIGIN }
+        Self {
+            machine: Machine::new(settings),
+            now: Duration::from_secs(10),
+            sent: Vec::new(),
+            until: Moment::ORIGIN,
+            over: Moment::ORIGIN,
+        }
     }
 
     fn play(&mut self, line: &str) -> Vec<String> {
@@ -107,6 +114,7 @@ impl Script {
             ["touch", event, path] => Input::Notices(vec![Notice::Path(path.into(), key_event(event))]),
             ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open),
             ["audit"] => Input::Audit,
+            ["unvouched"] => Input::Suspended,
             ["give-back", queue_entry] => Input::GiveBack(hold_id(queue_entry).into()),
             ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
             ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
@@ -114,7 +122,7 @@ impl Script {
             ["beat", session, pulse] => {
                 let pulse = match pulse {
                     "alive" => {
-                        self.until = now + LOST_AFTER;
+                        (self.until, self.over) = (now + LOST_AFTER, now + LOST_AFTER);
                         Pulse::Alive
                     }
                     "lost" => Pulse::Lost,
@@ -125,7 +133,7 @@ impl Script {
                     }
                     other => panic!("{other:?}"),
                 };
-                Input::Beat { session: SessionId::new(session), until: self.until, pulse }
+                Input::Beat { session: SessionId::new(session), until: self.until, over: self.over, pulse }
             }
             ["answer", command, ref rest @ ..] => {
                 let sent = self.sent.iter().position(|(name, _)| name == command);
@@ -180,18 +188,22 @@ impl Script {
                 other => format!("state {other:?}").to_lowercase(),
             },
             Output::Standing(name, Standing::Held(incarnation)) => format!("{name} holds {incarnation}"),
+            Output::Standing(name, Standing::Suspended(incarnation)) => format!("{name} suspended {incarnation}"),
             Output::Standing(name, Standing::Lost(cause)) => format!("{name} lost {cause}"),
             Output::Standing(name, Standing::Ended(cause)) => format!("{name} ended {cause}"),
             Output::Keep(session, acked) => {
-                self.until = acked + LOST_AFTER;
+                (self.until, self.over) = (acked + LOST_AFTER, acked + LOST_AFTER);
                 format!("keep {session}")
             }
             Output::Release => "release".into(),
             Output::Values(changes) => changes.iter().map(value_change).collect::<Vec<_>>().join(", "),
             Output::Covered(topic) => format!("covered {topic:?}"),
-            Output::Doubt => "doubt".into(),
-            Output::Trust => "trust".into(),
-            Output::Audited(_, held) => format!("audited {}", hold_ids(&held)),
+            Output::Suspend => "suspend".into(),
+            Output::Resume => "resume".into(),
+            Output::Expire => "expire".into(),
+            Output::Audited(_, held) => {
+                format!("audited {}", hold_ids(&held.into_iter().map(|one| one.hold_id).collect::<Vec<_>>()))
+            }
             Output::Source(report) if report.is_proven => format!("proven {:?}", report.source),
             Output::Source(report) if report.source == EventSource::Poll => "source Poll".into(),
             Output::Source(report) => format!("unproven {:?}", report.source),
@@ -232,8 +244,12 @@ fn value_change(change: &ValueChange) -> String {
 
 /// `name#nonce` of the session `c-1`.
 fn hold_id(text: &str) -> HoldId {
-    let (name, nonce) = text.split_once('#').unwrap_or_else(|| panic!("{text:?} is no grip"));
+    let (name, nonce) = text.split_once('#').unwrap_or_else(|| panic!("{text:?} is no hold"));
     HoldId { session: SessionId::new("c-1"), nonce: number(nonce), name: name.into(), shared: false }
+}
+
+fn listed(text: &str) -> ListedHold {
+    ListedHold { hold_id: hold_id(text), token: FencingToken::new(1) }
 }
 
 fn hold_ids(hold_ids: &[HoldId]) -> String {
@@ -343,7 +359,7 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         ("shorten", [ms]) => Reply::Shortened { due: Some(Duration::from_millis(number(ms))) },
         ("listen", inbox_works) => Reply::Listening { inbox_works: *inbox_works != ["deaf"] },
         ("extend", [cursor, held @ ..]) => {
-            Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| hold_id(held)).collect() }
+            Reply::Extended { cursor: number(cursor), held: held.iter().map(|held| listed(held)).collect() }
         }
         ("release", [released]) => Reply::Released(*released == "true"),
         ("renew", strangers) => Reply::Renewed { strangers: strangers.iter().map(|name| id(name)).collect() },

@@ -108,7 +108,7 @@ fn who_gets_no_place_asks_again_later_and_who_may_not_look_does_not() {
 }
 
 #[test]
-fn a_lease_whose_connection_was_closed_is_doubted_soon_and_trusted_again_with_the_next_heartbeat() {
+fn a_cut_lease_is_suspended_and_held_again_when_the_server_says_so() {
     check(&live(
         "",
         "> join 1 a
@@ -124,12 +124,95 @@ fn a_lease_whose_connection_was_closed_is_doubted_soon_and_trusted_again_with_th
          state suspended
          > wait 99
          > wait 1
-         doubt
+         suspend
+         a suspended 10
+         > beat c-1 alive
+         a holds 10
+         extend c-1 from 0
+         > answer extend 0 x#1
+         audited x#1
+         resume
+         state connected",
+    ));
+}
+
+#[test]
+fn a_suspended_lease_expires_with_its_ttl() {
+    check(&live(
+        "",
+        "> join 1 a
+         join a opening c-1 take nonce 1
+         > answer join 10
+         keep c-1
+         a holds 10
+         joined a@10/10
+         answer 1 joined a@10
+         > wait 3
+         peck
+         > beat c-1 cut
+         state suspended
+         > wait 100
+         suspend
+         a suspended 10
+         > wait 877
+         expire
          a lost expired
+         sweep
+         list since 9 0
          state lost
          > beat c-1 alive
-         trust
+         resume
          a holds 10
+         state connected",
+    ));
+}
+
+#[test]
+fn a_guard_that_sees_the_lease_unvouched_first_suspends_it() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > answer open yes
+         keep c-1
+         answer 1 opened
+         > unvouched
+         suspend
+         extend c-1 from 0
+         state suspended
+         > open 2
+         answer 2 Timeout
+         > answer extend 0 x#1
+         audited x#1
+         resume
+         state connected",
+    ));
+}
+
+#[test]
+fn an_audit_from_before_the_suspension_resumes_nothing() {
+    check(&live(
+        "",
+        "> open 1
+         open c-1
+         > answer open yes
+         keep c-1
+         answer 1 opened
+         > wait 3
+         peck
+         > audit
+         extend c-1 from 0
+         > beat c-1 cut
+         state suspended
+         > wait 100
+         suspend
+         > answer extend 0 x#1
+         audited x#1
+         > beat c-1 alive
+         extend c-1 from 0
+         > answer extend 0 x#1
+         audited x#1
+         resume
          state connected",
     ));
 }

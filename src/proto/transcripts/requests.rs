@@ -256,14 +256,16 @@ fn a_lease_not_heard_of_is_lost_before_others_can_have_it_and_found_again() {
          state suspended
          > wait 846
          > wait 131
-         doubt
+         suspend
+         a suspended 10
+         expire
          a lost expired
          sweep
          plant
          list since 9 0
          state lost
          > beat c-1 alive
-         trust
+         resume
          a holds 10
          state connected
          > beat c-0 lost",
