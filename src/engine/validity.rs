@@ -54,7 +54,7 @@ impl Validity {
     }
 
     pub(crate) fn resume(&self) {
-        self.is_suspended.send_if_modified(|is_suspended| std::mem::take(is_suspended));
+        self.is_suspended.send_if_modified(std::mem::take);
     }
 
     /// Ends it for good.
