@@ -211,7 +211,7 @@ pub(crate) fn held_again(lines: &[Line]) -> u64 {
         match &line.what {
             What::Said { lock, token, held: false, lost: false, .. } => drop(suspended.insert((lock, *token))),
             What::Said { lock, token, held: true, .. } => {
-                count += u64::from(suspended.remove(&(lock.as_str(), *token)))
+                count += u64::from(suspended.remove(&(lock.as_str(), *token)));
             }
             _ => {}
         }

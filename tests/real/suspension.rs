@@ -99,7 +99,7 @@ async fn lock_broken_while_suspended_is_lost_and_not_held_again() {
     let grace = Duration::from_secs(4);
     let builder = |url: &str| GroupConnector::builder(url).group(&fixture.group).grace(grace);
     let (group, operator) =
-        (builder(&proxy.url()).connect().await.unwrap(), builder(fixture.redis.url()).connect().await.unwrap());
+        (builder(proxy.url()).connect().await.unwrap(), builder(fixture.redis.url()).connect().await.unwrap());
     let (broken, kept) = (group.lock("l").acquire().await.unwrap(), group.lock("k").acquire().await.unwrap());
     proxy.refuse();
     proxy.reset(Line::Any);
@@ -166,7 +166,7 @@ async fn work_is_cancelled_by_a_suspension_or_pauses_through_it() {
     let (was_held_again, _) = soon("the work goes on", pausing).await.unwrap().unwrap();
     assert!(was_held_again);
     soon("the leader works again", leading).await.unwrap().unwrap();
-    let terms = terms.lock().unwrap();
+    let terms = terms.lock().unwrap().clone();
     assert_eq!(terms.len(), 2);
     assert_eq!(terms[0], terms[1], "in the same term");
     group.close().await.unwrap();
