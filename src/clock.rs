@@ -38,7 +38,7 @@ pub(crate) fn now() -> Moment {
     Moment::from_origin(since_boot())
 }
 
-/// The same moment for users, who know [`Instant`]. Off by the time suspended since the process began.
+/// The same moment as an [`Instant`], for users. Off by the time suspended since the process began.
 pub(crate) fn instant(moment: Moment) -> Instant {
     let (instant, boot) = *origin();
     instant + moment.since(Moment::from_origin(boot))

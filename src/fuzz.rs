@@ -20,7 +20,7 @@ pub fn record(data: &[u8]) {
     }
 }
 
-/// What is published: names of channels, of keys, and letters.
+/// What is published: names of channels, of keys, and inbox messages.
 pub fn channel(data: &[u8]) {
     let _ = InboxMessage::parse(data);
     let keys = Keys::new(Some("n"), "g");
@@ -66,7 +66,7 @@ pub fn settings(data: &[u8]) {
         builder = builder.namespace(namespace);
     }
     refused(builder.ttl(time()).heartbeat(time()).command_timeout(time()), None);
-    // Random times are hardly ever valid, and are looked at before the URL.
+    // Random times are hardly ever valid, and are checked before the URL.
     refused(GroupConnector::builder(url), None);
     // What stands in the place of a password is told by nobody.
     for url in [format!("redis://user:{SECRET}@{url}"), format!("{url}:{SECRET}@127.0.0.1/"), format!("{url}{SECRET}")]

@@ -15,16 +15,16 @@ use crate::model::{LeaveCause, Member, MemberId};
 use crate::mutant;
 use crate::proto::Change;
 
-/// What happened in the group.
+/// A change of the group.
 ///
 /// Folding the events into a set, from a [`Snapshot`](Self::Snapshot) on, gives exactly the members of the
-/// connector's view. Each member joins, is updated any number of times, and leaves, in turn; who comes back is
-/// another incarnation, whose predecessor has left before.
+/// connector's view. Each member joins, is updated any number of times, and leaves, in this order. A member that
+/// comes back is another incarnation; the one before it has left by then.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// All members there are. The first event, and again whenever something may have been missed: this subscriber
-    /// has fallen behind, or the link was broken. What was folded before no longer counts.
+    /// All members that there are. It is the first event, and comes again whenever a change may have been missed: this
+    /// subscriber has fallen behind, or the link was broken. What was folded before no longer counts.
     Snapshot(Arc<View>),
     /// A member that was not there has joined.
     Joined(Arc<Member>),
@@ -104,7 +104,7 @@ impl Events {
         StreamExt::next(self).await
     }
 
-    /// The stream in the shape of the original library: sets of names that joined and that left.
+    /// The stream in the shape of the Clojure library: sets of names that joined and that left.
     pub fn member_changes(self) -> MemberChanges {
         MemberChanges { events: self, known: BTreeSet::new() }
     }
@@ -161,7 +161,7 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Who joined and who left, by name, as the original library told it.
+/// The names that joined and that left, as the Clojure library tells them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberChange {
@@ -173,8 +173,8 @@ pub struct MemberChange {
 
 /// The stream of [`MemberChange`]s. Made by [`Events::member_changes`].
 ///
-/// The first item lists everybody there is as joined. A snapshot later on becomes the difference to what was told
-/// before; updates are not told; a restart is a leave and then a join.
+/// The first item lists all present members as joined. A later snapshot becomes the difference to what was told before.
+/// Updates are not told. A restart is a leave and then a join.
 #[must_use = "a stream does nothing unless it is polled"]
 #[derive(Debug)]
 pub struct MemberChanges {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::proto::Phase;
 
-/// How a connector stands with its Redis.
+/// The state of a connector's link to its Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
@@ -16,12 +16,12 @@ pub enum State {
     Connecting,
     /// Both connections stand, the members are known, and heartbeats are answered.
     Connected,
-    /// Something of that is missing; what is known grows old. It is being mended, for as long as it takes.
+    /// Something of that is missing, and the view grows old. The connector tries to reconnect, for as long as it takes.
     Suspended {
         /// Since when.
         since: Instant,
     },
-    /// The lease is lost, or may be by now: others may already have taken over. Comes *before* they can.
+    /// The lease is lost, or may be by now. This state comes *before* another session can take over.
     ///
     /// A connector that only watches has no lease and never says this. With
     /// [`OnLost::Stop`](crate::OnLost::Stop) it stays until each lost member is joined again or left by name.
@@ -54,7 +54,7 @@ impl fmt::Display for State {
     }
 }
 
-/// Follows a connector's [`State`]. States that pass faster than they are looked at are skipped; the last is not.
+/// Follows a connector's [`State`]. A state that passes before it is read is skipped; the last one is not.
 #[derive(Clone, Debug)]
 pub struct StateWatch {
     receiver: watch::Receiver<State>,
@@ -71,8 +71,8 @@ impl StateWatch {
         *self.receiver.borrow()
     }
 
-    /// Waits until the state is another than when last seen by this watch, and answers it;
-    /// `None` once it is [`State::Closed`] and that has been seen.
+    /// Waits until the state differs from the one that this watch saw last, and answers it; `None` once this watch
+    /// has seen [`State::Closed`].
     ///
     /// # Cancel safety
     /// Nothing is lost by dropping the future: the next call answers what it would have.
@@ -81,14 +81,14 @@ impl StateWatch {
         Some(*self.receiver.borrow_and_update())
     }
 
-    /// Waits until the state is as wished, and answers it; [`State::Closed`] if that comes first.
+    /// Waits until the state meets the condition, and answers it; [`State::Closed`] if that comes first.
     ///
-    /// It waits as long as it takes: put a timeout around it.
+    /// It waits for as long as it takes: put a timeout around it.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
-    pub async fn wait_for(&mut self, mut wish: impl FnMut(State) -> bool) -> State {
-        match self.receiver.wait_for(|state| wish(*state) || *state == State::Closed).await {
+    pub async fn wait_for(&mut self, mut condition: impl FnMut(State) -> bool) -> State {
+        match self.receiver.wait_for(|state| condition(*state) || *state == State::Closed).await {
             Ok(state) => *state,
             Err(_) => State::Closed,
         }

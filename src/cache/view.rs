@@ -1,4 +1,4 @@
-//! What is known of the group, for readers; and the one writer of it.
+//! The view of the group, for readers, and its one writer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -200,7 +200,7 @@ impl ViewWriter {
         view
     }
 
-    /// The view must be stored before: who subscribes in between finds the batch in it and skips the batch.
+    /// The view must be stored before: a subscriber that comes in between finds the batch in it and skips the batch.
     fn send(&mut self, view: Arc<View>, events: Arc<[Event]>) {
         let version = view.version;
         // Without subscribers there is nobody to tell.
@@ -233,13 +233,13 @@ impl ViewReader {
         self.shared.members.get(id).map(|member| member.value().clone())
     }
 
-    /// Waits until a view is as wished; `None` if the connector closes before.
-    pub(crate) async fn wait_for(&self, mut wish: impl FnMut(&View) -> bool) -> Option<Arc<View>> {
+    /// Waits until a view meets the condition; `None` if the connector closes before.
+    pub(crate) async fn wait_for(&self, mut condition: impl FnMut(&View) -> bool) -> Option<Arc<View>> {
         let mut changed = self.changed.clone();
         loop {
             changed.borrow_and_update();
             let view = self.load();
-            if wish(&view) {
+            if condition(&view) {
                 return Some(view);
             }
             changed.changed().await.ok()?;

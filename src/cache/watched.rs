@@ -1,4 +1,4 @@
-//! What watchers know of the values and leaders of a group.
+//! The watched values and leaders of a group, for readers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -67,9 +67,9 @@ impl WatchedWriter {
     }
 }
 
-/// The changes of a shelf from one look at it to the next.
+/// The changes of the watched values from one read to the next.
 pub(crate) struct ContentsChanges {
-    looking: Option<ReusableBoxFuture<'static, (Option<Arc<Contents>>, WatchedReader)>>,
+    waiting: Option<ReusableBoxFuture<'static, (Option<Arc<Contents>>, WatchedReader)>>,
 }
 
 async fn next_contents(mut watched: WatchedReader) -> (Option<Arc<Contents>>, WatchedReader) {
@@ -78,22 +78,22 @@ async fn next_contents(mut watched: WatchedReader) -> (Option<Arc<Contents>>, Wa
 }
 
 impl ContentsChanges {
-    /// The first look is at what there is.
+    /// The first change is the present state.
     pub(crate) fn new(mut watched: WatchedReader) -> Self {
         watched.mark_changed();
-        Self { looking: Some(ReusableBoxFuture::new(next_contents(watched))) }
+        Self { waiting: Some(ReusableBoxFuture::new(next_contents(watched))) }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Contents>>> {
-        let Some(looking) = &mut self.looking else { return Poll::Ready(None) };
-        let (contents, watched) = ready!(looking.poll(cx));
+        let Some(waiting) = &mut self.waiting else { return Poll::Ready(None) };
+        let (contents, watched) = ready!(waiting.poll(cx));
         match contents {
             Some(contents) => {
-                looking.set(next_contents(watched));
+                waiting.set(next_contents(watched));
                 Poll::Ready(Some(contents))
             }
             None => {
-                self.looking = None;
+                self.waiting = None;
                 Poll::Ready(None)
             }
         }

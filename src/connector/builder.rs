@@ -41,7 +41,7 @@ impl GroupConnectorBuilder {
         Self { server, draft: settings::UncheckedSettings::default() }
     }
 
-    /// The group, 1 to 512 bytes. Default: `default-group`.
+    /// The name of the group, 1 to 512 bytes. Default: `default-group`.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.draft.group = group.into();
         self
@@ -53,9 +53,10 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// How long after its last heartbeat a connector is taken for dead: 200 ms to a day. Default: 7.5 s.
+    /// How long after its last heartbeat a connector counts as dead: 200 ms to a day. Default: 7.5 s.
     ///
-    /// Shorter is seen sooner; longer forgives longer pauses of the process, its host or the network.
+    /// A short ttl reports a frozen process sooner. A long one forgives longer pauses of the process, its host or the
+    /// network. A killed process is reported by [`grace`](Self::grace), whatever the ttl.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.draft.ttl = ttl;
         self
@@ -75,7 +76,7 @@ impl GroupConnectorBuilder {
 
     /// How long the server may take to answer one call. Default: 1 s.
     ///
-    /// A request of yours may take this and the connect timeout together, as it waits for a link to be mended.
+    /// A request may take this and the connect timeout together, since it waits for a broken link to come back.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.draft.command_timeout = timeout;
         self
@@ -87,15 +88,16 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// How often to compare with the server, in case a notification went missing. Default: the ttl; what is longer
-    /// makes the group converge that much later after a loss.
+    /// How often the connector compares its view with the server, in case a notification went missing. Default: the
+    /// ttl. With a longer interval the view converges that much later after a loss.
     pub fn reconcile(mut self, interval: Duration) -> Self {
         self.draft.reconcile = Some(interval);
         self
     }
 
-    /// How often to compare with the server where no event source serves, and how often who waits for a lock asks
-    /// where no message comes: 10 ms to an hour. Default: 500 ms, and never more than the reconcile interval.
+    /// How often the connector compares its view with the server where no source announces changes, and how often a
+    /// waiter asks for its lock where no message announces grants: 10 ms to an hour. Default: 500 ms, and never more
+    /// than the reconcile interval.
     ///
     /// # Examples
     /// ```
@@ -114,11 +116,12 @@ impl GroupConnectorBuilder {
 
     /// Turns presence off. Default: on.
     ///
-    /// By default a process that ends is seen by its connections: a killed process's sockets close at once, and its
-    /// members are gone after [`grace`](Self::grace), however long the ttl; a frozen one keeps its sockets, and gets its
-    /// whole ttl. In return a process whose connections are cut and who cannot connect again within the grace counts as
-    /// dead, too, and its guards and memberships know it before. With this, only the lease decides who is alive. With
-    /// [`Heartbeats::Runtime`] there is no presence: a runtime that hangs would not see that its connection is closed.
+    /// With presence, a process that ends is noticed by its connections. The sockets of a killed process close at
+    /// once, and its members have left after [`grace`](Self::grace), however long the ttl. A frozen process keeps its
+    /// sockets, and gets its whole ttl. In return, a process whose connections are cut, and that cannot reconnect
+    /// within the grace, counts as dead too; its guards and memberships stop saying that they are held before that.
+    /// Without presence, only the lease decides. With [`Heartbeats::Runtime`] there is no presence: a runtime that
+    /// hangs would not notice that its connection is closed.
     ///
     /// # Examples
     /// ```
@@ -134,18 +137,19 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// How long a session whose connection was closed has to connect again: 50 ms to an hour. Default: 250 ms. Where
-    /// it is as long as the ttl, the ttl decides.
+    /// How long a process whose connections are closed has to reconnect before it counts as dead: 50 ms to an hour.
+    /// Default: 250 ms. Where it is as long as the ttl, the ttl decides.
     ///
-    /// It goes with the lease: connectors of one group may differ. One that is longer than a heartbeat forgives a
-    /// connection that only the server sees closed; a shorter one may hand its locks on before the holder knows.
+    /// The lease names its grace: connectors of one group may differ. A grace that is longer than a heartbeat
+    /// forgives a connection that only the server sees closed; with a shorter one the locks may be handed on before
+    /// the holder knows.
     ///
     /// # Examples
     /// ```
     /// # use std::time::Duration;
     /// use group_redis::GroupConnector;
     ///
-    /// // Survives a restart of the server that takes 2 s; a killed process is seen so much later.
+    /// // For a network that lets connections in again only after 2 s. A killed process is reported that much later.
     /// let builder = GroupConnector::builder("redis://127.0.0.1/").grace(Duration::from_secs(4));
     /// # drop(builder);
     /// ```
@@ -154,13 +158,13 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// What to do with the server's notification flags. Default: add what is missing.
+    /// What the connector does with the server's notification flags. Default: it adds the missing ones.
     pub fn notifications(mut self, policy: Notifications) -> Self {
         self.draft.notifications = policy;
         self
     }
 
-    /// Where hints come from. Default: keyspace notifications of this group's keys.
+    /// How the connector hears of changes. Default: by keyspace notifications of this group's keys.
     ///
     /// # Examples
     /// ```
@@ -177,7 +181,7 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// What a join does when its name is taken. Default: take it over.
+    /// What a join does when its name is taken. Default: it takes the name over.
     pub fn on_conflict(mut self, policy: OnConflict) -> Self {
         self.draft.on_conflict = policy;
         self
@@ -195,20 +199,20 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// How long the application's runtime may make no progress before its heartbeats stop, so that a hung process
-    /// fails over. Default: 30 s.
+    /// How long the application's runtime may make no progress before the heartbeats stop, so that a hung process fails
+    /// over. Default: 30 s.
     pub fn stall_tolerance(mut self, tolerance: Duration) -> Self {
         self.draft.stall_tolerance = tolerance;
         self
     }
 
-    /// How many batches of events a subscriber may be behind before it gets a snapshot instead. Default: 1024.
+    /// How many batches of events a subscriber may be behind before it gets a snapshot instead of them. Default: 1024.
     pub fn event_buffer(mut self, batches: usize) -> Self {
         self.draft.event_buffer = batches;
         self
     }
 
-    /// Leaves it to other connectors to sweep dead sessions out of the group. For tests of what the sweep is worth.
+    /// Leaves the sweep of dead sessions to other connectors. For tests of the sweep.
     #[doc(hidden)]
     pub fn without_sweep(mut self) -> Self {
         self.draft.sweeps = false;
@@ -223,10 +227,10 @@ impl GroupConnectorBuilder {
     /// that the server does not have, [`ErrorKind::Server`], and [`ErrorKind::Notifications`] with
     /// [`Notifications::Check`].
     ///
-    /// What may pass, such as a port that refuses or a server that loads its data, is waited for, for the connect timeout
-    /// and the command timeout together. What does not pass by itself is answered at once: a wrong password, a replica, a
-    /// node of a cluster that serves other slots, a sentinel, no Redis at all, a certificate that is not trusted. Then
-    /// [`Error::is_retryable`] is `false`. After an error nothing goes on; to keep trying, use
+    /// What may pass, such as a port that refuses or a server that loads its data, is waited for, for the connect
+    /// timeout and the command timeout together. What does not pass by itself is answered at once: a wrong password,
+    /// a replica, a node of a cluster that serves other slots, a sentinel, no Redis at all, a certificate that is not
+    /// trusted. Then [`Error::is_retryable`] is `false`. After an error nothing goes on; to keep trying, use
     /// [`connect_lazy`](Self::connect_lazy).
     ///
     /// # Cancel safety
@@ -263,7 +267,7 @@ impl GroupConnectorBuilder {
         Err(failed)
     }
 
-    /// Starts to connect in the background, and answers at once: for services that start before their Redis.
+    /// Connects in the background, and answers at once: for services that start before their Redis.
     ///
     /// Must be called within a tokio runtime. It keeps trying, whatever the error is: follow [`GroupConnector::state`];
     /// [`GroupConnector::status`] has the last error.

@@ -31,14 +31,14 @@ use crate::model::{Member, MemberId};
 use crate::proto::Request;
 use crate::settings::Config;
 
-/// A connector to one group: joins it, watches it, and answers who is in it from memory.
+/// A connector to one group. It joins the group, watches it, and reads its members from memory.
 ///
 /// A clone is the same connector. It has one task and two connections, and a third one for heartbeats as soon as it
-/// has a member, a lock or a value: who only watches holds no lease.
+/// has a member, a lock or a value. A connector that only watches has no lease.
 ///
 /// # Dropping it is not immediate
-/// When the last clone is dropped the members are given back in the background, if the runtime lives on. Where that
-/// matters, before a process exits for instance, call [`close`](Self::close); else the lease has to run out.
+/// When the last clone is dropped the members are given back in the background, if the runtime lives on. Call
+/// [`close`](Self::close) before a process exits: otherwise its members stay until presence or the ttl ends them.
 ///
 /// # Examples
 /// ```no_run
@@ -122,12 +122,12 @@ impl GroupConnector {
         self.join(gethostname::gethostname().to_string_lossy())
     }
 
-    /// Takes the member of that name out of the group, if it is this connector's; answers whether it was.
+    /// Takes the member of that name out of the group, if it belongs to this connector. Answers whether it did.
     ///
     /// One round trip.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidName`] before any I/O; else as for [`Membership::leave`](crate::Membership::leave).
+    /// [`ErrorKind::InvalidName`] before any I/O; otherwise as for [`Membership::leave`](crate::Membership::leave).
     ///
     /// # Cancel safety
     /// Once polled, it leaves even if it is dropped.
@@ -135,7 +135,7 @@ impl GroupConnector {
         self.inner.caller.leave(MemberId::new(name)?).await
     }
 
-    /// The lock of that name. Nothing happens before it is acquired.
+    /// The lock of that name. This makes no call to the server: acquire the lock to hold it.
     ///
     /// # Examples
     /// ```no_run
@@ -151,7 +151,7 @@ impl GroupConnector {
         Lock::new(self.inner.locks.clone(), name.as_ref())
     }
 
-    /// The semaphore of that name: a lock that so many may hold at once. All who ask should ask for the same number.
+    /// The semaphore of that name: a lock that up to `permits` holders share. Use the same number everywhere.
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Lock {
         Lock::semaphore(self.inner.locks.clone(), name.as_ref(), permits)
     }
@@ -161,17 +161,17 @@ impl GroupConnector {
         NamedLocks::new(self.inner.locks.clone())
     }
 
-    /// Data that dies with this connector, at the latest.
+    /// Ephemeral data: values that die with this connector, at the latest.
     pub fn ephemeral(&self) -> Ephemeral {
         Ephemeral::new(self.inner.data.clone())
     }
 
-    /// Data that stays.
+    /// Persistent data: values that stay.
     pub fn persistent(&self) -> Persistent {
         Persistent::new(self.inner.data.clone())
     }
 
-    /// Takes part in the choice of a leader for this role. Nothing happens before one of its calls.
+    /// The election of a leader for this role. This makes no call to the server: campaign, or watch.
     ///
     /// # Examples
     /// ```no_run
@@ -186,8 +186,8 @@ impl GroupConnector {
         Election::new(self.inner.data.clone(), self.inner.locks.clone(), role.as_ref())
     }
 
-    /// Who is in the group, as far as this connector knows at this moment: one atomic load, no round trip, no lock,
-    /// the same cost at any size.
+    /// The members of the group, as this connector knows them at this moment. It costs one atomic load at any size of
+    /// the group: no round trip, no lock.
     #[must_use]
     pub fn members(&self) -> Arc<View> {
         self.inner.view.load()
@@ -195,16 +195,16 @@ impl GroupConnector {
 
     /// The member of that name, looked up in a concurrent map. No round trip.
     ///
-    /// To ask about several members at one moment, take [`members`](Self::members).
+    /// To read several members as of one moment, use [`members`](Self::members).
     #[must_use]
     pub fn member(&self, name: &str) -> Option<Arc<Member>> {
         self.inner.view.member(name)
     }
 
-    /// A view that is at least as new as this call: one round trip where nothing has changed unseen, a few where
-    /// something has.
+    /// A view that is at least as new as this call. It costs one round trip if this connector has missed no change,
+    /// and a few if it has.
     ///
-    /// A member whose lease runs out in this very moment may be in it still, and leave a few milliseconds later.
+    /// A member whose lease runs out at this very moment may still be in the view, and leave a few milliseconds later.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the server cannot be asked in time; [`ErrorKind::Closed`].
@@ -216,10 +216,10 @@ impl GroupConnector {
         Ok(self.members())
     }
 
-    /// Waits until the view is as wished, and answers that view. No round trip: it looks at each view once.
+    /// Waits until the view meets the condition, and answers that view. No round trip: it checks each view once.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if it was not within `limit`; [`ErrorKind::Closed`].
+    /// [`ErrorKind::Timeout`] if no view met it within `limit`; [`ErrorKind::Closed`].
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -231,20 +231,20 @@ impl GroupConnector {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn wait_for(&self, limit: Duration, wish: impl FnMut(&View) -> bool) -> Result<Arc<View>, Error> {
-        match timeout(limit, self.inner.view.wait_for(wish)).await {
+    pub async fn wait_for(&self, limit: Duration, condition: impl FnMut(&View) -> bool) -> Result<Arc<View>, Error> {
+        match timeout(limit, self.inner.view.wait_for(condition)).await {
             Ok(Some(view)) => Ok(view),
             Ok(None) => Err(Error::closed()),
             Err(_) => {
                 let count = self.members().len();
-                let message = format!("the group was not as wished within {limit:?}, it has {count} members");
+                let message = format!("the group did not meet the condition within {limit:?}, it has {count} members");
                 let error = Error::new(ErrorKind::Timeout, message).cured_by("wait longer, or see who is missing");
                 Err(error.because(self.inner.link.borrow().error.as_ref()).at(&self.inner.server))
             }
         }
     }
 
-    /// What happens in the group, from a snapshot on. Any number of subscribers; none slows another down.
+    /// The events of the group, from a snapshot on. There may be any number of subscribers; none slows another down.
     ///
     /// # Examples
     /// ```no_run
@@ -265,13 +265,13 @@ impl GroupConnector {
         self.inner.view.events()
     }
 
-    /// Follows how the connector stands with its Redis.
+    /// Follows the state of the connector's link to its Redis.
     #[must_use]
     pub fn state(&self) -> StateWatch {
         StateWatch::new(self.inner.state.clone())
     }
 
-    /// What an operator wants to know of this connector. No I/O.
+    /// The state of this connector, for operators. No I/O.
     ///
     /// # Examples
     /// ```no_run
@@ -279,7 +279,7 @@ impl GroupConnector {
     /// let status = group.status();
     /// println!("{}, served by {}, {} reconnects", status.state, status.source, status.reconnects);
     /// if let Some(reason) = status.source_reason {
-    ///     println!("not by what was wanted: {reason}");
+    ///     println!("the wanted source does not serve: {reason}");
     /// }
     /// # }
     /// ```

@@ -1,4 +1,4 @@
-//! What an operator wants to know of a connector.
+//! The state of a connector, for operators.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use crate::cache::State;
 use crate::error::Error;
 use crate::settings::EventSource;
 
-/// How a connector stands, for operators. [`GroupConnector::status`](crate::GroupConnector::status) answers it.
+/// The state of a connector, for operators. Answered by [`GroupConnector::status`](crate::GroupConnector::status).
 ///
-/// The canary is sent to prove a source of messages. Under [`EventSource::Poll`] there is none to prove: what it measures
-/// (`last_canary`, `round_trip`, `event_lag`) stays `None`, or stands still where another source served before, and
+/// A canary proves that a source delivers messages. [`EventSource::Poll`] has nothing to prove: `last_canary`,
+/// `round_trip` and `event_lag` stay `None`, or keep the values of the source that served before, and
 /// `notifications_arrive` is false.
 ///
 /// # Examples
@@ -26,29 +26,28 @@ use crate::settings::EventSource;
 pub struct Status {
     /// The link state.
     pub state: State,
-    /// Where hints come from now: the source that is wanted, or what had to take its place.
+    /// The source that serves now: the wanted one, or the one that took its place.
     pub source: EventSource,
-    /// Since when; `None` before the first source has proven itself.
+    /// Since when it serves; `None` before the first source has proven itself.
     pub source_since: Option<Instant>,
-    /// Why it is not the one that is wanted; `None` where it is.
+    /// Why it is not the wanted source; `None` if it is.
     pub source_reason: Option<String>,
-    /// Whether changes are told by messages. If not, they are seen at the next poll interval.
+    /// Whether messages announce changes. If not, the connector finds them at the next poll interval.
     pub notifications_arrive: bool,
-    /// Whether grants of locks come by messages. If not, who waits for a lock asks at each poll interval.
+    /// Whether messages announce the grants of locks. If not, a waiter asks at each poll interval.
     pub grants_arrive: bool,
-    /// When a canary last came home: a key of the connector's own, written to prove that its events arrive.
+    /// When a canary last proved the source. The canary is a key of the connector's own, whose events must arrive.
     pub last_canary: Option<Instant>,
-    /// How long the server took to answer that write.
+    /// How long the server took to answer the write of the canary.
     pub round_trip: Option<Duration>,
     /// How long after the sending of that write its first event came. About a round trip where all is well.
     pub event_lag: Option<Duration>,
     /// How late after an owner's deadline the last sweep was sent.
     pub sweep_lag: Option<Duration>,
-    /// How many other sessions this connector sees to be present, if it is one of the few that look: a process of which
-    /// this is true is seen to end within the grace.
+    /// How many other sessions this connector sees to be present, if it is one of the probers. The end of such a
+    /// process is reported within its grace.
     pub sessions_seen: usize,
-    /// How often the main link, to ask and to listen, has broken and been made anew. That of the heartbeats is made anew
-    /// by itself and does not count.
+    /// How often the link, to ask and to listen, has been made anew. The connection of the heartbeats does not count.
     pub reconnects: u64,
     /// Why there is no link, while there is none, or why the heartbeats failed, until the state is
     /// [`State::Connected`] again.

@@ -21,9 +21,9 @@ use crate::settings::OnConflict;
 use crate::transport::{EphemeralSet, EphemeralSetAnswer};
 use crate::wire::{decode_path, encode_path};
 
-/// How many values one look asks for.
-const LOOK: usize = 500;
-/// The pause before a lost session is sought again.
+/// How many values one call reads.
+const READ_CHUNK: usize = 500;
+/// The pause before it asks for a session again.
 const SESSION_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the data of a connector has in common.
@@ -50,14 +50,14 @@ impl DataAccess {
         &self.watched
     }
 
-    /// The paths of an index that begin so, in order. A call for every thousand entries of the index.
+    /// The paths of an index that begin with a prefix, in order. One call for every thousand entries of the index.
     pub(super) async fn list(&self, index: &'static str, prefix: &str) -> Result<Vec<String>, Error> {
         let begins = encode_path(prefix);
         let (mut paths, mut after) = (Vec::new(), None);
         loop {
             let reply = self.direct.repeat("a listing", |commands| {
                 let begins = begins.clone();
-                async move { commands.catalog(index, &begins, None, after).await }
+                async move { commands.list_values(index, &begins, None, after).await }
             });
             match reply.await? {
                 Reply::ValuesListed { entries, after: next, .. } => {
@@ -78,8 +78,8 @@ impl DataAccess {
 ///
 /// Made by [`GroupConnector::ephemeral`](crate::GroupConnector::ephemeral). A value lives by its connector's lease, as
 /// members and locks do: it goes when the connector closes, and when its process dies, freezes or is cut off for longer
-/// than its ttl. It is not set again by itself when a lost connector comes back: who keeps a registry follows
-/// [`GroupConnector::state`](crate::GroupConnector::state) and sets it anew.
+/// than its ttl. It is not set again by itself when a lost connector comes back: follow
+/// [`GroupConnector::state`](crate::GroupConnector::state), and set it again.
 ///
 /// Paths are names of 1 to 512 bytes; slashes make folders. `redis-cli GET '{group}/ephemerals/<path>'` shows a line
 /// about the owner, and the value.
@@ -107,7 +107,7 @@ impl Ephemeral {
         Self { data, on_conflict: OnConflict::Reject }
     }
 
-    /// What a set does when another live connector has set the path. Default: it is refused.
+    /// What a set does when another live connector has set the path. Default: it fails.
     pub fn on_conflict(mut self, policy: OnConflict) -> Self {
         self.on_conflict = policy;
         self
@@ -233,10 +233,10 @@ impl Ephemeral {
     /// Dropping the future changes nothing.
     pub async fn read(&self, path: &str) -> Result<Option<DataValue>, Error> {
         check_path(path)?;
-        Ok(self.look(vec![path.to_owned()]).await?.pop())
+        Ok(self.read_all(vec![path.to_owned()]).await?.pop())
     }
 
-    /// Deletes the value at that path, if this connector has set it; whether it has. One round trip.
+    /// Deletes the value at that path, if this connector has set it. Answers whether it has. One round trip.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -254,10 +254,10 @@ impl Ephemeral {
         erasing.await
     }
 
-    /// The paths that begin so, in order; all of them where `prefix` is empty. A round trip for every thousand values
-    /// of the group.
+    /// The paths that begin with `prefix`, in order; all of them if it is empty. It takes a round trip for every
+    /// thousand values of the group.
     ///
-    /// A value that has expired, or whose owner died, in this very moment may be among them still.
+    /// A value that has expired, or whose owner has died, at this very moment may still be among them.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -268,7 +268,9 @@ impl Ephemeral {
         self.data.list("ephemerals", prefix).await
     }
 
-    /// The values whose paths begin so. As [`list`](Self::list), and a round trip for every 500 values that begin so.
+    /// The values whose paths begin with `prefix`. It takes the round trips of [`list`](Self::list), and one more for
+    /// every
+    /// 500 of these values.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -276,22 +278,22 @@ impl Ephemeral {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn get_all(&self, prefix: &str) -> Result<BTreeMap<String, DataValue>, Error> {
-        let values = self.look(self.list(prefix).await?).await?;
+        let values = self.read_all(self.list(prefix).await?).await?;
         Ok(values.into_iter().map(|value| (value.path.clone(), value)).collect())
     }
 
-    /// Reads what stands at these paths, as far as there is anything.
-    async fn look(&self, mut paths: Vec<String>) -> Result<Vec<DataValue>, Error> {
+    /// Reads the values at these paths, as far as there are any.
+    async fn read_all(&self, mut paths: Vec<String>) -> Result<Vec<DataValue>, Error> {
         let mut values = Vec::new();
         while !paths.is_empty() {
-            let chunk: Vec<_> = paths.drain(..paths.len().min(LOOK)).collect();
+            let chunk: Vec<_> = paths.drain(..paths.len().min(READ_CHUNK)).collect();
             let wanted: Arc<[_]> =
                 chunk.iter().map(|path| (format!("ephemerals/{}", encode_path(path)), None)).collect();
-            let looking = self.data.direct.repeat("reading of values", |commands| {
+            let reading = self.data.direct.repeat("reading of values", |commands| {
                 let wanted = wanted.clone();
-                async move { commands.look(&wanted).await }
+                async move { commands.read_values(&wanted).await }
             });
-            let Reply::ValuesFound { findings, .. } = looking.await? else {
+            let Reply::ValuesFound { findings, .. } = reading.await? else {
                 return Err(Error::unexpected("a look-up of values").at(self.data.direct.server()));
             };
             for (path, finding) in chunk.into_iter().zip(findings) {
@@ -309,8 +311,8 @@ impl Ephemeral {
         Ok(values)
     }
 
-    /// What happens to the values whose paths begin so, from a snapshot on: told by the server's notifications, like
-    /// the members.
+    /// Follows the values whose paths begin with `prefix`, from a snapshot on. Changes are announced by the server's
+    /// notifications, like those of the members.
     ///
     /// The first watch of a connector subscribes to the notifications; the snapshot comes as soon as the server has
     /// confirmed that.

@@ -1,4 +1,4 @@
-//! Data of the group: what lives as long as its owner, and what stays.
+//! Data of the group: ephemeral values, which live as long as their owner, and persistent values, which stay.
 
 mod ephemeral;
 mod persistent;
@@ -50,7 +50,7 @@ impl DataValue {
         Self { path, bytes, revision }
     }
 
-    /// Where it stands.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path

@@ -1,4 +1,4 @@
-//! Data that stays.
+//! Persistent data: values that stay.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::error::Error;
 use crate::model::Revision;
 use crate::wire::encode_path;
 
-/// Data of the group that stays when everybody has gone.
+/// Data of the group that stays when the last connector has gone.
 ///
 /// Made by [`GroupConnector::persistent`](crate::GroupConnector::persistent). The bytes stand as they are under
 /// `{group}/persistent/<path>`, for any program to read; the index `{group}/persistent` holds the revision of each.
-/// What another program sets there is read here too, but not listed, and has the revision 0.
+/// A value that another program sets there can be read here too. It is not listed, and has the revision 0.
 ///
-/// Nothing is written twice by itself: where the answer of a write is lost, the error says so
-/// ([`Error::is_unapplied`] is `false`), and whoever knows what the value means decides.
+/// No write is repeated by itself. If the answer of a write is lost, [`Error::is_unapplied`] is `false`, and you decide
+/// whether to write again.
 ///
 /// # Examples
 /// ```no_run
@@ -31,7 +31,7 @@ use crate::wire::encode_path;
 /// let burst = seen.as_ref().map_or(Ok(10), |value| value.json::<u32>())?;
 /// let expected = seen.map(|value| value.revision());
 /// if settings.compare_and_set("limits/burst", expected, &(burst + 1)).await?.is_none() {
-///     println!("somebody was faster: read it again");
+///     println!("another writer was faster: read it again");
 /// }
 /// # Ok(())
 /// # }
@@ -52,7 +52,7 @@ impl Persistent {
     /// # Errors
     /// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::InvalidValue`]. [`ErrorKind::OutOfMemory`],
     /// [`ErrorKind::Denied`], [`ErrorKind::ForeignValue`] if the index is not one; after [`ErrorKind::Timeout`] and
-    /// [`ErrorKind::Connection`] nobody knows whether it is set, unless [`Error::is_unapplied`].
+    /// [`ErrorKind::Connection`] it is not known whether the value is set, unless [`Error::is_unapplied`].
     ///
     /// # Cancel safety
     /// Dropped before it has answered, the value is set or not.
@@ -112,8 +112,8 @@ impl Persistent {
         self.data.direct().once("set of persistent values", setting).await
     }
 
-    /// Sets a value, as JSON, if its revision is the one expected; where `None` is expected, if there is no value.
-    /// Answers the new revision, or `None` if it was another one. One round trip.
+    /// Sets a value, as JSON, if its revision is the expected one, or, with `None`, if there is no value. Answers the
+    /// new revision, or `None` if the value had another revision. One round trip.
     ///
     /// # Errors
     /// As for [`set`](Self::set).
@@ -179,7 +179,7 @@ impl Persistent {
         Ok(reading.await?.map(|(bytes, revision)| DataValue::new(path.to_owned(), bytes, revision)))
     }
 
-    /// Deletes the value at that path; whether there was one. One round trip.
+    /// Deletes the value at that path. Answers whether there was one. One round trip.
     ///
     /// # Errors
     /// As for [`set`](Self::set).
@@ -193,8 +193,8 @@ impl Persistent {
         self.data.direct().once("deletion of a persistent value", deleting).await
     }
 
-    /// The paths that begin so, in order; all of them where `prefix` is empty. A round trip for every thousand values
-    /// of the group.
+    /// The paths that begin with `prefix`, in order; all of them if it is empty. It takes a round trip for every
+    /// thousand values of the group.
     ///
     /// # Errors
     /// As for [`set`](Self::set).

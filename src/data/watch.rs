@@ -1,4 +1,4 @@
-//! The stream that tells what happens to the values of a group.
+//! The stream of changes to the values of a group.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,31 +13,32 @@ use crate::cache::{Contents, ContentsChanges, WatchedReader};
 use crate::proto::{Topic, WatchedValue};
 use crate::wire::{decode_path, encode_path};
 
-/// What happened to the values that are watched.
+/// A change of the watched values.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WatchEvent {
-    /// All the values there are. The first event, and the only one of its kind.
+    /// All the values that there are. It is the first event, and the only one of its kind.
     Snapshot(Vec<DataValue>),
-    /// A value was set: one that was not there, or another than before.
+    /// A value was set: a new one, or another one than before.
     Set(DataValue),
-    /// A value was deleted, or its connector was closed. As it was last.
+    /// A value was deleted, or its connector was closed. This is the value as it was last.
     Deleted(DataValue),
-    /// A value ran out, by an expiry of its own or with its owner's lease. As it was last.
+    /// A value ran out, by an expiry of its own or with its owner's lease. This is the value as it was last.
     Expired(DataValue),
 }
 
 /// The values below a prefix, from a snapshot on. Made by [`Ephemeral::watch`](super::Ephemeral::watch).
 ///
-/// Folding the events gives exactly the values. It tells what there is, not every step on the way: a value that is set
-/// twice before the stream is read is told once, and one that comes and goes in between is not told at all. So it needs
-/// no buffer, and a slow reader misses nothing that still counts. It ends when the connector closes.
+/// Folding the events gives exactly the values. The stream tells the difference between two states, and not every step
+/// between them: a value that is set twice before the stream is read comes once, and a value that comes and goes in
+/// between does not come at all. So the stream needs no buffer, and a slow reader misses nothing that still counts. It
+/// ends when the connector closes.
 ///
 /// # Cancel safety
 /// Dropping a future of [`next`](Self::next) loses no event.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct Watch {
-    looks: ContentsChanges,
+    changes: ContentsChanges,
     begins: String,
     known: Option<BTreeMap<String, DataValue>>,
     pending: VecDeque<WatchEvent>,
@@ -46,7 +47,7 @@ pub struct Watch {
 impl Watch {
     pub(crate) fn new(watched: WatchedReader, prefix: &str) -> Self {
         let begins = format!("ephemerals/{}", encode_path(prefix));
-        Self { looks: ContentsChanges::new(watched), begins, known: None, pending: VecDeque::new() }
+        Self { changes: ContentsChanges::new(watched), begins, known: None, pending: VecDeque::new() }
     }
 
     /// The next event, or `None` once the connector is closed. The same as `StreamExt::next`, with nothing to import.
@@ -57,7 +58,7 @@ impl Watch {
         StreamExt::next(self).await
     }
 
-    fn look(&mut self, contents: &Contents) {
+    fn compare(&mut self, contents: &Contents) {
         if !contents.covers(&Topic::Ephemerals) {
             return;
         }
@@ -102,8 +103,8 @@ impl Stream for Watch {
             if let Some(event) = self.pending.pop_front() {
                 return Poll::Ready(Some(event));
             }
-            match ready!(self.looks.poll(cx)) {
-                Some(contents) => self.look(&contents),
+            match ready!(self.changes.poll(cx)) {
+                Some(contents) => self.compare(&contents),
                 None => return Poll::Ready(None),
             }
         }

@@ -18,11 +18,11 @@ pub(crate) struct Call {
 pub(crate) enum Release {
     Call(Call),
     Unclaimed(MemberId, Incarnation),
-    /// A lock, or a place in its queue, that nobody holds any more.
+    /// A lock, or a place in its queue, that has no holder here any more.
     QueueEntry(QueueEntry),
     /// The server said that this session's lease is gone.
     LeaseLost(SessionId),
-    /// The session may hold what nobody here knows.
+    /// The session may hold a lock that the lock table does not know.
     Audit,
 }
 
@@ -70,7 +70,7 @@ impl Caller {
         let _ = self.releases.send(Release::QueueEntry(queue_entry));
     }
 
-    /// Asks for what needs no answer. It goes by the release lane, since whoever asks does not wait.
+    /// Asks for what needs no answer. It goes by the release lane, since the caller does not wait.
     pub(crate) fn follow(&self, request: Request) {
         let (reply, _) = oneshot::channel();
         let _ = self.releases.send(Release::Call(Call { request, reply }));
@@ -97,7 +97,7 @@ pub(crate) enum Delivery {
     Done(Answer),
 }
 
-/// A membership that nobody holds yet. Dropped unclaimed, because the caller is gone, it is given back.
+/// A membership that no handle holds yet. Dropped unclaimed, because the caller is gone, it is given back.
 pub(crate) struct Claim {
     pub(super) id: MemberId,
     pub(super) incarnation: Incarnation,
@@ -106,7 +106,7 @@ pub(crate) struct Claim {
     pub(super) give_back: Option<mpsc::UnboundedSender<Release>>,
 }
 
-/// A membership that somebody holds.
+/// A membership that a handle holds.
 pub(crate) struct Claimed {
     pub(crate) id: MemberId,
     pub(crate) incarnation: Incarnation,

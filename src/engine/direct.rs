@@ -20,7 +20,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The link that stands at this moment, if one does.
 pub(crate) type LinkWatch = watch::Receiver<Option<Commands>>;
 
-/// The way to the server for who has no time to lose. A clone is the same way.
+/// The way to the server for calls that must be quick. A clone is the same way.
 #[derive(Clone)]
 pub(crate) struct Direct {
     link: LinkWatch,

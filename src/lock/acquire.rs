@@ -53,7 +53,7 @@ impl Attempt {
         Self { locks, validity, queue_entry: Some(queue_entry), nonce, granted: Some(granted), asked: false }
     }
 
-    /// The same place under another tenure of the same session.
+    /// The same place under another validity of the same session.
     fn under(mut self, validity: Arc<Validity>) -> Option<Self> {
         if self.queue_entry.as_ref()?.hold_id.session != *validity.session() {
             return None;
@@ -75,7 +75,7 @@ impl Attempt {
         pending().await
     }
 
-    /// Whether a grant has come that nobody has looked at. It is put aside, and the next is waited for.
+    /// Whether a grant has come that was not taken yet. It is dropped, and the next one is waited for.
     fn puts_message_aside(&mut self) -> bool {
         let has_come = |granted: &mut oneshot::Receiver<_>| !matches!(granted.try_recv(), Err(TryRecvError::Empty));
         let has_come = self.granted.as_mut().is_some_and(has_come);
@@ -87,7 +87,7 @@ impl Attempt {
 
     fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
         let (locks, validity) = (self.locks.clone(), self.validity.clone());
-        // Who holds it stands in no queue.
+        // A holder stands in no queue.
         self.queue_entry
             .take()
             .map(|queue_entry| Hold::new(locks, QueueEntry::from(queue_entry.hold_id), grant, member.clone(), validity))
@@ -104,7 +104,7 @@ impl Drop for Attempt {
     }
 }
 
-/// Asks once, within the time of a request. `None`: somebody else holds it, or was first.
+/// Asks once, within the time of a request. `None`: another holds it, or was first.
 pub(super) async fn once(locks: &Arc<Locks>, request: &LockRequest) -> Result<Option<Hold>, Error> {
     let limit = locks.direct.limit();
     match timeout(limit, pursue(locks, request, false, &mut false)).await {
@@ -120,7 +120,7 @@ pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Resu
         .ok_or_else(|| Error::unexpected("waiting for a lock").at(locks.direct.server()))
 }
 
-/// Waits for so long. `None`: somebody else was first, all the time.
+/// Waits for so long. `None`: another was first, all the time.
 pub(super) async fn within(locks: &Arc<Locks>, request: &LockRequest, limit: Duration) -> Result<Option<Hold>, Error> {
     let mut contended = false;
     match timeout(limit, pursue(locks, request, true, &mut contended)).await {
@@ -135,7 +135,7 @@ fn unanswered(locks: &Locks, limit: Duration) -> Error {
     locks.direct.late(Error::new(ErrorKind::Timeout, message))
 }
 
-/// The way from the wish to the hold, through as many links and sessions as it takes.
+/// The way from the request to the hold, through as many links and sessions as it takes.
 async fn pursue(
     locks: &Arc<Locks>,
     request: &LockRequest,
@@ -153,7 +153,8 @@ async fn pursue(
             }
             Err(error) => return Err(error),
         };
-        // Whose session was only in doubt keeps its place, and asks again: an answer from before does not count.
+        // A waiter whose session was only in doubt keeps its place, and asks again: an answer from before does not
+        // count.
         let kept = place.take().and_then(|attempt| attempt.under(validity.clone()));
         let mut attempt = kept.unwrap_or_else(|| Attempt::new(locks.clone(), validity.clone(), request));
         let mut acquisition = Acquisition::new(locks.patience());
@@ -166,7 +167,7 @@ async fn pursue(
                     acquisition.replied(clock::now(), commands.acquire(queue_entry, queues).await);
                     *contended |= acquisition.is_contended();
                     if matches!(acquisition.step(), Step::Wait(_)) && attempt.puts_message_aside() {
-                        // Older or younger than the answer, nobody knows: an operator may have broken the lock since.
+                        // It may be older or younger than the answer: an operator may have broken the lock since.
                         acquisition.waited();
                     }
                 }

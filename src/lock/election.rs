@@ -1,4 +1,4 @@
-//! Leaders: whoever holds the role's lock leads, and its fencing token is the term.
+//! Leaders: the holder of the role's lock leads, and its fencing token is the term.
 
 use std::fmt;
 use std::pin::Pin;
@@ -17,10 +17,11 @@ use crate::model::{FencingToken, MemberId};
 use crate::proto::{Request, Topic, WatchedValue};
 use crate::wire::encode_path;
 
-/// The choice of one leader for a role, among all who campaign for it. A clone is the same.
+/// The election of one leader for a role, among all candidates. A clone is the same election.
 ///
 /// Made by [`GroupConnector::elect`](crate::GroupConnector::elect). It is the lock `elections/<role>` with its fair
-/// queue: who has waited longest leads next, a few milliseconds after the leader resigned, or after its lease ran out.
+/// queue: the candidate that has waited longest leads next, a few milliseconds after the leader has resigned or its
+/// lease has run out.
 ///
 /// # Examples
 /// ```no_run
@@ -73,7 +74,7 @@ impl Election {
         Ok(Leadership { guard: self.lock.acquire().await? })
     }
 
-    /// Who leads at this moment. One round trip.
+    /// The leader at this moment. One round trip.
     ///
     /// # Errors
     /// As for [`Lock::holder`].
@@ -85,7 +86,7 @@ impl Election {
         Ok(holder.map(|holder| Leader { member: holder.member, term: holder.token, since: holder.since }))
     }
 
-    /// Who waits to lead, in the order in which they will. One round trip.
+    /// The candidates that wait, in the order in which they will lead. One round trip.
     ///
     /// # Errors
     /// As for [`Lock::waiters`].
@@ -96,7 +97,7 @@ impl Election {
         Ok(self.lock.waiters().await?.into_iter().map(|waiter| waiter.member).collect())
     }
 
-    /// Follows who leads: first who does now, then each change, told by the server's notifications.
+    /// Follows the leader: first the present one, then each change. The server's notifications announce the changes.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidName`] if the role or the member is no name.
@@ -116,7 +117,7 @@ impl Election {
         let topic = Topic::Leader(self.encoded.clone());
         self.data.caller().follow(Request::Watch(topic.clone()));
         let path = format!("locks/{}", self.encoded);
-        Ok(LeaderWatch { looks: ContentsChanges::new(self.data.watched().clone()), topic, path, last: None })
+        Ok(LeaderWatch { changes: ContentsChanges::new(self.data.watched().clone()), topic, path, last: None })
     }
 
     /// Campaigns, does the work while this candidate leads, and resigns when the work has ended.
@@ -153,11 +154,11 @@ impl fmt::Debug for Election {
     }
 }
 
-/// Who leads.
+/// A leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leader {
-    /// The member that it leads as.
+    /// The member that leads.
     pub member: MemberId,
     /// The term: higher than all before.
     pub term: FencingToken,
@@ -239,7 +240,7 @@ impl Leadership {
     }
 }
 
-/// Follows who leads. Made by [`Election::watch`].
+/// The stream of leaders. Made by [`Election::watch`].
 ///
 /// A leader that comes and goes before the stream is read is not told; the last one always is. It ends when the
 /// connector closes.
@@ -248,7 +249,7 @@ impl Leadership {
 /// Dropping a future of [`next`](Self::next) loses nothing.
 #[must_use = "a stream does nothing unless it is polled"]
 pub struct LeaderWatch {
-    looks: ContentsChanges,
+    changes: ContentsChanges,
     topic: Topic,
     path: String,
     /// What was told last.
@@ -256,7 +257,7 @@ pub struct LeaderWatch {
 }
 
 impl LeaderWatch {
-    /// The next leader, `Some(None)` if nobody leads; `None` once the connector is closed.
+    /// The next leader; `Some(None)` if nobody leads, and `None` once the connector is closed.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -264,7 +265,7 @@ impl LeaderWatch {
         StreamExt::next(self).await
     }
 
-    fn look(&self, contents: &Contents) -> Option<Option<Leader>> {
+    fn leader_in(&self, contents: &Contents) -> Option<Option<Leader>> {
         if !contents.covers(&self.topic) {
             return None;
         }
@@ -284,8 +285,8 @@ impl Stream for LeaderWatch {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Option<Leader>>> {
         loop {
-            let Some(contents) = ready!(self.looks.poll(cx)) else { return Poll::Ready(None) };
-            if let Some(leader) = self.look(&contents)
+            let Some(contents) = ready!(self.changes.poll(cx)) else { return Poll::Ready(None) };
+            if let Some(leader) = self.leader_in(&contents)
                 && self.last.as_ref() != Some(&leader)
             {
                 self.last = Some(leader.clone());

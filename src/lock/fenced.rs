@@ -1,4 +1,4 @@
-//! Writes that only the holder of a lock can make: the server compares the token in the same script.
+//! Writes that only the holder of a lock can make: the server compares the token in the script that writes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,11 +14,10 @@ use crate::model::Revision;
 use crate::transport::{FencedWrite, FromRedisValue};
 use crate::wire::encode_path;
 
-/// Writes to the group's [persistent data](crate::Persistent) that the server makes only while this hold's token is
-/// the holder's, and its lease lives: checked and written in one script, in one round trip.
+/// Writes to the group's [persistent data](crate::Persistent) that the server makes only while this guard's token is
+/// the holder's, and its lease lives. One script checks and writes, in one round trip.
 ///
-/// This is what fencing means, without anything to be done by the user. For another resource, compare the
-/// [`token`](crate::LockGuard::token) there.
+/// This is fencing, built in. For another resource, compare the [`token`](crate::LockGuard::token) there.
 #[derive(Clone, Copy)]
 #[must_use = "nothing is written until one of the calls is awaited"]
 pub struct Fenced<'a> {
@@ -35,7 +34,8 @@ impl<'a> Fenced<'a> {
     /// # Errors
     /// [`ErrorKind::Lost`] if the lock is not held under this token any more: nothing was written.
     /// [`ErrorKind::InvalidName`], [`ErrorKind::InvalidValue`] before any I/O. After [`ErrorKind::Timeout`] and
-    /// [`ErrorKind::Connection`] it may be written or not; to repeat it is safe as long as it is not refused.
+    /// [`ErrorKind::Connection`] the value may be written or not; to repeat the call is safe as long as it is not
+    /// refused.
     ///
     /// # Cancel safety
     /// Dropped before it has answered, the value is written or not.
@@ -57,7 +57,7 @@ impl<'a> Fenced<'a> {
         }
     }
 
-    /// Deletes a value; whether there was one. One round trip.
+    /// Deletes a value. Answers whether there was one. One round trip.
     ///
     /// # Errors
     /// As for [`set`](Self::set).
@@ -81,14 +81,14 @@ impl<'a> Fenced<'a> {
         self.unless_lost(written.await?)
     }
 
-    /// Runs a Lua script on values of the group. In it `KEYS` are the keys of these paths of the persistent data, and
-    /// `ARGV` are these arguments. One round trip, two where the server does not know the script yet.
+    /// Runs a Lua script on values of the group. `KEYS` are the keys of these paths of the persistent data, and
+    /// `ARGV` are these arguments. One round trip, or two if the server does not know the script yet.
     ///
-    /// A value that a script has made is not listed by [`Persistent::list`](crate::Persistent::list), and has no
+    /// [`Persistent::list`](crate::Persistent::list) does not list a value that a script has made, and the value has no
     /// revision: set it once before.
     ///
     /// # Errors
-    /// As for [`set`](Self::set); [`ErrorKind::Server`] if the script fails, or answers what is no `T`.
+    /// As for [`set`](Self::set); [`ErrorKind::Server`] if the script fails, or its answer is no `T`.
     ///
     /// # Cancel safety
     /// Dropped before it has answered, the script is run or not.

@@ -8,13 +8,14 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::guard::Hold;
 use crate::model::MemberId;
 
-/// Whose turn it is to acquire, and what was acquired last.
+/// Which guard may acquire next, and what was acquired last.
 type Gate = Arc<Mutex<Weak<Hold>>>;
 
 #[derive(Default)]
 pub(crate) struct Gates(DashMap<(Arc<str>, MemberId), Gate>);
 
-/// One who stands at a gate, or waits before it. In this order: it has left the gate when that is looked at.
+/// A task at a gate, or waiting before it. The fields are dropped in this order: it has left the gate when that is
+/// checked.
 pub(super) struct Entrant<'a> {
     gate: Gate,
     _leaving: Leaving<'a>,
@@ -32,7 +33,7 @@ impl Gates {
         Entrant { gate, _leaving: Leaving { gates: self, name, member } }
     }
 
-    /// Where nobody stands at the gate and nothing is held, the gate goes.
+    /// Removes the gate if no task stands at it and nothing is held.
     pub(super) fn prune(&self, name: &Arc<str>, member: &MemberId) {
         self.0.remove_if(&(name.clone(), member.clone()), |_, gate| {
             Arc::strong_count(gate) == 1 && gate.try_lock().is_ok_and(|last| last.strong_count() == 0)

@@ -1,4 +1,5 @@
-//! Locks: held by one, or by several that share; handed on in the order of asking; gone with their holder's lease.
+//! Locks: held by one holder, or by several that share it; handed on in the order of asking; freed with their
+//! holder's lease.
 //!
 //! Prior art: the fair queue and the hand-over in one script follow the recipe of `ZooKeeper`'s lock, in which each
 //! waiter is woken by its predecessor alone
@@ -58,7 +59,7 @@ impl Locks {
         Arc::new(Self { direct, lock_table, gates, named, reconcile: config.reconcile, poll: config.poll(), host })
     }
 
-    /// How long who waits for a grant waits before he asks.
+    /// How long a waiter waits for a grant before it asks again.
     fn patience(&self) -> Duration {
         if self.lock_table.is_silent() { self.poll } else { self.reconcile }
     }
@@ -69,17 +70,17 @@ impl Locks {
     }
 }
 
-/// A lock of the group, by its name. Making one is no I/O; a clone is the same lock.
+/// A lock of the group, by its name. Making one takes no I/O. A clone is the same lock.
 ///
 /// Made by [`GroupConnector::lock`](crate::GroupConnector::lock) and
 /// [`GroupConnector::semaphore`](crate::GroupConnector::semaphore).
 ///
-/// - It is held by one at a time; in [`read`](Self::read) mode by any number of readers, as a semaphore by as many as
-///   it has permits. All three are one thing by one name: an exclusive hold keeps readers and permits out.
-/// - Who waits stands in a queue, first come, first served, and is woken by the one before, not by asking. A waiting
-///   writer keeps later readers out.
-/// - A holder that dies loses it with its lease, and the next in the queue has it a few milliseconds later.
-/// - It is not [reentrant](Self::reentrant) unless asked for: who holds it and asks again is refused, or waits.
+/// - One holder has it at a time; in [`read`](Self::read) mode any number of readers, as a semaphore as many holders
+///   as it has permits. All three are one lock of one name: an exclusive hold keeps readers and permits out.
+/// - Waiters stand in a queue, first come, first served. The release by the holder before wakes the next one; nobody
+///   polls. A waiting writer keeps later readers out.
+/// - A holder that dies loses the lock with its lease, and the next waiter has it a few milliseconds later.
+/// - It is not [reentrant](Self::reentrant) by default: a holder that asks again is refused, or waits.
 ///
 /// # Examples
 /// ```no_run
@@ -129,7 +130,7 @@ impl Lock {
         lock
     }
 
-    /// Holds it as this member: to tell the holders of one connector apart. Default: the name of this host.
+    /// Holds the lock as this member: to tell the holders of one connector apart. Default: the name of this host.
     pub fn as_member(mut self, member: impl AsRef<str>) -> Self {
         self.request = self.request.and_then(|request| {
             let member = MemberId::new(member)?;
@@ -138,17 +139,17 @@ impl Lock {
         self
     }
 
-    /// Lets the same member of the same connector hold it several times: its guards share one hold and one token, and
-    /// the lock is given back with the last of them.
+    /// Lets the same member of the same connector hold the lock several times. Its guards share one hold and one
+    /// token, and the lock is given back with the last of them.
     ///
-    /// It is exclusive: a [`read`](Self::read) mode asked for as well is not in effect.
+    /// A reentrant hold is exclusive: [`read`](Self::read) has no effect on it.
     pub fn reentrant(mut self) -> Self {
         self.reentrant = true;
         self.request = self.request.map(|request| LockRequest { share: None, ..request });
         self
     }
 
-    /// Holds it beside other readers, and not beside a writer.
+    /// Holds the lock beside other readers, and not beside a writer.
     pub fn read(mut self) -> Self {
         self.reentrant = false;
         self.request = self.request.map(|request| LockRequest { share: Some(READERS), ..request });
@@ -174,7 +175,7 @@ impl Lock {
         self.request.as_ref().map(drop).map_err(Clone::clone)
     }
 
-    /// Holds it if it is free and nobody waits for it; `None` otherwise. One round trip.
+    /// Acquires the lock if it is free and has no waiter; `None` otherwise. One round trip.
     ///
     /// # Errors
     /// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::Config`]. [`ErrorKind::Timeout`] if the server did not
@@ -182,7 +183,7 @@ impl Lock {
     /// [`ErrorKind::Closed`].
     ///
     /// # Cancel safety
-    /// Dropped before it has answered, what it may have got is given back in the background.
+    /// Dropped before it has answered, a lock that it has got is given back in the background.
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>, Error> {
         let request = self.request.as_ref().map_err(Clone::clone)?;
         if self.reentrant {
@@ -191,14 +192,14 @@ impl Lock {
         Ok(acquire::once(&self.locks, request).await?.map(guard))
     }
 
-    /// Waits until it is held, for as long as it takes, outages of the server included. One round trip where it is
-    /// free; a grant where it is not.
+    /// Waits until it holds the lock, for as long as it takes, outages of the server included. One round trip if the
+    /// lock is free; otherwise one round trip and the wait for the grant.
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire), without [`ErrorKind::Timeout`].
     ///
     /// # Cancel safety
-    /// Dropped before it has answered, it leaves the queue, or gives back what it may have got, in the background.
+    /// Dropped before it has answered, it leaves the queue, or gives back a lock that it has got, in the background.
     pub async fn acquire(&self) -> Result<LockGuard, Error> {
         let request = self.request.as_ref().map_err(Clone::clone)?;
         if !self.reentrant {
@@ -209,7 +210,7 @@ impl Lock {
         entered.ok_or_else(Error::closed)
     }
 
-    /// Waits until it is held, but no longer than `limit`; `None` if others held it all the time.
+    /// Waits until it holds the lock, but no longer than `limit`; `None` if others held it all the time.
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire).
@@ -246,7 +247,8 @@ impl Lock {
         Ok(Some(LockGuard::new(hold)))
     }
 
-    /// Who holds it; nobody where it is free. Several hold it in read mode and as a semaphore. One round trip.
+    /// The holders of the lock; none if it is free. In read mode and as a semaphore there may be several. One round
+    /// trip.
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire).
@@ -259,7 +261,7 @@ impl Lock {
         Ok(holders)
     }
 
-    /// Who has held it longest, and mostly the only one; `None` where it is free. One round trip.
+    /// The holder that has held the lock longest, often the only one; `None` if it is free. One round trip.
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire).
@@ -270,7 +272,7 @@ impl Lock {
         Ok(self.holders().await?.into_iter().next())
     }
 
-    /// Who waits for it, in the order of the queue. One round trip.
+    /// The waiters for the lock, in the order of the queue. One round trip.
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire).
@@ -303,10 +305,11 @@ impl Lock {
         Ok((holders.collect(), waiters.collect()))
     }
 
-    /// Takes it from whoever holds it, for operators: the holders are told that it is lost, and the next in the queue
-    /// has it. Answers from how many it was taken. One round trip.
+    /// Takes the lock from its holders, for operators. The holders are told that it is lost, and the next waiter gets
+    /// it.
+    /// Answers from how many holders it was taken. One round trip.
     ///
-    /// The one it was taken from may be at work still: see [`LockGuard`].
+    /// A holder that it was taken from may still be at work: see [`LockGuard`].
     ///
     /// # Errors
     /// As for [`try_acquire`](Self::try_acquire). After [`ErrorKind::Timeout`] it may be broken or not.
@@ -327,25 +330,28 @@ fn guard(hold: Hold) -> LockGuard {
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock").field("wish", &self.request).field("reentrant", &self.reentrant).finish_non_exhaustive()
+        f.debug_struct("Lock")
+            .field("request", &self.request)
+            .field("reentrant", &self.reentrant)
+            .finish_non_exhaustive()
     }
 }
 
-/// Who holds a lock.
+/// A holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockHolder {
-    /// The member that it is held as.
+    /// The member that holds it.
     pub member: MemberId,
     /// The token of this hold.
     pub token: FencingToken,
     /// Since when, by the server's clock.
     pub since: SystemTime,
-    /// The connector's session: the lease `leases/<session>` says the host and the process.
+    /// The connector's session. Its lease, `leases/<session>`, names the host and the process.
     pub session: String,
 }
 
-/// Who waits for a lock.
+/// A waiter for a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockWaiter {
@@ -353,6 +359,6 @@ pub struct LockWaiter {
     pub member: MemberId,
     /// Since when, by the server's clock.
     pub since: SystemTime,
-    /// Whether it would hold it beside others: as a reader, or as one of a semaphore's permits.
+    /// Whether it wants to share the lock: as a reader, or as one of a semaphore's permits.
     pub shares: bool,
 }

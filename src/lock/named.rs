@@ -41,20 +41,20 @@ impl Named {
     }
 }
 
-/// Locks by name, without guards: whoever has the connector can release what the connector holds.
+/// Locks by name, without guards: any code that has the connector can release what the connector holds.
 ///
 /// Made by [`GroupConnector::locks`](crate::GroupConnector::locks). Every call answers at once and says by a `bool`
-/// whether it did what its name says. A hold is this connector's: it ends with its lease, and another process that calls
-/// itself the same cannot release it.
+/// whether it did what its name says. A hold belongs to this connector: it ends with the connector's lease, and another
+/// process of the same name cannot release it.
 ///
-/// Where the calls do not say as whom, it is the member named like this host.
+/// Calls without a member hold the lock as the member that is named like this host.
 ///
 /// # Examples
 /// ```no_run
 /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
 /// let locks = group.locks();
 /// assert!(locks.lock("lock1").await?);
-/// assert!(!locks.lock("lock1").await?, "not even by who holds it");
+/// assert!(!locks.lock("lock1").await?, "not even its holder gets it twice");
 /// assert!(!locks.release_as("another-member", "lock1").await?);
 /// assert!(locks.release("lock1").await?);
 /// # Ok(())
@@ -71,18 +71,18 @@ impl NamedLocks {
         Self { locks }
     }
 
-    /// Locks it, if nobody holds it. One round trip.
+    /// Takes the lock, if it is free. One round trip.
     ///
     /// # Errors
     /// As for [`Lock::try_acquire`].
     ///
     /// # Cancel safety
-    /// Dropped before it has answered, what it may have got is given back in the background.
+    /// Dropped before it has answered, a lock that it has got is given back in the background.
     pub async fn lock(&self, name: &str) -> Result<bool, Error> {
         self.lock_as(self.locks.host.as_str(), name).await
     }
 
-    /// Locks it as this member, if nobody holds it. One round trip.
+    /// Takes the lock as this member, if it is free. One round trip.
     ///
     /// # Errors
     /// As for [`Lock::try_acquire`].
@@ -97,9 +97,9 @@ impl NamedLocks {
         Ok(true)
     }
 
-    /// Locks it, if nobody else holds it. No round trip where it is held already, else one.
+    /// Takes the lock, if no other member holds it. No round trip if this one holds it already, otherwise one.
     ///
-    /// It is not counted: one release frees it.
+    /// The calls are not counted: one release frees the lock.
     ///
     /// # Errors
     /// As for [`Lock::try_acquire`].
@@ -110,7 +110,8 @@ impl NamedLocks {
         self.reentrant_lock_as(self.locks.host.as_str(), name).await
     }
 
-    /// Locks it as this member, if nobody else holds it. No round trip where it is held already, else one.
+    /// Takes the lock as this member, if no other member holds it. No round trip if this one holds it already,
+    /// otherwise one.
     ///
     /// # Errors
     /// As for [`Lock::try_acquire`].
@@ -122,7 +123,7 @@ impl NamedLocks {
         Ok(self.locks.named.is_held(name, &member) || self.lock_as(member.as_str(), name).await?)
     }
 
-    /// Releases it, if this host's member holds it through this connector. One round trip.
+    /// Releases the lock, if this host's member holds it through this connector. One round trip.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName).
@@ -133,7 +134,7 @@ impl NamedLocks {
         self.release_as(self.locks.host.as_str(), name).await
     }
 
-    /// Releases it, if this member holds it through this connector. One round trip.
+    /// Releases the lock, if this member holds it through this connector. One round trip.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName).

@@ -18,7 +18,7 @@ pub const MAX_METADATA: usize = 1024 * 1024;
 
 /// The name of a member, unique in its group: 1 to 512 bytes of any text.
 ///
-/// Wherever the crate takes a name it takes a `&str` or a `String` too.
+/// Where the crate takes a name it takes a `&str` or a `String` too.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId(Arc<str>);
 
@@ -80,7 +80,7 @@ impl PartialEq<&str> for MemberId {
     }
 }
 
-/// What a member says of itself.
+/// What a member tells about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberDraft {
     pub(crate) tags: BTreeSet<String>,
@@ -123,8 +123,8 @@ number! {
     /// One life of a member: the revision at which it joined.
     ///
     /// A member that comes back after a crash, a freeze or a leave has a higher incarnation, so it also serves as
-    /// a fencing token: a resource that refuses lower incarnations than it has seen cannot be written by a
-    /// member that is gone. Lower is senior.
+    /// a fencing token: a member that is gone cannot write to a resource that refuses incarnations lower than it has
+    /// seen. Lower is senior.
     Incarnation
 }
 
@@ -136,15 +136,15 @@ number! {
 }
 
 number! {
-    /// What a lock's holder shows to a resource: every grant of the group has a higher one, across release, expiry,
-    /// restarts and `FLUSHALL`.
+    /// The number that a lock's holder shows to a resource. Every grant of the group has a higher one, across release,
+    /// expiry, restarts and `FLUSHALL`.
     ///
-    /// A resource that remembers the highest token it has seen and refuses lower ones cannot be written by a holder
-    /// that has lost its lock without knowing. It is a [`Revision`] of the group.
+    /// A holder that has lost its lock without knowing cannot write to a resource that remembers the highest token it
+    /// has seen and refuses lower ones. The token is a [`Revision`] of the group.
     FencingToken
 }
 
-/// A connector's session in a group: who holds the lease.
+/// A connector's session in a group, which holds the lease.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionId(Arc<str>);
 
@@ -241,7 +241,7 @@ impl Member {
         self.incarnation
     }
 
-    /// When its metadata or tags last changed, or its incarnation where they never did.
+    /// When its metadata or tags last changed; its incarnation if they never did.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
@@ -269,7 +269,7 @@ impl Member {
         self.draft.tags.contains(tag)
     }
 
-    /// Its metadata as text: raw text as it was given, typed metadata as JSON; `None` where it has none.
+    /// Its metadata as text: raw text as it was given, typed metadata as JSON; `None` if it has none.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.draft.metadata.as_str()
@@ -324,7 +324,7 @@ pub enum LeaveCause {
     Expired,
     /// The server evicted its key to free memory.
     Evicted,
-    /// Its key was deleted by somebody else while its owner lives, or overwritten by what is no member.
+    /// Another program deleted its key while its owner lives, or overwrote it with what is no member.
     Removed,
     /// A newer incarnation has its name: a restart, another session that took it over, or another program.
     Replaced,

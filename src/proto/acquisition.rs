@@ -1,7 +1,7 @@
 //! One attempt to hold a lock: when to ask, how long to wait, and what came of it.
 //!
-//! A grant ends the wait. Asking again is only for the case that the grant's message went missing, or that nobody
-//! sweeps: it comes when the holder's lease would run out, and at each reconcile interval.
+//! A grant ends the wait. Asking again is only for the case that the grant's message went missing, or that no
+//! connector sweeps: it comes when the holder's lease would run out, and at each reconcile interval.
 
 use std::time::Duration;
 
@@ -60,12 +60,12 @@ impl Acquisition {
         self.step.clone()
     }
 
-    /// Whether the server has said that somebody else is first.
+    /// Whether the server has said that another is first.
     pub(crate) fn is_contended(&self) -> bool {
         self.queued
     }
 
-    /// The server has answered, or nobody knows whether it did anything: asked again, it does not do it twice.
+    /// The server has answered, or it is not known whether it did anything: asked again, it does not do it twice.
     pub(crate) fn replied(&mut self, now: Moment, reply: Result<Acquired, Error>) {
         self.step = match reply {
             Ok(Acquired::Held(grant)) => Step::Held(grant),

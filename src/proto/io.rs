@@ -37,11 +37,11 @@ pub(crate) enum Input {
     /// A guard has seen that the lease is not vouched for.
     Suspended,
     Request(Ticket, Request),
-    /// This join was answered when nobody waited for it any more.
+    /// This join was answered when its caller was gone.
     Unclaimed(MemberId, Incarnation),
-    /// Nobody waits for this lock, or holds it, any more.
+    /// This lock has no holder or waiter here any more.
     GiveBack(QueueEntry),
-    /// A grant has come that nobody here knows.
+    /// A grant has come that the lock table does not know.
     Audit,
     /// Only the time has changed.
     Tick,
@@ -61,7 +61,7 @@ pub(crate) enum Pulse {
 pub(crate) enum Request {
     /// There is to be a session.
     Open,
-    /// Somebody wants to know what happens there.
+    /// This topic is to be watched.
     Watch(Topic),
     Join(MemberId, MemberDraft),
     Rejoin(MemberId),
@@ -75,7 +75,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Topic {
     Ephemerals,
-    /// Who holds the lock of this name, encoded.
+    /// The holder of the lock of this name, encoded.
     Leader(String),
 }
 
@@ -152,7 +152,7 @@ pub(crate) enum Output {
     Source(SourceReport),
     /// How many sessions this connector sees to be present.
     Seen(usize),
-    /// Something else listens from now on; whether letters come to it.
+    /// Something else listens from now on; whether inbox messages come to it.
     Inbox(bool),
     /// The link is of no use: make a new one.
     DropLink(Error),
@@ -171,7 +171,7 @@ pub(crate) struct SourceReport {
     /// Why it is not the one that is wanted.
     pub(crate) reason: Option<String>,
     pub(crate) is_proven: bool,
-    /// Whether letters come to the inbox. If not, who waits for a lock has to ask.
+    /// Whether inbox messages come. If not, a waiter for a lock has to ask.
     pub(crate) inbox_works: bool,
     pub(crate) canary_at: Option<Moment>,
     pub(crate) round_trip: Option<Duration>,
@@ -305,14 +305,14 @@ pub(crate) enum Command {
     },
     PlantCanary,
     TouchCanary,
-    /// May this connector look who is present?
+    /// Asks for a place among the probers.
     AskToProbe {
         place: Duration,
     },
     Probe {
         sessions: Vec<SessionId>,
     },
-    /// Less time for those who are not present, each with how long ago it was last seen.
+    /// Shortens the leases of sessions that are not present, each with how long ago it was last seen.
     Shorten {
         sessions: Vec<(SessionId, Duration)>,
     },
@@ -322,7 +322,7 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     Done,
-    /// Whether letters come to the inbox.
+    /// Whether inbox messages come.
     Listening {
         inbox_works: bool,
     },
@@ -396,7 +396,7 @@ pub(crate) enum Reply {
     },
 }
 
-/// What a look found at one path.
+/// What a read found at one path.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ValueFinding {
     Value(ValueRecord),

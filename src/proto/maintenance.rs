@@ -40,9 +40,9 @@ pub(crate) struct Maintenance {
     flying: Vec<(Tag, Flight)>,
 }
 
-/// What upkeep asks of the rest of the machine.
+/// What maintenance asks of the rest of the machine.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct MaintenanceOutcome {
     pub(crate) hints: Vec<MemberId>,
     pub(crate) broken: Option<crate::error::Error>,
 }
@@ -64,7 +64,7 @@ impl Maintenance {
         *self = Self { lag: self.lag, ..Self::new(self.settings.clone()) };
     }
 
-    /// Sweeps, and says when to come again: soon where nobody tells what changes. The rest is the caller's.
+    /// Sweeps, and plans the next reconcile: soon where no source announces changes. The rest is the caller's.
     pub(crate) fn reconcile(&mut self, now: Moment, is_told: bool, out: &mut Outbox) {
         let jitter = 0.85 + 0.15 * self.settings.jitter;
         let interval = if is_told { self.settings.reconcile } else { self.settings.poll };
@@ -72,12 +72,12 @@ impl Maintenance {
         self.sweep(out);
     }
 
-    /// Nobody tells what changes any more: the next reconcile comes soon.
+    /// No source announces changes any more: the next reconcile comes soon.
     pub(crate) fn hurry(&mut self, now: Moment) {
         self.reconcile_at = self.reconcile_at.map(|at| at.min(now + self.settings.poll));
     }
 
-    /// From now on somebody tells what changes.
+    /// A source announces changes from now on.
     pub(crate) fn relax(&mut self, now: Moment) {
         let jitter = 0.85 + 0.15 * self.settings.jitter;
         self.reconcile_at = self.reconcile_at.map(|_| now + self.settings.reconcile.mul_f64(jitter));
@@ -129,13 +129,13 @@ impl Maintenance {
         tag: Tag,
         failure: Option<&crate::error::Error>,
         out: &mut Outbox,
-    ) -> Option<Wishes> {
+    ) -> Option<MaintenanceOutcome> {
         let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
         let (_, flight) = self.flying.swap_remove(index);
-        let mut wishes = Wishes::default();
+        let mut outcome = MaintenanceOutcome::default();
         if let Some(error) = failure.filter(|error| error.is_of_the_link()) {
-            wishes.broken = Some(error.clone());
-            return Some(wishes);
+            outcome.broken = Some(error.clone());
+            return Some(outcome);
         }
         match (flight, failure) {
             (Flight::Sweep, Some(error)) => {
@@ -143,12 +143,12 @@ impl Maintenance {
                 self.sweep_at = Some(now + SWEEP_AGAIN);
                 out.push(Output::Warn(format!("the sweep failed, crashes are seen late: {error}")));
             }
-            // Who swept looks for itself too: without notifications nobody would tell.
-            (Flight::Touch(ids), None) => wishes.hints = ids,
+            // The sweeper reads the touched ids itself: without notifications it would not be told.
+            (Flight::Touch(ids), None) => outcome.hints = ids,
             (Flight::Touch(_), Some(error)) => out.push(Output::Warn(format!("the touch failed: {error}"))),
             (Flight::Sweep, None) => {}
         }
-        Some(wishes)
+        Some(outcome)
     }
 
     pub(crate) fn timeout(&self) -> Option<Moment> {

@@ -1,6 +1,6 @@
 //! The pure core: what a connector knows and decides. No I/O, no clock, no executor, no randomness.
 //!
-//! Whoever drives it calls [`Machine::handle_input`], takes everything out of [`Machine::poll_output`], and calls
+//! The driver calls [`Machine::handle_input`], takes everything out of [`Machine::poll_output`], and calls
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
 mod acquisition;
@@ -29,7 +29,7 @@ use crate::model::{Incarnation, LeaveCause, MemberId};
 use crate::mutant;
 use crate::settings::CoreSettings;
 use crate::wire::{KeyEvent, Notice};
-use maintenance::{Maintenance, Wishes};
+use maintenance::{Maintenance, MaintenanceOutcome};
 use outbox::Outbox;
 use presence::{Presence, ProbeOutcome};
 use roster::Roster;
@@ -174,7 +174,7 @@ impl Machine {
         }
     }
 
-    /// A source of hints stands: whatever it could not tell is looked for.
+    /// A source of hints stands: what it could not tell before is listed now.
     fn listening(&mut self, now: Moment) {
         if mutant::is("snapshot_before_subscribe") && !matches!(self.link, LinkState::Deaf) {
             return self.source.prove(now, &mut self.out);
@@ -263,11 +263,11 @@ impl Machine {
             Ok(effects) => return self.take(now, effects),
             Err(reply) => reply,
         };
-        if let Some(wishes) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) {
+        if let Some(outcome) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) {
             if let Ok(Reply::Swept { due, more, dying }) = reply {
                 self.maintenance.swept(now, due, more, dying);
             }
-            return self.grant(wishes);
+            return self.maintained(outcome);
         }
         if let Some(SourceOutcome { anew, broken }) = self.source.reply(now, tag, &reply, &mut self.out) {
             if anew {
@@ -390,11 +390,11 @@ impl Machine {
         }
     }
 
-    fn grant(&mut self, wishes: Wishes) {
-        for id in wishes.hints {
+    fn maintained(&mut self, outcome: MaintenanceOutcome) {
+        for id in outcome.hints {
             self.roster.hint(id, KeyEvent::Other);
         }
-        if let Some(error) = wishes.broken {
+        if let Some(error) = outcome.broken {
             self.drop_link(error);
         }
     }

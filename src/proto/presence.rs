@@ -1,7 +1,7 @@
-//! Who is not present any more: a process that ends takes its connections with it, long before its lease runs out.
+//! Presence: a process that ends takes its connections with it, long before its lease runs out.
 //!
-//! A few connectors look, at short intervals, whether each session still has its subscription. It is an edge that
-//! counts: only who was seen present by this connector, over this link, and is not any more, is given less time.
+//! A few connectors, the probers, check at short intervals whether each session still has its subscription. The edge
+//! counts: a prober shortens only the lease of a session that it has seen over this link, and that is gone now.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,34 +16,34 @@ use crate::settings::CoreSettings;
 /// How long a prober's place is held without being asked for again.
 pub(crate) const PLACE: Duration = Duration::from_secs(1);
 
-/// The pause between two looks, for so few sessions that a look costs next to nothing.
+/// The pause between two probes, for so few sessions that a probe costs next to nothing.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What each session adds to it, so that a server's work for it stays the same.
 const PAUSE_EACH: Duration = Duration::from_micros(200);
-/// Who has no place asks again after this, and more seldom the more there are who ask.
+/// A connector without a place asks again after this, and more seldom the more of them ask.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
 const MOST_WAIT: Duration = Duration::from_secs(60);
-/// Where so many have asked within a second, of which half has passed in the mean, everybody waits as long as before.
+/// Where so many have asked within a second, of which half has passed on average, each waits as long as before.
 const ENOUGH_ASKS: f64 = 25.0;
 
 #[derive(Debug)]
 enum Flight {
     Ask,
-    Look { sessions: Vec<SessionId>, sent: Moment },
+    Probe { sessions: Vec<SessionId>, sent: Moment },
     Shorten,
 }
 
 #[derive(Debug)]
 pub(crate) struct Presence {
     settings: CoreSettings,
-    /// Whether this connector is one of the few that look.
+    /// Whether this connector is a prober.
     has_place: bool,
-    /// Whom to look for.
+    /// The sessions to probe.
     sessions: BTreeSet<SessionId>,
     /// When each was last seen, over this link.
     seen: HashMap<SessionId, Moment>,
     ask_at: Option<Moment>,
-    look_at: Option<Moment>,
+    probe_at: Option<Moment>,
     /// How long to wait for a place that was not to be had.
     wait: Duration,
     /// How many were seen when it was last told.
@@ -67,7 +67,7 @@ impl Presence {
             sessions: BTreeSet::new(),
             seen: HashMap::new(),
             ask_at: None,
-            look_at: None,
+            probe_at: None,
             wait: LEAST_WAIT,
             told: 0,
             flying: Vec::new(),
@@ -82,12 +82,12 @@ impl Presence {
         *self = Self { told: self.told, wait: self.wait, ..Self::new(self.settings.clone()) };
     }
 
-    /// A member of this session has joined: whom the server will name only when it is asked again.
+    /// A member of this session has joined: the server names the session only when it is asked again.
     pub(crate) fn joined(&mut self, now: Moment, session: &SessionId) {
         if self.has_place && !session.is_adopted() && !self.sessions.contains(session) {
             self.sessions.insert(session.clone());
-            if self.look_at.is_none() && !self.is_looking() {
-                self.look_at = Some(now);
+            if self.probe_at.is_none() && !self.is_probing() {
+                self.probe_at = Some(now);
             }
         }
     }
@@ -98,16 +98,16 @@ impl Presence {
     }
 
     pub(crate) fn timeout(&self) -> Option<Moment> {
-        self.ask_at.into_iter().chain(self.look_at).min()
+        self.ask_at.into_iter().chain(self.probe_at).min()
     }
 
     pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
         if self.ask_at.take_if(|at| *at <= now).is_some() {
             self.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
         }
-        if self.look_at.take_if(|at| *at <= now).is_some() {
+        if self.probe_at.take_if(|at| *at <= now).is_some() {
             let sessions: Vec<_> = self.sessions.iter().cloned().collect();
-            self.send(Command::Probe { sessions: sessions.clone() }, Flight::Look { sessions, sent: now }, out);
+            self.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
         }
     }
 
@@ -122,9 +122,9 @@ impl Presence {
     ) -> Option<ProbeOutcome> {
         let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
         let (_, flight) = self.flying.swap_remove(index);
-        let mut looked = ProbeOutcome::default();
+        let mut outcome = ProbeOutcome::default();
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => looked.broken = Some(error.clone()),
+            (_, Err(error)) if error.is_of_the_link() => outcome.broken = Some(error.clone()),
             (Flight::Shorten, Err(error)) => {
                 out.push(Output::Warn(format!(
                     "a process that has ended is seen only when its lease runs out: {error}"
@@ -142,38 +142,38 @@ impl Presence {
                 self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
                 self.seen.retain(|session, _| sessions.contains(session));
                 self.ask_at = Some(now + PLACE / 2);
-                if !self.sessions.is_empty() && self.look_at.is_none() && !self.is_looking() {
-                    self.look_at = Some(now);
+                if !self.sessions.is_empty() && self.probe_at.is_none() && !self.is_probing() {
+                    self.probe_at = Some(now);
                 }
             }
             (Flight::Ask, Ok(Reply::NotProbing { asks })) => {
                 self.has_place = false;
                 self.sessions.clear();
                 self.seen.clear();
-                self.look_at = None;
+                self.probe_at = None;
                 let change = (*asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
                 self.wait = self.wait.mul_f64(change).clamp(LEAST_WAIT, MOST_WAIT);
                 self.ask_at = Some(now + self.wait.mul_f64(1.0 + self.settings.jitter));
             }
-            (Flight::Look { sessions, sent }, Ok(Reply::Present(present))) => {
-                self.looked(sent, &sessions, present, out);
+            (Flight::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
+                self.probed(sent, &sessions, present, out);
                 let pause = PAUSE.max(PAUSE_EACH * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
-                self.look_at = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
+                self.probe_at = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
             }
-            (Flight::Shorten, Ok(Reply::Shortened { due })) => looked.due = *due,
+            (Flight::Shorten, Ok(Reply::Shortened { due })) => outcome.due = *due,
             (_, Ok(_)) => {}
         }
         if std::mem::replace(&mut self.told, self.seen.len()) != self.seen.len() {
             out.push(Output::Seen(self.seen.len()));
         }
-        Some(looked)
+        Some(outcome)
     }
 
-    fn is_looking(&self) -> bool {
-        self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look { .. }))
+    fn is_probing(&self) -> bool {
+        self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Probe { .. }))
     }
 
-    fn looked(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
+    fn probed(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
         let mut gone = Vec::new();
         for (session, is_present) in sessions.iter().zip(present) {
             if *is_present {

@@ -1,4 +1,4 @@
-//! Who is a member, as far as this connector has been told; and what it has been told to look at.
+//! The roster: the members, as far as this connector has been told, and the ids that it has been told to read.
 //!
 //! Everything takes one way: a hint names an id, a read of that id answers, the answer becomes changes. A listing
 //! only finds ids to hint at. One read is under way at a time, so answers arrive in the order of the server, and
@@ -34,10 +34,10 @@ pub(crate) struct Roster {
 #[derive(Debug)]
 struct Asked {
     id: MemberId,
-    /// What was known when the read was sent: who was there, and who had been.
+    /// What was known when the read was sent: the member that was there, and the one that had left.
     incarnation: Option<Incarnation>,
     departed: Option<Incarnation>,
-    /// We have written it since: nobody knows which was first.
+    /// This connector has written it since: it is not known which was first.
     overtaken: bool,
     key_event: KeyEvent,
 }

@@ -23,7 +23,7 @@ struct Seen {
     set: bool,
     deleted: bool,
     expired: bool,
-    /// What came from a source that does not say what happened.
+    /// Messages of a source that does not say what happened to the key.
     changes: u32,
 }
 
@@ -52,7 +52,7 @@ enum Canary {
         touch_at: Moment,
     },
     Touching,
-    /// Everything it has to tell of has happened: time counts only from then.
+    /// Every event has been caused: time counts only from then.
     Awaiting {
         until: Moment,
     },
@@ -68,7 +68,7 @@ enum Flight {
 /// What is asked of the rest of the machine.
 #[derive(Debug, Default)]
 pub(crate) struct SourceOutcome {
-    /// A source stands from now on: what came before it must be looked for.
+    /// A source stands from now on: changes from before it must be listed.
     pub(crate) anew: bool,
     pub(crate) broken: Option<Error>,
 }
@@ -117,7 +117,7 @@ impl SourceSelection {
         self.sources[self.at]
     }
 
-    /// Whether hints come by themselves. If not, only looking tells what has changed.
+    /// Whether hints come by themselves. If not, only a reconcile finds changes.
     pub(crate) fn is_proven(&self) -> bool {
         self.is_proven
     }
@@ -133,7 +133,7 @@ impl SourceSelection {
         self.unproven(out);
     }
 
-    /// Nobody knows whether it tells everything.
+    /// It is not known whether it tells everything.
     fn unproven(&mut self, out: &mut Outbox) {
         self.is_proven = false;
         if std::mem::take(&mut self.report.is_proven) {
@@ -148,7 +148,7 @@ impl SourceSelection {
         self.flying = Some((tag, Flight::Listen));
     }
 
-    /// Puts the source to the proof, unless that is under way.
+    /// Sends a canary to prove the source, unless one is under way.
     pub(crate) fn prove(&mut self, now: Moment, out: &mut Outbox) {
         if self.source() != EventSource::Poll
             && let (Canary::Idle, None) = (&self.canary, &self.flying)
@@ -223,11 +223,11 @@ impl SourceSelection {
         let mut heard = SourceOutcome::default();
         match (flight, reply) {
             (_, Err(error)) if error.is_of_the_link() => heard.broken = Some(error.clone()),
-            // Who asked for the flags to be checked is told, when connecting.
+            // With `Notifications::Check`, connecting fails.
             (Flight::Listen, Err(error)) if error.kind() == ErrorKind::Notifications && self.report.since.is_none() => {
                 heard.broken = Some(error.clone());
             }
-            // There is nothing after it, and without it nobody looks at all.
+            // Polling is the last source: without it nothing would be found.
             (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => heard.broken = Some(error.clone()),
             (Flight::Listen, Err(error)) => self.give_up(&error.to_string(), out),
             (Flight::Listen, Ok(reply)) => {
@@ -252,7 +252,9 @@ impl SourceSelection {
             (Flight::Plant { .. } | Flight::Touch, Err(error)) => {
                 // Where nothing can be written, out of memory say, this proves nothing.
                 self.canary = Canary::Idle;
-                out.push(Output::Warn(format!("notifications could not be put to the proof: {error}")));
+                out.push(Output::Warn(format!(
+                    "the canary could not be written, so the source could not be checked: {error}"
+                )));
             }
         }
         Some(heard)
@@ -274,7 +276,7 @@ impl SourceSelection {
                 let tag = out.command(Command::TouchCanary);
                 self.flying = Some((tag, Flight::Touch));
             }
-            Canary::Awaiting { until } if until <= now => self.not_home(out),
+            Canary::Awaiting { until } if until <= now => self.unproven_in_time(out),
             _ => {}
         }
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -287,11 +289,11 @@ impl SourceSelection {
         }
     }
 
-    /// The canary did not come home in time.
-    fn not_home(&mut self, out: &mut Outbox) {
+    /// The canary's events did not come in time.
+    fn unproven_in_time(&mut self, out: &mut Outbox) {
         self.canary = Canary::Idle;
         if self.is_renewed {
-            self.give_up("what it should tell does not arrive", out);
+            self.give_up("the events of its canary do not arrive", out);
         } else {
             // It served until now: perhaps only the server's settings are gone, or its subscription.
             self.listen(out);

@@ -1,5 +1,5 @@
-//! Values and leaders that somebody watches. They take the way of the members: a hint names a path, one read at a
-//! time says what stands there, and a listing only finds paths to hint at.
+//! Watched values and leaders. They take the way of the members: a hint names a path, one read at a time says what
+//! stands there, and a listing only finds paths to hint at.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::model::SessionId;
 use crate::wire::KeyEvent;
 
 /// How many paths one read asks for.
-const LOOK_CHUNK: usize = 500;
+const READ_CHUNK: usize = 500;
 
 /// The folder of the values that are listed by their index.
 const EPHEMERALS: &str = "ephemerals/";
@@ -34,8 +34,8 @@ struct Asked {
 #[derive(Debug)]
 enum Flight {
     Subscribe(Topic),
-    Look(Vec<Asked>),
-    Catalog,
+    Read(Vec<Asked>),
+    List,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ pub(crate) struct WatchedValues {
 }
 
 impl WatchedValues {
-    /// Somebody watches this from now on.
+    /// This topic is watched from now on.
     pub(crate) fn watch(&mut self, topic: Topic) {
         self.topics.entry(topic).or_insert(Coverage::Unheard);
     }
@@ -80,7 +80,7 @@ impl WatchedValues {
         self.doubt();
     }
 
-    /// Looks everything through, in case that a notification went missing.
+    /// Reads and lists everything again, in case a notification went missing.
     pub(crate) fn reconcile(&mut self) {
         let leaders = self.topics.iter().filter(|(_, coverage)| **coverage != Coverage::Unheard);
         let leaders: Vec<_> = leaders.filter_map(|(topic, _)| topic.path()).collect();
@@ -137,11 +137,11 @@ impl WatchedValues {
         if self.list_wanted && self.listing.is_none() {
             self.list_wanted = false;
             self.listing = Some(Listing::default());
-            self.send(Command::ListValues { known: self.known, after: None }, Flight::Catalog, out);
+            self.send(Command::ListValues { known: self.known, after: None }, Flight::List, out);
         }
-        let is_looking = self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look(_)));
-        if !is_looking && !self.queue.is_empty() {
-            let take = self.queue.len().min(LOOK_CHUNK);
+        let is_reading = self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Read(_)));
+        if !is_reading && !self.queue.is_empty() {
+            let take = self.queue.len().min(READ_CHUNK);
             let (mut paths, mut asked) = (Vec::with_capacity(take), Vec::with_capacity(take));
             for path in self.queue.drain(..take) {
                 let key_event = self.hinted.remove(&path).unwrap_or(KeyEvent::Other);
@@ -149,7 +149,7 @@ impl WatchedValues {
                 paths.push((path.clone(), session));
                 asked.push(Asked { path, key_event });
             }
-            self.send(Command::ReadValues { paths }, Flight::Look(asked), out);
+            self.send(Command::ReadValues { paths }, Flight::Read(asked), out);
         }
         self.cover(out);
     }
@@ -159,7 +159,7 @@ impl WatchedValues {
         let is_idle = self.queue.is_empty()
             && self.listing.is_none()
             && !self.list_wanted
-            && !self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Look(_)));
+            && !self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Read(_)));
         if !is_idle {
             return;
         }
@@ -194,16 +194,16 @@ impl WatchedValues {
                     None => self.list_wanted = true,
                 }
             }
-            (Flight::Look(asked), Ok(Reply::ValuesFound { findings, .. })) => self.looked(asked, findings, out),
-            (Flight::Catalog, Ok(Reply::ValuesUnchanged { .. })) => self.listing = None,
-            (Flight::Catalog, Ok(Reply::ValuesListed { known, after, entries, .. })) => {
+            (Flight::Read(asked), Ok(Reply::ValuesFound { findings, .. })) => self.found(asked, findings, out),
+            (Flight::List, Ok(Reply::ValuesUnchanged { .. })) => self.listing = None,
+            (Flight::List, Ok(Reply::ValuesListed { known, after, entries, .. })) => {
                 self.catalogued(known, after, entries, out);
             }
             (flight, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
                 out.push(Output::Warn(format!("values could not be read, trying again: {error}")));
                 self.known = None;
-                if let Flight::Catalog = flight {
+                if let Flight::List = flight {
                     self.listing = None;
                 }
             }
@@ -211,7 +211,7 @@ impl WatchedValues {
         Ok(None)
     }
 
-    fn looked(&mut self, asked: Vec<Asked>, findings: Vec<ValueFinding>, out: &mut Outbox) {
+    fn found(&mut self, asked: Vec<Asked>, findings: Vec<ValueFinding>, out: &mut Outbox) {
         let mut changes = Vec::new();
         for (Asked { path, key_event }, finding) in asked.into_iter().zip(findings) {
             let expired = match finding {
@@ -261,7 +261,7 @@ impl WatchedValues {
         }
         if let Some(after) = after {
             self.listing = Some(listing);
-            return self.send(Command::ListValues { known: None, after: Some(after) }, Flight::Catalog, out);
+            return self.send(Command::ListValues { known: None, after: Some(after) }, Flight::List, out);
         }
         let missing = self.kept.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
         let missing: Vec<_> = missing.cloned().collect();

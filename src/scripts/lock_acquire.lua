@@ -1,11 +1,11 @@
--- Take locks that are free and for which nobody was first; else, where asked, stand in their queues. Idempotent by the
--- nonces. Several at once, of one session: what a connector's tasks ask for at the same moment is one call.
+-- Take locks that are free and for which nobody was first; otherwise, if asked, queue the request. Idempotent by the
+-- nonces. Several at once, of one session: the requests of a connector's tasks at the same moment are one call.
 --
 -- A lock is held by one in mode w, or by as many as the request says in mode r: readers of a lock have no limit,
 -- the permits of a semaphore one. The queue is first come, first served, so a waiting writer keeps later readers out.
 --
--- What follows is all that uncontended locks take, before the shared functions are even made: this is the call
--- whose price everybody pays. lock_enqueue.lua is the rest.
+-- What follows is all that uncontended locks take, before the shared functions are even made: every acquisition pays
+-- the price of this part. lock_enqueue.lua is the rest.
 --
 -- KEYS  1.. locks
 -- ARGV  1.. for each: "try" or "wait", to stand in the queue where it is not free, and the queue's entry:

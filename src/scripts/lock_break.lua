@@ -1,4 +1,4 @@
--- Take a lock from whoever holds it, tell the holders, and hand it on.
+-- Take a lock from its holders, tell them, and hand it on.
 --
 -- KEYS  1 lock  2 shared
 -- ARGV  1 prefix   2 name, encoded

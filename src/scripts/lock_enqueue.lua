@@ -1,4 +1,4 @@
--- The rest of lock_acquire.lua: who holds already, who is dead, who is next, and the queue.
+-- The rest of lock_acquire.lua: present holders, dead ones, the next one, and the queue.
 --
 -- KEYS, ARGV and Answer are those of lock_acquire.lua, whose locals are in sight.
 
@@ -95,12 +95,12 @@ if not is_alive(prefix, session) then
 end
 for i = 1, #KEYS do
   if not answers[i] then
-    local wish, entry = string.match(ARGV[i], '^(%l+) (.*)$')
+    local kind, entry = string.match(ARGV[i], '^(%l+) (.*)$')
     local name = string.sub(paths[i], 7)
     if #KEYS == 1 then
-      answers[i] = ask(name, entry, wish == 'wait')
+      answers[i] = ask(name, entry, kind == 'wait')
     else
-      local fine, answer = pcall(ask, name, entry, wish == 'wait')
+      local fine, answer = pcall(ask, name, entry, kind == 'wait')
       answers[i] = fine and answer or 'failed'
     end
   end

@@ -1,4 +1,4 @@
--- Write a value that stays, as long as the caller holds the lock.
+-- Write a persistent value, as long as the caller holds the lock.
 --
 -- KEYS  1 lock  2 shared  3 lease  4 value  5 persistent  6 revision
 -- ARGV  1 session   2 nonce   3 'w' or 'r'   4 path, encoded   5 'set' or 'del'   6 value

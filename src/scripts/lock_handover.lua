@@ -1,4 +1,4 @@
--- The rest of lock_release.lua: shared holds, places in the queue, and who is next.
+-- The rest of lock_release.lua: shared holds, places in the queue, and the next holder.
 --
 -- KEYS, ARGV and Answer are those of lock_release.lua, whose locals are in sight.
 local owned = prefix .. 'owned/' .. session
@@ -19,7 +19,8 @@ local function pass_on(i)
   hand_on(prefix, string.sub(paths[i], 7))
 end
 
--- All are taken back before the first is handed on: who gives up in the same call must not be handed anything.
+-- All are taken back before the first is handed on: a waiter that gives up in the same call must not be handed
+-- anything.
 for _, step in ipairs({take_back, pass_on}) do
   for i = 1, #KEYS do
     if #KEYS == 1 then

@@ -1,4 +1,4 @@
--- Who holds a lock and who waits for it, as far as they live.
+-- The holders and the waiters of a lock, as far as they live.
 --
 -- KEYS  1 lock  2 shared  3 queue
 -- ARGV  1 prefix

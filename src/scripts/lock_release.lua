@@ -1,12 +1,12 @@
--- Give locks back, or the places in their queues, and hand them on. Only who holds one can. Several at once, of one
--- session: what a connector's tasks give back at the same moment is one call.
+-- Give locks back, or the places in their queues, and hand them on. Only a holder can. Several at once, of one session:
+-- what a connector's tasks give back at the same moment is one call.
 --
 -- What follows is all that uncontended locks take; lock_handover.lua is the rest.
 --
 -- KEYS  1.. locks
 -- ARGV  1.. for each the queue's entry, as for lock_acquire.lua; its first three words are enough where it is held and not
 --           waited for
--- Answer  for each: 1 it was held and is given back | 0 it was not held by this session and nonce
+-- Answer  for each: 1 it was held and is given back | 0 this session and nonce did not hold it
 --         | 'failed' by itself it would raise an error; only where there are several
 local prefix, session = string.match(KEYS[1], '^(.-}/)'), string.match(ARGV[1], '^(%S+)')
 local records = redis.call('MGET', unpack(KEYS))

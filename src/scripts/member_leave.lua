@@ -2,8 +2,8 @@
 --
 -- KEYS  1 member  2 members  3 owned  4 revision
 -- ARGV  1 id, encoded   2 session   3 incarnation, or '' for whatever the session holds there
--- Answer  1 it left | 0 it was not there, or is somebody else's
--- Where only its place in the index is left, since its record has been deleted, that goes too.
+-- Answer  1 it left | 0 it was not there, or another session holds it
+-- Where its record has been deleted and only its entry in the index is left, that entry goes too.
 redis.call('ZCARD', KEYS[2])
 local head = head_of(KEYS[1])
 if type(head) == 'table' then

@@ -56,7 +56,7 @@ macro_rules! script {
 }
 
 /// A script that gives something back, or takes what was given back.
-macro_rules! estate_script {
+macro_rules! ownership_script {
     ($name:ident, $file:literal) => {
         pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
             script(concat!(include_str!("prelude.lua"), include_str!("ownership.lua"), include_str!($file)))
@@ -82,33 +82,33 @@ script!(SESSION_OPEN, "session_open.lua");
 script!(MEMBER_JOIN, "member_join.lua");
 script!(MEMBER_UPDATE, "member_update.lua");
 script!(MEMBER_LEAVE, "member_leave.lua");
-estate_script!(SESSION_CLOSE, "session_close.lua");
+ownership_script!(SESSION_CLOSE, "session_close.lua");
 script!(SESSION_HEARTBEAT, "session_heartbeat.lua");
 script!(MEMBER_RENEW, "member_renew.lua");
 script!(PRESENCE_PROBERS, "presence_probers.lua");
 script!(PRESENCE_SHORTEN, "presence_shorten.lua");
-estate_script!(SESSION_SWEEP, "session_sweep.lua");
+ownership_script!(SESSION_SWEEP, "session_sweep.lua");
 script!(MEMBER_LIST, "member_list.lua");
 script!(MEMBER_READ, "member_read.lua");
-estate_script!(SESSION_EXTEND, "session_extend.lua");
+ownership_script!(SESSION_EXTEND, "session_extend.lua");
 split_script!(LOCK_ACQUIRE, "lock_acquire.lua", "lock_enqueue.lua");
 split_script!(LOCK_RELEASE, "lock_release.lua", "lock_handover.lua");
-estate_script!(LOCK_BREAK, "lock_break.lua");
+ownership_script!(LOCK_BREAK, "lock_break.lua");
 script!(VALUE_SET, "value_set.lua");
 script!(VALUE_DELETE, "value_delete.lua");
-estate_script!(VALUE_READ, "value_read.lua");
+ownership_script!(VALUE_READ, "value_read.lua");
 script!(VALUE_LIST, "value_list.lua");
 script!(PERSISTENT_SET, "persistent_set.lua");
 script!(PERSISTENT_EXCHANGE, "persistent_exchange.lua");
 script!(PERSISTENT_GET, "persistent_get.lua");
 script!(PERSISTENT_DELETE, "persistent_delete.lua");
-estate_script!(LOCK_FENCED_WRITE, "lock_fenced_write.lua");
+ownership_script!(LOCK_FENCED_WRITE, "lock_fenced_write.lua");
 
 /// What is put before a script of the user's.
 pub(crate) const FENCED_PREFIX: &str =
     concat!(include_str!("prelude.lua"), include_str!("ownership.lua"), include_str!("lock_fenced_script.lua"));
 
-estate_script!(LOCK_INSPECT, "lock_inspect.lua");
+ownership_script!(LOCK_INSPECT, "lock_inspect.lua");
 
 #[cfg(test)]
 mod tests {

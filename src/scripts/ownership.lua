@@ -1,8 +1,9 @@
--- What a session leaves behind, and who is next. Put between the prelude and the scripts that give something back.
+-- What a session owns, and the next holder of its locks. Put between the prelude and the scripts that give something
+-- back.
 --
--- hand_on(prefix, name)             gives a lock to whoever is first in its queue and lives, as far as it can be given
--- disown(prefix, session, path)     takes one thing of a session back, if it is still that session's
--- hold(prefix, name, waiter)        makes somebody a holder; answers the token and the time in ms, or nothing where it
+-- hand_on(prefix, name)             gives a lock to the first living waiters, as far as it can be given
+-- disown(prefix, session, path)     takes one thing from a session, if the session still owns it
+-- hold(prefix, name, waiter)        makes a waiter a holder; answers the token and the time in ms, or nothing where it
 --                                   cannot own it, since its owned set is of another type
 -- holder_in(record)                 the session and the nonce of a lock's record, or nil
 -- inbox_of(prefix, session)         the channel that the session's connector listens to

@@ -1,4 +1,4 @@
--- Delete a value that stays.
+-- Delete a persistent value.
 --
 -- KEYS  1 value  2 persistent
 -- ARGV  1 path, encoded

@@ -1,4 +1,4 @@
--- Set a value that stays, if its revision is the one that the caller has seen.
+-- Set a persistent value, if its revision is the one that the caller has seen.
 --
 -- KEYS  1 value  2 persistent  3 revision
 -- ARGV  1 path, encoded   2 the revision seen, or '' for no value   3 bytes

@@ -1,4 +1,4 @@
--- Read a value that stays, together with its revision.
+-- Read a persistent value, together with its revision.
 --
 -- KEYS  1 value  2 persistent
 -- ARGV  1 path, encoded

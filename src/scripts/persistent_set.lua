@@ -1,4 +1,4 @@
--- Set values that stay: all of them, or none.
+-- Set persistent values: all of them, or none.
 --
 -- KEYS  1 persistent
 -- ARGV  1 prefix   2.. pairs: path, encoded, and bytes

@@ -1,10 +1,10 @@
--- Ask to be one of those who look whether sessions are present, or to stay one. A place is for a moment, by the server's
--- time, so that whoever is left takes it when its holder is gone.
+-- Ask for a place among the probers, or keep it. A place is for a moment, by the server's time, so that another
+-- connector takes it when its holder is gone.
 --
 -- KEYS  1 leases  2 probers  3 asks
 -- ARGV  1 connector   2 how long a place is for, ms   3 how many places there are   4 most sessions
--- Answer  {1, session ...}  a place is held; these are the sessions, those that run out first before the others
---         {0, how many have asked within this second}   all places are taken, or there is nobody to look for
+-- Answer  {1, session ...}  a place is held; these are the sessions, the earliest deadlines first
+--         {0, how many have asked within this second}   all places are taken, or there is no session to probe
 local asks = (tonumber(redis.pcall('GET', KEYS[3])) or 0) + 1
 local left = redis.call('PTTL', KEYS[3])
 redis.call('SET', KEYS[3], asks, 'PX', left > 0 and left or 1000)

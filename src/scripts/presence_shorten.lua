@@ -1,12 +1,13 @@
--- Give sessions that are not present any more less time: the grace that the lease itself names, counted from when the
--- session was last seen. Who is present at this moment, has said goodbye, or names no grace keeps what it has.
+-- Shorten the leases of sessions that are not present any more: to the grace that the lease itself names, counted
+-- from when the session was last seen. A session that is present at this moment, has closed, or names no grace keeps
+-- what it has.
 --
 -- The holder vouches for half of its grace after its connection has closed, so nine tenths are left at the least: it
 -- may have closed just now.
 --
 -- KEYS  1 leases
 -- ARGV  1 prefix   2.. pairs: session, ms since it was last seen
--- Answer  {ms to the earliest deadline or -1, how many were given less}
+-- Answer  {ms to the earliest deadline or -1, how many were shortened}
 local prefix, shortened = ARGV[1], 0
 for i = 2, #ARGV, 2 do
   local session, absent = ARGV[i], tonumber(ARGV[i + 1])

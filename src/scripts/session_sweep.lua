@@ -1,14 +1,14 @@
--- Look at the leases that are due and take what dead sessions own from them, a bounded number a call: members leave
+-- Check the leases that are due and take what dead sessions own from them, a bounded number a call: members leave
 -- the group, locks are handed on, values go.
 --
 -- A dead session's member keys are set to expire in 2 ms; the caller touches them 3 ms later, and Redis tells every
 -- watcher by `expired`. Writes that need memory come last, so that a server without any can still be swept.
 --
--- The index of leases may have lost sessions, by eviction or by hand, and nobody would look at them: some of the roster are
+-- The index of leases may have lost sessions, by eviction or by hand, and no sweep would check them: some members are
 -- drawn each time, and their sessions noted again.
 --
 -- KEYS  1 leases  2 members  3 revision
--- ARGV  1 prefix   2 most things of dead sessions a call   3 most leases a call   4 how many of the roster to draw
+-- ARGV  1 prefix   2 most things of dead sessions a call   3 most leases a call   4 how many members to draw
 -- Answer  {ms to the earliest deadline or -1, 1 if more is due or 0, ids to touch, encoded ...}
 check_indexes(KEYS[2], KEYS[1])
 local prefix, room = ARGV[1], tonumber(ARGV[2])
@@ -39,7 +39,7 @@ for _, session in ipairs(due) do
       changed = true
     end
   elseif string.sub(session, 1, 1) == '=' then
-    -- To look at a value that has run out is what makes the server say so.
+    -- To read a value that has run out is what makes the server say so.
     local left = redis.call('PTTL', prefix .. 'ephemerals/' .. string.sub(session, 2))
     if left > 0 then
       moved[#moved + 1] = {session, left}

@@ -1,8 +1,8 @@
--- Delete a value that dies with its session, if it is this session's.
+-- Delete an ephemeral value, if this session owns it.
 --
 -- KEYS  1 value  2 owned  3 ephemerals  4 leases
 -- ARGV  1 path, encoded   2 session
--- Answer  1 it was deleted | 0 it was not there, or is somebody else's
+-- Answer  1 it was deleted | 0 it was not there, or another session owns it
 local head = redis.call('GETRANGE', KEYS[1], 0, 255)
 if string.match(head, '^{"v":1,"session":"([^"]*)",') ~= ARGV[2] then
   return 0

@@ -1,9 +1,9 @@
 -- The paths of an index and their revisions, in the order of the revisions, a chunk a call, or 'same' if nothing has
--- changed: what is set takes a higher revision than all before, so what changes changes the count or the highest.
+-- changed: a value that is set takes a higher revision than all before, so a change changes the count or the highest.
 --
 -- KEYS  1 ephemerals or persistent  2 leases
 -- ARGV  1 what the paths begin with, encoded   2 count and 3 highest revision that the caller knows, or ''
---       4 '-inf', or '(' and the last revision   5 how many to look at
+--       4 '-inf', or '(' and the last revision   5 how many to read
 -- Answer  {'same', ms to the earliest deadline or -1}
 --         {'part', that ms, count, highest revision, where to go on or '', then path and revision for each}
 local count = redis.call('ZCARD', KEYS[1])

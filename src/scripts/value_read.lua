@@ -1,5 +1,5 @@
--- What stands under some paths now, values or exclusive locks, and, where nothing does, why. A value that a dead
--- session has left counts as gone before it is swept; a lock is its last holder's until it is handed on.
+-- What stands under some paths now, values or exclusive locks, and, where nothing does, why. A value of a dead
+-- session counts as gone before it is swept; a lock is its last holder's until it is handed on.
 --
 -- KEYS  1 leases
 -- ARGV  1 prefix   2 most bytes a call   3.. pairs: path with its folder, encoded, and the session known of it, or ''
@@ -11,7 +11,7 @@ local function gone(session)
   return {session ~= '' and not redis.call('GET', prefix .. 'leases/' .. session) and 'expired' or 'deleted'}
 end
 
-local function look(path, known)
+local function read(path, known)
   local size = redis.pcall('STRLEN', prefix .. path)
   if type(size) == 'table' then
     -- Whatever else is wrong, a right that is missing say, goes wrong again here, and is told.
@@ -38,7 +38,7 @@ end
 
 local answer = {0}
 for i = 3, #ARGV, 2 do
-  answer[#answer + 1] = look(ARGV[i], ARGV[i + 1])
+  answer[#answer + 1] = read(ARGV[i], ARGV[i + 1])
 end
 answer[1] = deadline_in(KEYS[1])
 return answer

@@ -1,4 +1,4 @@
--- Set a value that dies with its session. Idempotent by the caller's nonce.
+-- Set an ephemeral value. Idempotent by the caller's nonce.
 --
 -- KEYS  1 value  2 lease  3 owned  4 ephemerals  5 leases
 -- ARGV  1 prefix   2 path, encoded   3 session   4 nonce   5 an expiry of its own, ms, or 0   6 safety ttl, ms

@@ -60,11 +60,11 @@ pub(crate) struct CoreSettings {
     /// How long after the sending of its last acknowledged heartbeat a lease is held to be lost.
     pub(crate) lost_after: Duration,
     pub(crate) reconcile: Duration,
-    /// How often to look where nobody tells what changes.
+    /// How often to reconcile where no source announces changes.
     pub(crate) poll: Duration,
     /// Where hints are to come from.
     pub(crate) source: EventSource,
-    /// Whether to look who is present.
+    /// Whether there is presence.
     pub(crate) presence: bool,
     /// How long a request may wait for a link and its answer.
     pub(crate) request_timeout: Duration,
@@ -168,7 +168,7 @@ impl Config {
         Keys::new(self.namespace.as_deref(), &self.group)
     }
 
-    /// How long a key outlives the last renewal when nobody is left to clean up.
+    /// How long a key outlives its last renewal when no connector is left to clean up.
     pub(crate) fn safety(&self) -> Duration {
         self.ttl * 4
     }
@@ -188,7 +188,7 @@ impl Config {
         self.connect_timeout + self.command_timeout
     }
 
-    /// How often to look where nobody tells what changes.
+    /// How often to reconcile where no source announces changes.
     pub(crate) fn poll(&self) -> Duration {
         self.poll.min(self.reconcile)
     }
@@ -198,7 +198,7 @@ impl Config {
         self.command_timeout.min((self.reconcile / 3).max(Duration::from_millis(50)))
     }
 
-    /// How long who is not present any more may still live; `None` where that is as long as its lease.
+    /// How long a session that is not present any more may still live; `None` where that is as long as its lease.
     pub(crate) fn grace(&self) -> Option<Duration> {
         let is_seen = self.presence && self.heartbeats == Heartbeats::Thread;
         Some(self.grace).filter(|grace| is_seen && *grace < self.lost_after())

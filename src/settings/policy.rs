@@ -6,35 +6,36 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Notifications {
-    /// Read the flags and add those that are missing. None is ever removed.
+    /// Reads the flags and adds the missing ones. It never removes a flag.
     #[default]
     Enable,
-    /// Read the flags; connecting fails if one is missing. Where `CONFIG` is forbidden, the canary decides.
+    /// Reads the flags, and fails to connect if one is missing. Where `CONFIG` is forbidden, the canary decides.
     Check,
-    /// Leave `CONFIG` alone. The canary alone tells whether notifications arrive.
+    /// Does not use `CONFIG`. The canary alone tells whether notifications arrive.
     Never,
 }
 
-/// Where hints come from.
+/// How a connector hears of changes.
 ///
-/// It is the one that is wanted. A source that does not prove itself, or stops to, is replaced by the next in this
-/// order: the wanted one, [`Tracking`](Self::Tracking), [`Poll`](Self::Poll); the better ones are tried again from
-/// time to time. [`GroupConnector::status`](crate::GroupConnector::status) tells which serves now, and why.
+/// The setting names the wanted source. A source that does not prove itself, or stops doing so, is replaced by the
+/// next in this order: the wanted one, [`Tracking`](Self::Tracking), [`Poll`](Self::Poll). The better ones are tried
+/// again from time to time. [`GroupConnector::status`](crate::GroupConnector::status) tells which source serves now,
+/// and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventSource {
-    /// `__keyspace@<db>__:<group>/members/*`: only this group's keys are heard. Needs the flags `K$gx`.
+    /// `__keyspace@<db>__:<group>/members/*`: it hears only this group's keys. Needs the flags `K$gx`.
     #[default]
     Keyspace,
-    /// `__keyevent@<db>__:set` and so on: every key of the database is heard, so it is for a database that holds
-    /// little else. Needs the flags `E$gx`; where it has to set them it adds `K`, which others of the group need.
+    /// `__keyevent@<db>__:set` and so on: it hears every key of the database, so it is for a database that holds little
+    /// else. Needs the flags `E$gx`. Where it sets them it adds `K`, which other connectors of the group need.
     Keyevent,
     /// `CLIENT TRACKING` in broadcast mode, over RESP3: needs no setting of the server, and the right to
-    /// `CLIENT TRACKING`. Somewhat dearer: it does not say what happened to a key, so that each message is a look.
+    /// `CLIENT TRACKING`. It costs somewhat more: a message does not say how a key changed, so each one needs a read.
     Tracking,
-    /// No messages at all: the group is compared with the server at each
-    /// [`poll`](crate::GroupConnectorBuilder::poll) interval. Works everywhere. Members that another program keeps
-    /// are not found.
+    /// No messages: the connector compares its view with the server at each
+    /// [`poll`](crate::GroupConnectorBuilder::poll) interval. It works everywhere. It does not find members that
+    /// another program keeps.
     Poll,
 }
 
@@ -53,10 +54,10 @@ impl fmt::Display for EventSource {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnConflict {
-    /// Take the name over; the one who had it is told that it was replaced. Right for restarts.
+    /// Takes the name over. The previous member learns that it was replaced. Right for restarts.
     #[default]
     TakeOver,
-    /// Fail with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
+    /// Fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict).
     Reject,
 }
 
@@ -64,10 +65,10 @@ pub enum OnConflict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnLost {
-    /// They join again, as new incarnations, unless somebody else has taken the name meanwhile.
+    /// They join again, as new incarnations, unless another session has taken the name meanwhile.
     #[default]
     Rejoin,
-    /// They stay away until they are joined again by hand.
+    /// They stay away until you join them again.
     Stop,
 }
 
@@ -78,7 +79,7 @@ pub enum Heartbeats {
     /// On a thread of their own, one for all connectors of the process: a busy runtime costs no membership.
     #[default]
     Thread,
-    /// On the runtime that the connector was made on. Without presence: a runtime that hangs would not see in time that
-    /// its connection is closed, so only the ttl decides.
+    /// On the runtime that the connector was made on, and without presence: a runtime that hangs would not notice in
+    /// time that its connection is closed, so only the ttl decides.
     Runtime,
 }

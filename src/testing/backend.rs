@@ -8,7 +8,7 @@ use std::sync::Once;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// Somebody else, at `GROUP_REDIS_TEST_URL`.
+    /// A server that runs already, at `GROUP_REDIS_TEST_URL`.
     Url,
     /// A Docker engine.
     Container,
@@ -38,7 +38,7 @@ pub(super) fn setting(name: &str) -> Option<String> {
 
 /// The backends to try, in order: what the code asks for, else what the environment asks for, else any.
 ///
-/// A URL is a wish too: where its server does not answer, another one would hide that.
+/// A URL is a choice too: if its server does not answer, another server would hide that.
 pub(super) fn allowed(asked: Option<Backend>) -> Result<Vec<Backend>, String> {
     if let Some(backend) = asked {
         return Ok(vec![backend]);

@@ -12,7 +12,7 @@ pub enum TestRedisError {
     /// No backend could start a server. The text says what was tried and why each failed.
     #[error("no Redis server for this test; {0}")]
     NoServer(String),
-    /// The server is somebody else's: a test must not stop, freeze or configure it.
+    /// The server was not started here: a test must not stop, freeze or configure it.
     #[error(
         "cannot {0}: the server at GROUP_REDIS_TEST_URL is shared; unset GROUP_REDIS_TEST_URL for a server of its own"
     )]
@@ -26,10 +26,10 @@ pub enum TestRedisError {
     /// The server ended by itself, as it does on an argument it does not know. The text is the end of its log.
     #[error("the server ended by itself: {0}")]
     Ended(String),
-    /// Somebody else has the port.
+    /// Another program has the port.
     #[error("port {0} is already in use")]
     PortTaken(u16),
-    /// What was asked did not happen in time. The text is the last that was heard.
+    /// The request was not done in time. The text is the last that was heard.
     #[error("{0} did not happen within {1:?}: {2}")]
     Timeout(&'static str, Duration, String),
     /// The server answered with an error, or not at all.

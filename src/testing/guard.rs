@@ -7,7 +7,7 @@ use super::probe::PAUSE;
 
 /// A shell that runs the script; its standard input is a pipe from this process.
 ///
-/// It is a process group of its own: Ctrl-C and the like reach the test only, whose end then reaches the shell.
+/// It is a process group of its own: Ctrl-C and the like reach the test only, and its end then reaches the shell.
 pub(super) fn command(script: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -12,7 +12,7 @@ use super::container::{self, Container};
 use super::probe::{self, Identity};
 use super::process::{self, Process};
 
-/// A free port may be taken by somebody else before the server has it.
+/// Another program may take a free port before the server has it.
 const ATTEMPTS: usize = 8;
 /// Below the ports that systems give to outgoing connections: while a server is stopped, none of those must take its
 /// port, and no client that tries again and again must come to be connected with itself.
@@ -56,7 +56,7 @@ pub(super) struct Launched {
     pub(super) identity: Identity,
 }
 
-/// The server that somebody else runs.
+/// The server that runs already.
 pub(super) async fn find(url: String) -> Result<Launched, TestRedisError> {
     let client = redis::Client::open(url.as_str()).map_err(|error| TestRedisError::Redis("reading the URL", error))?;
     let port = match client.get_connection_info().addr() {
@@ -67,7 +67,7 @@ pub(super) async fn find(url: String) -> Result<Launched, TestRedisError> {
     Ok(Launched { server: Server::Foreign, url, port, identity })
 }
 
-/// A server of our own, without data, on a port that nobody has.
+/// A server of our own, without data, on a free port.
 pub(super) async fn on_a_free_port(backend: Backend, args: &[String]) -> Result<Launched, TestRedisError> {
     if backend == Backend::Container {
         container::is_available().await?;

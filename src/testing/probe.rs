@@ -1,4 +1,4 @@
-//! Asking a server whether it is there and who it is.
+//! Asking a server whether it is there and what it is.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::TestRedisError;
 
 /// How long a server may take to answer after its start.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// How often to ask again for what has not happened yet.
+/// How often to ask again for what is not there yet.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
 /// How long one question may take.
 const QUESTION: Duration = Duration::from_secs(2);

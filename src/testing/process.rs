@@ -20,7 +20,7 @@ const LOG_LINES: usize = 5;
 
 /// Starts the server, writes its process id to a file and waits for its end. A second shell waits for the end of
 /// standard input, which is a pipe from the test: however the test ends, that pipe closes, and the server dies with it.
-/// That shell is gone before the server's process id can be somebody else's.
+/// That shell is gone before the server's process id can be another process's.
 const SCRIPT: &str = r#"
 folder=$1; shift
 exec 3<&0

@@ -1,13 +1,13 @@
 //! Calls of many tasks at the same moment, as one call.
 //!
-//! A script's fixed price, on both sides, is more than its work for one lock. So who asks while other calls of the same
-//! kind are under way lets the tasks beside it ask too, for one turn of the scheduler, and their asks go as one call. Who
-//! asks alone, asks at once. (In databases this is group commit: `DeWitt` et al., *Implementation techniques for main
-//! memory database systems*, 1984.)
+//! A script's fixed price, on both sides, is more than its work for one lock. So a task that asks while other calls
+//! of the same kind are under way lets the tasks beside it ask too, for one turn of the scheduler, and their requests
+//! go as one call. A task that asks alone asks at once. (In databases this is group commit: `DeWitt` et al.,
+//! *Implementation techniques for main memory database systems*, 1984.)
 //!
-//! Where more calls are under way than the server answers in one round trip, the next would only wait at the server: it
-//! waits here instead, and gathers more, until enough have come together or one is answered. (That number of calls is the
-//! bandwidth-delay product, known by the shortest round trip as in BBR: Cardwell et al., 2016.)
+//! Where more calls are under way than the server answers in one round trip, the next would only wait at the server:
+//! it waits here instead, and gathers more, until enough have come together or one is answered. (That number of calls
+//! is the bandwidth-delay product, known by the shortest round trip as in BBR: Cardwell et al., 2016.)
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -64,9 +64,9 @@ struct Batch<A> {
 }
 
 struct Seats<A> {
-    /// Empty where who sat there has been dropped, or answered.
+    /// Empty where the request has been dropped, or answered.
     taken: Vec<Option<Seat<A>>>,
-    /// Until it has gone. Then nobody can sit down any more.
+    /// Until it has gone. Then no request can join it any more.
     forming: Option<oneshot::Sender<()>>,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Batcher<A> {
     forming: Mutex<Option<Batch<A>>>,
 }
 
-/// Where batches go: in tasks of their own, since whoever sits in one may be dropped, or not be polled for long.
+/// Where batches go: in tasks of their own, since the task of a request may be dropped, or not be polled for long.
 #[derive(Clone)]
 pub(super) struct BatchRunner {
     tracker: TaskTracker,
@@ -146,8 +146,8 @@ impl Traffic {
         UnderWay { traffic: self.clone(), since: clock::now() }
     }
 
-    /// Whether one more batch, of so many, would not only wait at the server. Who asks alone does not count: it may not
-    /// look at its answer for long.
+    /// Whether one more batch, of so many, would do more than wait at the server. A task that asks alone does not
+    /// count: it may not read its answer for long.
     fn is_free_for(&self, asks: usize) -> bool {
         let shortest = Duration::from_nanos(self.shortest.load(Ordering::Relaxed));
         let at_once = usize::try_from(shortest.as_nanos() / SERVER_TIME.as_nanos()).unwrap_or(usize::MAX);
@@ -155,7 +155,7 @@ impl Traffic {
         batches < at_once.max(FREE) || asks >= batches * GATHERED
     }
 
-    /// Lets others sit down, and waits until so many are enough for one more batch.
+    /// Lets other requests join, and waits until there are enough for one more batch.
     async fn turn<A>(&self, seats: &Mutex<Seats<A>>) {
         yield_now().await;
         let mut answered = pin!(self.answered.notified());
@@ -197,7 +197,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<A> Seats<A> {
-    /// Who sits there now, by number, and what they ask for. Nobody can sit down any more.
+    /// The requests in it now, by number. No request can join it any more.
     fn leave(&mut self) -> (Vec<usize>, Vec<Arc<Ask>>) {
         self.forming = None;
         let seats = self.taken.iter().enumerate();
@@ -222,8 +222,8 @@ impl<A> BatchedScript<A> {
         answers.into_iter().next().flatten().ok_or_else(|| Error::unexpected(self.name))
     }
 
-    /// For all who sit there when it is sent. Nobody gets up while it is being sent: who does so later gives back what
-    /// it has asked for, and that must not come first.
+    /// For all requests in it when it is sent. None leaves while it is being sent: one that leaves later gives back
+    /// what it has asked for, and that must not come first.
     async fn together(
         &self,
         connection: &MultiplexedConnection,
@@ -328,7 +328,7 @@ impl<A: Send + 'static> Batcher<A> {
     }
 }
 
-/// Waits for its turn, asks for all who sit there then, and tells each its answer.
+/// Waits for its turn, asks for all requests that are in it then, and tells each its answer.
 async fn go<A>(
     call: Arc<BatchedScript<A>>,
     traffic: Arc<Traffic>,
@@ -351,7 +351,7 @@ async fn go<A>(
         if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
             let loaded = call.script.load_async(&mut connection.clone()).await;
             loaded.map_err(|error| Error::from_redis(call.name, error))?;
-            // Who has got up meanwhile has given back already, and must not be asked for now.
+            // A request that has left meanwhile has given back already, and must not be sent now.
             invoked = call.together(&connection, &seats, &mut seated).await;
         }
         let answers = call.answers(invoked, seated.len())?;
@@ -366,7 +366,7 @@ async fn go<A>(
     match answers {
         Ok(answers) => {
             for (number, answer) in seated.into_iter().zip(answers) {
-                // Who has got up meanwhile gives back what it has got.
+                // A request that has left meanwhile gives back what it has got.
                 if let Some(seat) = seats.taken[number].take() {
                     let _ = seat.answer.send(Ok(answer));
                 }

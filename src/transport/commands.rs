@@ -19,13 +19,13 @@ use crate::wire::{Keys, encode, record_head, record_tail};
 /// How many member keys one sweep or close may take, so that no call stops the server for long.
 const SWEEP_KEYS: usize = 500;
 const SWEEP_LEASES: usize = 64;
-/// How many of the roster a sweep draws, to see whether somebody looks at their leases at all: few, since the more there are,
-/// the more sweep.
+/// How many members a sweep draws, to check that the index of leases lists their sessions: few, since a large group
+/// sweeps often.
 const SWEEP_DRAWN: usize = 2;
 const EXTEND_KEYS: usize = 500;
 const CLOSE_KEYS: usize = 1000;
 const LIST_ENTRIES: usize = 500;
-/// How many connectors look who is present, and for how many sessions at the most.
+/// How many probers a group has, and how many sessions they probe at most.
 const PROBERS: usize = 2;
 const PROBED: usize = 2000;
 /// How many bytes of records one read may bring.
@@ -46,7 +46,7 @@ pub(super) struct Context {
     pub(super) connector: String,
     pub(super) canary: String,
     pub(super) inbox: String,
-    /// The start of a lease's value, which says who holds it.
+    /// The start of a lease's value, which names its holder.
     pub(super) holder: String,
     pub(super) deadlines: Deadlines,
 }
@@ -107,8 +107,8 @@ impl Commands {
             Command::Subscribe { .. } | Command::Listen { .. } => {
                 Err(Error::new(ErrorKind::Server, format!("{name} is for the connection that listens")))
             }
-            Command::ReadValues { paths } => self.clone().look(&paths).await,
-            Command::ListValues { known, after } => self.clone().catalog("ephemerals", "", known, after).await,
+            Command::ReadValues { paths } => self.clone().read_values(&paths).await,
+            Command::ListValues { known, after } => self.clone().list_values("ephemerals", "", known, after).await,
             Command::Release { queue_entry } => self.release(&queue_entry).await.map(Reply::Released),
             Command::Join { id, session, opening, contest, nonce, draft } => {
                 let tail = record_tail(&draft).map_err(|error| {
@@ -303,8 +303,8 @@ fn name(command: &Command) -> &'static str {
         Command::List { .. } => "listing of the members",
         Command::Read { .. } => "reading of members",
         Command::PlantCanary | Command::TouchCanary => "canary",
-        Command::AskToProbe { .. } => "asking who looks for the presence of others",
-        Command::Probe { .. } => "looking who is present",
+        Command::AskToProbe { .. } => "asking for a place among the probers",
+        Command::Probe { .. } => "probing the presence of sessions",
         Command::Shorten { .. } => "shortening of the leases of those who are gone",
         Command::Listen { .. } => "listening",
     }

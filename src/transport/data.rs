@@ -13,9 +13,9 @@ use crate::scripts;
 use crate::settings::OnConflict;
 use crate::wire::{LockRecord, ValueRecord, decode_path, holder};
 
-/// How many bytes of values one look may bring.
+/// How many bytes of values one read may bring.
 const LOOK_BYTES: usize = 4 << 20;
-/// How many entries of an index one call looks at.
+/// How many entries of an index one call reads.
 const CATALOG_ENTRIES: u64 = 1000;
 
 /// A value to be set for a session.
@@ -76,7 +76,7 @@ impl Commands {
     }
 
     /// What stands under these paths, each with its folder.
-    pub(crate) async fn look(mut self, paths: &[(String, Option<SessionId>)]) -> Result<Reply, Error> {
+    pub(crate) async fn read_values(mut self, paths: &[(String, Option<SessionId>)]) -> Result<Reply, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
         let mut script = scripts::VALUE_READ.key(keys.leases());
@@ -84,11 +84,11 @@ impl Commands {
         for (path, session) in paths {
             script.arg(path).arg(session.as_ref().map_or("", SessionId::as_str));
         }
-        self.ask("reading of values", &script, |value| looked(value, paths)).await
+        self.ask("reading of values", &script, |value| values_found(value, paths)).await
     }
 
     /// One part of an index: of those that begin so, from this revision on.
-    pub(crate) async fn catalog(
+    pub(crate) async fn list_values(
         mut self,
         index: &str,
         begins: &str,
@@ -160,7 +160,7 @@ impl Commands {
         self.ask("reading of a persistent value", &script, recalled).await
     }
 
-    /// Deletes a value that stays; whether there was one.
+    /// Deletes a persistent value. Answers whether there was one.
     pub(crate) async fn delete_persistent(mut self, path: &str) -> Result<bool, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
@@ -184,7 +184,7 @@ fn due(value: &Value) -> Option<Duration> {
     number(value).map(Duration::from_millis)
 }
 
-fn looked(value: &Value, paths: &[(String, Option<SessionId>)]) -> Option<Reply> {
+fn values_found(value: &Value, paths: &[(String, Option<SessionId>)]) -> Option<Reply> {
     let Value::Array(items) = value else { return None };
     let (first, found) = items.split_first()?;
     let findings: Vec<_> =
@@ -215,7 +215,7 @@ fn catalogued(value: &Value) -> Option<Reply> {
             due: due(first),
             known: (number(count)?, number(highest)?),
             after: number(after),
-            // What no path encodes to is nobody's.
+            // No path is encoded so.
             entries: entries
                 .chunks_exact(2)
                 .filter(|entry| text(&entry[0]).is_some_and(|path| decode_path(path).is_some()))

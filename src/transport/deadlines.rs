@@ -1,7 +1,7 @@
 //! Ends calls that take too long, with one timer for all of them.
 //!
 //! A timer of its own costs a call about 7 us where a PING takes 55: setting it wakes the thread that sleeps until the
-//! next one. So a ticker ticks while calls are under way, and at each tick every call looks whether its time is up.
+//! next one. So a ticker ticks while calls are under way, and at each tick every call checks whether its time is up.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -58,7 +58,7 @@ impl Deadlines {
         }
     }
 
-    /// What a call answers, or `None` if it takes too long or nobody waits any more.
+    /// What a call answers, or `None` if it takes too long or the connector is closed.
     pub(super) async fn limit<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         let _under_way = PendingCall::begin(self);
         let deadline = clock::now() + self.limit;
@@ -80,7 +80,7 @@ impl Deadlines {
         .await
     }
 
-    /// Nobody waits any more from now on.
+    /// Ends every call from now on.
     pub(super) fn stop(&self) {
         self.stopped.cancel();
     }

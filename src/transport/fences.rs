@@ -17,7 +17,7 @@ pub(crate) enum FencedWrite {
 }
 
 impl Commands {
-    /// Sets or deletes a persistent value; `None` if the lock is not this grip's any more.
+    /// Sets or deletes a persistent value; `None` if this hold does not have the lock any more.
     pub(crate) async fn fence(
         mut self,
         hold_id: &HoldId,
@@ -42,7 +42,7 @@ impl Commands {
         self.ask("a fenced write", &script, fenced).await
     }
 
-    /// Runs a script of the user's; `None` if the lock is not this grip's any more.
+    /// Runs a script of the user's; `None` if this hold does not have the lock any more.
     pub(crate) async fn fenced<T: FromRedisValue>(
         mut self,
         hold_id: &HoldId,

@@ -18,8 +18,8 @@ fn needed(source: EventSource) -> &'static str {
     }
 }
 
-/// What to add where anything is missing. Evictions are not needed, but name the cause of a leave. `K` is what others of
-/// the group need, who may just now have read the same flags: what all write is taken away by nobody.
+/// What to add where anything is missing. Evictions are not needed, but name the cause of a leave. `K` is what others
+/// of the group need, and they may have read the same flags just now: no connector removes a flag that all write.
 fn added(source: EventSource) -> &'static str {
     match source {
         EventSource::Keyspace => "K$gxe",
@@ -90,7 +90,7 @@ pub(super) async fn ensure(
     Ok(())
 }
 
-/// Sets these flags, and with them those that somebody else has added since they were read.
+/// Sets these flags, and with them those that another client has added since they were read.
 async fn set(connection: &mut MultiplexedConnection, mut flags: String) -> redis::RedisResult<String> {
     for _ in 0..MOST_WRITERS {
         let mut both = redis::pipe();

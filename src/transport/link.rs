@@ -21,7 +21,7 @@ use crate::proto::Topic;
 use crate::settings::{Config, EventSource};
 use crate::wire::{InboxMessage, Notice};
 
-/// Where letters go as they come: the task that waits for one has no time to lose, and nothing is to be decided.
+/// Where inbox messages go as they come: there is nothing to decide, and the waiting task needs them at once.
 pub(crate) type InboxSink = Arc<dyn Fn(InboxMessage) + Send + Sync>;
 
 /// What a connection is for.
@@ -93,7 +93,7 @@ impl Dialer {
         Ok(Self { info, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
     }
 
-    /// Nothing is asked any more: who still waits for an answer waits in vain.
+    /// Ends every call: a caller that still waits gets no answer.
     pub(crate) fn stop(&self) {
         self.context.deadlines.stop();
     }
@@ -206,7 +206,7 @@ impl Link {
         self.commands.clone()
     }
 
-    /// Listens to this source from then on; answers when the server has confirmed it, and whether letters come.
+    /// Listens to this source from then on; answers when the server has confirmed it, and whether inbox messages come.
     pub(crate) fn listen(&self, source: EventSource) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (dialer, commands, relisten) = (self.dialer.clone(), self.commands.clone(), self.relisten.clone());
         async move {
@@ -230,14 +230,14 @@ impl Link {
         }
     }
 
-    /// What listens is there before anybody is told that it does.
+    /// The listener stands before its answer is sent.
     fn take_fresh(&mut self) {
         if let Ok(listener) = self.fresh.try_recv() {
             self.listener = Some(listener);
         }
     }
 
-    /// The next notification, or why there will be none. Letters are delivered meanwhile.
+    /// The next notification, or why there will be none. Inbox messages are delivered meanwhile.
     ///
     /// Cancel safe: a notification is taken only when it is returned.
     pub(crate) async fn next(&mut self) -> Result<Notice, Error> {

@@ -1,5 +1,5 @@
-//! What listens: one connection for hints and letters, by whichever source; a task of its own pings it, and the one
-//! that asks.
+//! The listening connection, for hints and inbox messages, by any source. A task of its own pings it and the asking
+//! one.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -250,7 +250,7 @@ async fn connect(dialer: &Dialer, source: EventSource) -> Result<(MessageReader,
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push| {
             let mut sender = sender.lock().unwrap_or_else(PoisonError::into_inner);
             let is_sent = sender.as_ref().is_some_and(|sender| sender.try_send(push).is_ok());
-            // What is too much ends the sender, and with it the link: after the next everything is looked for.
+            // Too many messages end the sender, and with it the link. The next link lists everything.
             sender.take_if(|_| !is_sent).map_or(Ok(()), Err)
         });
         let connection = dialer.connection_with(Role::Events, ProtocolVersion::RESP3, settings).await?;
@@ -334,7 +334,7 @@ async fn ping(
         tokio::select! {
             _ = next.tick() => {}
             Some(Subscription { wanted, done }) = wanted.recv() => {
-                // Nobody waits for it any more when the link has been given up meanwhile.
+                // It has no receiver any more if the link has been given up meanwhile.
                 let _ = done.send(writer.subscribe(&wanted, &config).await);
                 continue;
             }
@@ -346,6 +346,6 @@ async fn ping(
             break error;
         }
     };
-    // Nobody listens any more when the link has been dropped meanwhile.
+    // It has no receiver any more if the link has been dropped meanwhile.
     let _ = report.send(error);
 }

@@ -13,11 +13,11 @@ use crate::proto::Acquired;
 use crate::scripts;
 use crate::wire::{Grant, HoldId, LockRecord, QueueEntry, waiting};
 
-/// Who holds a lock and who waits for it.
+/// The holders and the waiters of a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Inspection {
     pub(crate) holders: Vec<LockRecord>,
-    /// Whether each wants to share it, who it is, and since when, in the server's microseconds.
+    /// For each: whether it wants to share the lock, its member, and since when, in the server's microseconds.
     pub(crate) waiters: Vec<(bool, MemberId, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl Commands {
         self.batched(&self.batchers.acquire, &queue_entry.hold_id, argument).await
     }
 
-    /// Gives the lock back, or the place in its queue; whether it was held.
+    /// Gives the lock back, or the place in its queue. Answers whether it was held.
     pub(crate) async fn release(&self, queue_entry: &QueueEntry) -> Result<bool, Error> {
         let entry = queue_entry.text(self.context.config.safety());
         self.batched(&self.batchers.release, &queue_entry.hold_id, entry).await
@@ -64,7 +64,7 @@ impl Commands {
             .await
     }
 
-    /// Takes the lock from whoever holds it; from how many.
+    /// Takes the lock from its holders. Answers from how many.
     pub(crate) async fn break_lock(mut self, name: &str) -> Result<u64, Error> {
         let context = self.context.clone();
         let keys = &context.keys;
@@ -73,7 +73,7 @@ impl Commands {
         self.ask("break", &script, number).await
     }
 
-    /// Who holds the lock and who waits for it.
+    /// The holders and the waiters of the lock.
     pub(crate) async fn inspect(mut self, name: &str) -> Result<Inspection, Error> {
         let context = self.context.clone();
         let keys = &context.keys;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// Who holds this lease, in words.
+/// The holder of this lease, in words.
 pub(crate) fn holder(lease: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Holder {

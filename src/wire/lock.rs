@@ -1,4 +1,4 @@
-//! A lock in words: its record, its queue's entries, and the letters about it.
+//! A lock as text: its record, its queue entries, and its inbox messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) struct QueueEntry {
     pub(crate) hold_id: HoldId,
     /// How many may hold it.
     pub(crate) most: u32,
-    /// Who wants it, encoded. Empty where that is not known any more.
+    /// The member that wants it, encoded. Empty where that is not known any more.
     pub(crate) member: Arc<str>,
 }
 
@@ -41,7 +41,7 @@ impl HoldId {
         if self.shared { "r" } else { "w" }
     }
 
-    /// The grip that stands in a session's owned set as this path, with the nonce found in its record.
+    /// The hold id that stands in a session's owned set as this path, with the nonce found in its record.
     pub(crate) fn of_path(session: &SessionId, path: &[u8], nonce: u64) -> Option<Self> {
         let path = std::str::from_utf8(path).ok()?;
         let (name, shared) = match path.strip_prefix("locks/") {
@@ -99,7 +99,7 @@ impl InboxMessage {
     }
 }
 
-/// Who holds a lock, as its record says.
+/// The holder of a lock, as its record says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LockRecord {
     pub(crate) token: FencingToken,
@@ -129,7 +129,7 @@ impl LockRecord {
     }
 }
 
-/// Who waits, and with which mode: the session and the member of a queue's entry.
+/// A waiter, and its mode: the session and the member of a queue entry.
 pub(crate) fn waiting(entry: &[u8]) -> Option<(bool, MemberId)> {
     let words: Vec<_> = std::str::from_utf8(entry).ok()?.split(' ').collect();
     let [_, _, mode, _, _, member] = words[..] else { return None };

@@ -133,7 +133,7 @@ impl Keys {
         format!("{}persistent", self.prefix)
     }
 
-    /// The channel of the letters to this connector.
+    /// The channel of the inbox messages to this connector.
     pub(crate) fn inbox(&self, connector: &str) -> String {
         format!("{}inbox/{connector}", self.prefix)
     }

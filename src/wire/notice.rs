@@ -1,11 +1,11 @@
-//! Keyspace and keyevent notifications: channel and payload to what happened to whom.
+//! Keyspace and keyevent notifications: channel and payload to a key and its event.
 //!
 //! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
 
 use super::names::{Keys, decode, decode_path};
 use crate::model::MemberId;
 
-/// What a notification says happened to a key. It is a hint where to look, never what to believe.
+/// The event that a notification names. It is a hint: it says where to read, never what to believe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeyEvent {
     Set,
@@ -43,7 +43,7 @@ pub(crate) enum Notice {
     Everything,
 }
 
-/// The key of an invalidation message, which does not say what happened to it.
+/// The key of an invalidation message, which names no event.
 pub(crate) fn invalidated(keys: &Keys, canary: &str, key: &[u8]) -> Option<Notice> {
     about(keys, canary, key, b"invalidated")
 }

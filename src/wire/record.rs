@@ -44,7 +44,7 @@ struct Tail<'a> {
     meta: Option<&'a RawValue>,
 }
 
-/// How the record of this incarnation begins; who has this prefix in hand owns the member.
+/// How the record of this incarnation begins. A session that knows this prefix owns the member.
 pub(crate) fn record_head(incarnation: Incarnation, session: &SessionId) -> String {
     format!("{{\"v\":1,\"incarnation\":{incarnation},\"session\":\"{session}\",")
 }

@@ -20,7 +20,7 @@ pub use flow::{Flow, Line, Way};
 
 use super::TestRedisError;
 
-/// How long to wait before a port is tried again that somebody else holds at the moment.
+/// How long to wait before a port is tried again that another program holds.
 const BIND_AGAIN: Duration = Duration::from_millis(5);
 
 /// A TCP proxy before a Redis server, for tests of what a bad network does to you.

@@ -1,4 +1,4 @@
-//! The two ways of one connection, each a queue between who reads and who writes.
+//! The two ways of one connection, each a queue between a reader and a writer.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -185,7 +185,7 @@ impl Pump {
         let chance = chance();
         let _ = self.pass(chunk.came, |flow| flow.delay + flow.jitter.mul_f64(chance)).await;
         if chunk.bytes.is_empty() {
-            // Who is gone already needs to be told nothing.
+            // A client that is gone needs to be told nothing.
             let _ = to.shutdown().await;
         }
         let mut rest = &*chunk.bytes;
