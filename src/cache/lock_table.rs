@@ -1,4 +1,4 @@
-//! Which locks this connector holds or waits for: where letters find whom they are for.
+//! The lock table: the acquisitions and holds of this connector, which inbox messages are for.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -25,16 +25,16 @@ pub(crate) struct LockTable {
 struct Table {
     nonces: u64,
     is_suspended: bool,
-    /// Known until it is held or forgotten, with the way to who waits as long as nothing has come by it.
+    /// Known until it is held or forgotten, with the way to its waiter as long as no grant has come.
     waiting: HashMap<u64, Option<oneshot::Sender<Grant>>>,
-    /// Of those that wait: broken since they were granted, before whoever waited has looked.
+    /// Of those that wait: broken after the grant, before the waiter has taken it.
     broken: HashSet<u64>,
     held: HashMap<u64, Held>,
-    /// Held by nobody but their session.
+    /// Held without a guard, by their session alone.
     detached: HashMap<u64, DetachedHold>,
 }
 
-/// A hold that somebody has to keep: what it is, only its holder knows.
+/// A hold that has no guard. Only `lock/` knows its type.
 type DetachedHold = Arc<dyn Any + Send + Sync>;
 
 struct Held {
@@ -84,12 +84,12 @@ impl LockTable {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether letters come.
+    /// Whether inbox messages come.
     pub(crate) fn inbox_works(&self, come: bool) {
         self.is_silent.store(!come, Ordering::Relaxed);
     }
 
-    /// Whether nobody is told of a grant: who waits has to ask.
+    /// Whether no message announces a grant: a waiter has to ask.
     pub(crate) fn is_silent(&self) -> bool {
         self.is_silent.load(Ordering::Relaxed)
     }
@@ -141,7 +141,7 @@ impl LockTable {
         self.table().held.remove(&nonce);
     }
 
-    /// Keeps a hold that nobody else keeps, for as long as it is held.
+    /// Keeps a hold without a guard, for as long as it is held.
     pub(crate) fn detach(&self, nonce: u64, hold: DetachedHold) {
         let mut table = self.table();
         if table.held.contains_key(&nonce) {
@@ -149,7 +149,7 @@ impl LockTable {
         }
     }
 
-    /// Takes a letter to whom it is for; answers whether there is somebody. A grant that nobody here knows is about what
+    /// Delivers an inbox message; answers whether it was expected. A grant that the table does not know is about what
     /// is being given back already, or comes of a queue that a server has brought back from before.
     pub(crate) fn deliver(&self, message: InboxMessage) -> bool {
         match message {
@@ -157,7 +157,7 @@ impl LockTable {
                 let mut table = self.table();
                 let is_held = table.held.contains_key(&nonce);
                 let Some(waiting) = table.waiting.get_mut(&nonce) else { return is_held };
-                // Who stopped waiting in this moment gives it back.
+                // A waiter that stopped waiting at this moment gives it back.
                 waiting.take().map(|sender| sender.send(grant).ok());
             }
             InboxMessage::Broken { nonce } => {
@@ -169,7 +169,7 @@ impl LockTable {
                     table.broken.insert(nonce);
                 }
                 drop(table);
-                // Outside the lock: the last of a hold looks into the table.
+                // Outside the mutex: the last part of a hold uses the table.
                 drop(detached);
             }
         }
@@ -206,12 +206,12 @@ impl LockTable {
             .collect()
     }
 
-    /// Compares what the server says is held with what is known here. What it does not list under the same token is lost; what nobody here
-    /// knows, since its acquirer was gone before the answer, is to be given back.
+    /// Compares the locks that the server lists with the table. A hold that is not listed under its token is lost. A
+    /// listed lock that the table does not know is to be given back: its acquirer was gone before the answer.
     pub(crate) fn audit(&self, asked: Moment, listed: Vec<ListedHold>) -> Vec<QueueEntry> {
         let mut table = self.table();
         let tokens: HashMap<u64, FencingToken> = listed.iter().map(|one| (one.hold_id.nonce, one.token)).collect();
-        // Under another token it was granted anew: somebody else may have held it in between.
+        // Under another token it was granted anew: another may have held it in between.
         let is_ours = |nonce: &u64, held: &Held| {
             tokens.get(nonce).is_some_and(|token| *token == held.token || mutant::is("resumed_under_another_token"))
         };

@@ -51,7 +51,7 @@ pub(crate) struct Publish {
     pub(crate) view: ViewWriter,
     pub(crate) state: watch::Sender<State>,
     pub(crate) link: watch::Sender<LinkReport>,
-    /// The connection that stands, for who goes straight to it.
+    /// The connection that stands, for direct calls.
     pub(crate) commands: watch::Sender<Option<Commands>>,
     pub(crate) validity: watch::Sender<Option<Arc<Validity>>>,
     pub(crate) lock_table: Arc<LockTable>,
@@ -268,7 +268,7 @@ impl Driver {
         }
     }
 
-    /// Does everything that came out. Changes become one batch; answers follow it, so that who is answered finds in
+    /// Does everything that came out. Changes become one batch; answers follow it, so that a caller finds in
     /// the view what the answer says.
     fn perform_all(&mut self) {
         let (mut changes, mut answers) = (Vec::new(), Vec::new());
@@ -360,7 +360,7 @@ impl Driver {
             Output::Seen(sessions) => self.publish.link.send_modify(|report| report.seen = sessions),
             Output::Inbox(come) => {
                 self.publish.lock_table.inbox_works(come);
-                // Who waits asks again, for the letter may have come to what listened before.
+                // A waiter asks again, for the message may have come to the listener before.
                 self.publish.commands.send_modify(|_| {});
             }
             Output::DropLink(error) => self.redial(error),

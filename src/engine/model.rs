@@ -1,7 +1,8 @@
 //! Guards against a model of a lease, a lock and another connector that wants it, in any order of faults.
 //!
-//! Whatever happens: never do two say that they hold the lock; a guard that was lost never says that it is held; a guard
-//! that is held again has the token that the server has; and an outage in which nobody took the lock costs nothing.
+//! Whatever happens: never do two say that they hold the lock; a guard that was lost never says that it is held; a
+//! guard that is held again has the token that the server has; and an outage in which nobody took the lock costs
+//! nothing.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const GRACE: Duration = Duration::from_millis(200);
 const LEAST_GRACE: Duration = Duration::from_millis(180);
 const NONCE: u64 = 1;
 
-/// Who the server says holds the lock, and under which token.
+/// The holder of the lock, as the server says, and its token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Lock {
     Ours(u64),
@@ -55,7 +56,7 @@ impl Server {
         self.tokens
     }
 
-    /// What the sweep does: the lock of a dead lease goes to whoever waits.
+    /// What the sweep does: the lock of a dead lease goes to the waiter.
     fn sweep(&mut self) {
         if self.is_up && !self.lives() {
             self.lease = None;
@@ -279,7 +280,7 @@ impl World {
         let now = self.server.now;
         match step {
             Step::Time(ms) => {
-                // In parts, so that nothing is true for a moment that nobody looks at.
+                // In parts, so that no passing state goes unchecked.
                 for _ in 0..ms.div_ceil(10) {
                     self.server.now = self.server.now + Duration::from_millis(10);
                     self.check();

@@ -63,7 +63,7 @@ impl Election {
         self
     }
 
-    /// Waits until this candidate leads, for as long as it takes. One round trip where nobody leads.
+    /// Waits until this candidate leads, for as long as it takes. One round trip if nobody leads.
     ///
     /// # Errors
     /// As for [`Lock::acquire`].
@@ -122,8 +122,8 @@ impl Election {
 
     /// Campaigns, does the work while this candidate leads, and resigns when the work has ended.
     ///
-    /// Where the lead is suspended, the work is dropped where it stands. It begins anew in the same term if the candidate
-    /// turns out to lead still, and else in a later one, once the candidate leads again.
+    /// Where the lead is suspended, the work is dropped where it stands. It begins anew in the same term if the
+    /// candidate turns out to lead still, and else in a later one, once the candidate leads again.
     ///
     /// # Errors
     /// As for [`campaign`](Self::campaign).
@@ -183,8 +183,8 @@ impl Leadership {
         self.guard.token()
     }
 
-    /// Whether this candidate leads at this moment, by its own clock. No I/O. It says no while the lead is suspended, and
-    /// for good once it is lost: see [`LockGuard`].
+    /// Whether this candidate leads at this moment, by its own clock. No I/O. It says no while the lead is suspended,
+    /// and for good once it is lost: see [`LockGuard`].
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.guard.is_held()

@@ -47,7 +47,7 @@ impl Facts {
     /// Cancel safe.
     pub(super) async fn held(&self) -> bool {
         let resumed = async {
-            // The lease may have gone unvouched again before anybody looked.
+            // The lease may have gone unvouched again before this was checked.
             while !self.is_held() {
                 self.validity.resumed().await;
             }
@@ -140,20 +140,20 @@ impl Drop for Hold {
 /// A lock that is held, until it is released, dropped or lost.
 ///
 /// # Held, suspended, lost
-/// A guard is **suspended** while the connector cannot vouch for it: the connection of its heartbeats is closed, and the
-/// server may take this process for dead after its [`grace`](crate::GroupConnectorBuilder::grace). A suspended guard says
-/// no, for another may hold the lock. When the connector is back, the server says whether lease and lock have lived. If
-/// they have, the guard is **held** again, under the same token; a restart of the server that is shorter than the ttl, and
-/// keeps its data, costs no lock. If they have not, or if the ttl passes first, the guard is **lost**, for good: a guard
-/// that was lost never says that it is held.
+/// A guard is **suspended** while the connector cannot vouch for it: the connection of its heartbeats is closed, and
+/// the server may take this process for dead after its [`grace`](crate::GroupConnectorBuilder::grace). A suspended
+/// guard says no, for another may hold the lock. When the connector is back, the server says whether lease and lock
+/// have lived. If they have, the guard is **held** again, under the same token; a restart of the server that is
+/// shorter than the ttl, and keeps its data, costs no lock. If they have not, or if the ttl passes first, the guard
+/// is **lost**, for good: a guard that was lost never says that it is held.
 ///
 /// Dropped, it is released in the background. It keeps nothing alive: when the last clone of its
 /// [`GroupConnector`](crate::GroupConnector) is dropped, or the connector is closed, the lock is given back.
 ///
 /// # When a guard is enough
-/// Being held is what this process knows; the world may know better: a process that is frozen between the question
-/// [`is_held`](Self::is_held) and its write, writes late. To save work, that is good enough. Where two writers would
-/// do harm, let the resource check the [`token`](Self::token), or write through [`fenced`](Self::fenced).
+/// A guard says what this process knows. A process that is frozen between its question [`is_held`](Self::is_held) and
+/// its write writes late. To save work, a guard is enough. Where two writers would do harm, let the resource check
+/// the [`token`](Self::token), or write through [`fenced`](Self::fenced).
 #[must_use = "a lock is released when its guard is dropped"]
 pub struct LockGuard {
     hold: Arc<Hold>,
@@ -174,7 +174,7 @@ impl LockGuard {
         self.facts().grant.token
     }
 
-    /// Who holds it.
+    /// The member that holds it.
     #[must_use]
     pub fn member(&self) -> &MemberId {
         &self.facts().member
@@ -188,14 +188,15 @@ impl LockGuard {
 
     /// Whether the connector vouches for the lock at this moment, by its own clock. No I/O.
     ///
-    /// It says no while the guard is suspended, and may say yes again after that, under the same token. Once the guard is
-    /// [lost](Self::lost), it never says yes.
+    /// It says no while the guard is suspended, and may say yes again after that, under the same token. Once the
+    /// guard is [lost](Self::lost), it never says yes.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.hold.is_held()
     }
 
-    /// For how long it is vouched for if the server is not heard of again: nothing while it is suspended, or lost. No I/O.
+    /// For how long it is vouched for if the server is not heard of again: nothing while it is suspended, or lost. No
+    /// I/O.
     #[must_use]
     pub fn valid_for(&self) -> Duration {
         if self.facts().signals.lost().is_cancelled() { Duration::ZERO } else { self.facts().validity.valid_for() }
@@ -220,8 +221,8 @@ impl LockGuard {
         self.facts().held().await
     }
 
-    /// Waits until the lock is lost, for good: because the server says that the lease or the lock is gone, or the ttl has
-    /// passed without an answer; because an operator broke it; or because the connector was closed.
+    /// Waits until the lock is lost, for good: because the server says that the lease or the lock is gone, or the ttl
+    /// has passed without an answer; because an operator broke it; or because the connector was closed.
     ///
     /// While it waits, the guard may be [suspended](Self::suspended), and another may hold the lock already.
     ///
@@ -243,7 +244,7 @@ impl LockGuard {
         Fenced::new(self.facts())
     }
 
-    /// Gives the lock back, and hands it on to who waits. Whether it was held until now.
+    /// Gives the lock back, and hands it on to the next waiter. Answers whether it was held until now.
     ///
     /// One round trip; none for a guard of a reentrant lock that others still hold. Where the server cannot be reached
     /// in time the answer is `false`, and the lock is given back in the background or ends with the lease.

@@ -64,7 +64,7 @@ impl Locks {
         if self.lock_table.is_silent() { self.poll } else { self.reconcile }
     }
 
-    /// Nobody can name the locks any more that are held by name.
+    /// The locks that are held by name cannot be named any more.
     pub(crate) fn let_go(&self) {
         drop(self.named.clear());
     }
@@ -156,15 +156,15 @@ impl Lock {
         self
     }
 
-    /// Lets the work of [`run`](Self::run) go on while the lock is suspended; only the loss of the lock drops it. Another
-    /// may hold the lock meanwhile: the work has to pause by itself, by [`LockContext::suspended`] and
+    /// Lets the work of [`run`](Self::run) go on while the lock is suspended; only the loss of the lock drops it.
+    /// Another may hold the lock meanwhile: the work has to pause by itself, by [`LockContext::suspended`] and
     /// [`LockContext::held`], or to write only what is [fenced](LockContext::fenced).
     pub fn through_suspension(mut self) -> Self {
         self.suspension = Suspension::Pauses;
         self
     }
 
-    /// Holds it alone. This is the default.
+    /// Holds the lock alone. This is the default.
     pub fn write(mut self) -> Self {
         self.request = self.request.map(|request| LockRequest { share: None, ..request });
         self

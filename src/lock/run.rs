@@ -69,9 +69,9 @@ impl fmt::Debug for LockContext {
 impl Lock {
     /// Acquires the lock, for as long as that takes, works under it, and gives it back when the work has ended.
     ///
-    /// The work is dropped where it stands, at its next `.await`, as soon as the lock is suspended or lost, and the lock is
-    /// given back. With [`through_suspension`](Self::through_suspension) it is dropped only when the lock is lost. What it
-    /// has spawned follows the [cancellation token](LockContext::cancellation_token).
+    /// The work is dropped where it stands, at its next `.await`, as soon as the lock is suspended or lost, and the
+    /// lock is given back. With [`through_suspension`](Self::through_suspension) it is dropped only when the lock is
+    /// lost. What it has spawned follows the [cancellation token](LockContext::cancellation_token).
     ///
     /// # Errors
     /// As for [`acquire`](Self::acquire); [`ErrorKind::Suspended`](crate::ErrorKind::Suspended) or
@@ -83,7 +83,8 @@ impl Lock {
     /// # Examples
     /// ```no_run
     /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
-    /// let report = group.lock("nightly-report").run(|lock| async move { format!("made under {}", lock.token()) }).await?;
+    /// let report = group.lock("nightly-report").run(|lock| async move { format!("made under {}", lock.token())
+    /// }).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -113,7 +114,7 @@ impl Lock {
             Suspension::Cancels => facts.signals.suspended_or_lost(),
             Suspension::Pauses => facts.signals.lost().clone(),
         };
-        // A guard that nobody has asked since its lease went unvouched.
+        // The lease may have gone unvouched since the guard was last asked.
         if !facts.is_held() && self.suspension == Suspension::Cancels {
             return None;
         }

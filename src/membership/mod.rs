@@ -111,7 +111,7 @@ impl IntoFuture for Join {
 ///
 /// # Dropping it does not leave
 /// A membership ends by [`leave`](Self::leave), by [`GroupConnector::leave`](crate::GroupConnector::leave), or with
-/// its connector. The handle is for those who want to change it or to know when it is lost.
+/// its connector. The handle serves to change the member, and to learn when the membership is lost.
 pub struct Membership {
     caller: Caller,
     id: MemberId,
@@ -151,8 +151,8 @@ impl Membership {
     /// Waits until the membership cannot be relied on: suspended, lost or ended. At once where it is not held.
     ///
     /// It comes before another session may take over: the connector counts from the sending of its last acknowledged
-    /// heartbeat, and where its connection is closed, half of its grace from then. A suspended membership is held again,
-    /// as the same incarnation, where the server says that the lease lived.
+    /// heartbeat, and where its connection is closed, half of its grace from then. A suspended membership is held
+    /// again, as the same incarnation, where the server says that the lease lived.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -164,10 +164,10 @@ impl Membership {
 
     /// Waits until the present incarnation is lost, and says why; at once if there is none.
     ///
-    /// It is lost when the server says so, or when the ttl has passed since the last acknowledged heartbeat. Before that
-    /// the membership is [suspended](Self::suspended). With [`OnLost::Rejoin`](crate::OnLost::Rejoin) the membership may be held again
-    /// later, as a new incarnation or, where the server turns out to have heard the heartbeats after all, the same
-    /// one; then this can be awaited anew.
+    /// It is lost when the server says so, or when the ttl has passed since the last acknowledged heartbeat. Before
+    /// that the membership is [suspended](Self::suspended). With [`OnLost::Rejoin`](crate::OnLost::Rejoin) the
+    /// membership may be held again later, as a new incarnation or, where the server turns out to have heard the
+    /// heartbeats after all, the same one; then this can be awaited anew.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
@@ -208,7 +208,7 @@ impl Membership {
         self.caller.call(Request::Edit(self.id.clone(), edit)).await.map(drop)
     }
 
-    /// Replaces the metadata. One round trip; everybody sees one `Updated`.
+    /// Replaces the metadata. One round trip; every watcher sees one `Updated`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidMetadata`] before any I/O; [`ErrorKind::Lost`] if the membership has ended;

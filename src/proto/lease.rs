@@ -1,9 +1,10 @@
 //! Keeping one lease: when to connect, to beat and to renew what lives by it; until when it is vouched for; when it is
 //! suspended, and when it is lost.
 //!
-//! A lease counts from the *sending* of its last acknowledged heartbeat, less a margin (C. Gray, D. Cheriton: *Leases: an
-//! efficient fault-tolerant mechanism for distributed file cache consistency*, 1989). While the connection by which
-//! others see the holder is closed, they may shorten the lease to its grace: then it is vouched for half of that only.
+//! A lease counts from the *sending* of its last acknowledged heartbeat, less a margin (C. Gray, D. Cheriton:
+//! *Leases: an efficient fault-tolerant mechanism for distributed file cache consistency*, 1989). While the
+//! connection by which others see the holder is closed, they may shorten the lease to its grace: then it is vouched
+//! for half of that only.
 
 use std::time::Duration;
 
@@ -111,7 +112,8 @@ impl LeaseKeeping {
 
     /// A connection stands; where it is present, others see the session by it.
     pub(crate) fn connected(&mut self, is_present: bool) {
-        // Others who saw this session before may give it less time at any moment. Nobody has seen the next one.
+        // A prober that saw this session before may shorten its lease at any moment. No prober has seen the next
+        // session.
         self.connection = match self.was_present && !is_present {
             true => Connection::Done,
             false => Connection::Up { is_present, is_answered: false },
@@ -171,7 +173,8 @@ impl LeaseKeeping {
         matches!(self.connection, Connection::Up { is_answered: true, .. })
     }
 
-    /// However long the pauses have become: a holder whose connection was closed needs time for some attempts.
+    /// A holder whose connection is closed reconnects within its grace, even after long backoffs: it has time for
+    /// some attempts.
     fn hurried(&self, now: Moment, pause: Duration) -> Duration {
         if now < self.hurry { pause.min(self.timing.absence / 4) } else { pause }
     }

@@ -1,5 +1,5 @@
--- What stands under some paths now, values or exclusive locks, and, where nothing does, why. A value of a dead
--- session counts as gone before it is swept; a lock is its last holder's until it is handed on.
+-- What stands under some paths now, values or exclusive locks, and, where nothing does, why. A value of a dead session
+-- counts as gone before it is swept; a lock is its last holder's until it is handed on.
 --
 -- KEYS  1 leases
 -- ARGV  1 prefix   2 most bytes a call   3.. pairs: path with its folder, encoded, and the session known of it, or ''

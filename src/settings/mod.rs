@@ -173,7 +173,7 @@ impl Config {
         self.ttl * 4
     }
 
-    /// After how long heartbeats renew the safety ttl, where whoever should has not: there is time for more than one try.
+    /// After how long heartbeats renew the safety ttl, where the core has not: there is time for more than one try.
     fn renewal_overdue(&self) -> Duration {
         self.ttl * 5 / 2
     }

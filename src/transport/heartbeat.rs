@@ -113,7 +113,7 @@ impl Vouched {
         self.0.borrow().since(clock::now())
     }
 
-    /// Waits until it is vouched for longer than before. Whoever could do that is gone: `None`.
+    /// Waits until it is vouched for longer than before; `None` if the connector is gone.
     pub(crate) async fn extended(&mut self) -> Option<()> {
         self.0.changed().await.ok()
     }
@@ -166,7 +166,8 @@ impl LeaseKeeper {
         let lease = LeaseKeeping::new(config.lease_timing(), acked);
         self.vouched.send_replace(lease.vouched());
         let renewed = Arc::new(Renewed(AtomicU64::new(acked.as_millis())));
-        // On a runtime that hangs nobody would see in time that the connection is closed, and that others may look for us.
+        // A runtime that hangs would not notice in time that the connection is closed, and that the lease may be
+        // shortened.
         let presence = thread.is_some() && config.grace().is_some();
         let keeping = Keeping {
             dialer: self.dialer.clone(),

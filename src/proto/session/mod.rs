@@ -1,8 +1,8 @@
 //! This connector's session: its lease, the members that live by it, and the requests that wait to be done.
 //!
-//! The first join, lock or value opens the session; while it is under way the others wait, so that no late opening can
-//! revive a lease that has been lost. A request keeps its nonce when it is sent again over a new link, so that a lost reply
-//! is not a second join.
+//! The first join, lock or value opens the session; while it is under way the others wait, so that no late opening
+//! can revive a lease that has been lost. A request keeps its nonce when it is sent again over a new link, so that a
+//! lost reply is not a second join.
 
 mod replies;
 mod requests;
@@ -31,7 +31,7 @@ const RENEW_AGAIN: u32 = 2;
 /// How many commands may be under way at once: each is timed from its sending, and must not wait for the others.
 const WINDOW: usize = 256;
 
-/// How long a request that is under way when its time is up is given before it is looked at again.
+/// How long a request that is under way when its time is up is given before it is checked again.
 const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
@@ -69,7 +69,7 @@ struct Own {
     editing: bool,
 }
 
-/// A member of ours, and which one of those that have had its name: who has left and joins again is another one.
+/// A member of ours, and which one of those that have had its name: one that has left and joins again is another one.
 #[derive(Clone, Debug)]
 struct Who {
     id: MemberId,
@@ -90,7 +90,7 @@ struct Op {
     /// None: it waits as long as it takes.
     deadline: Option<Moment>,
     nonce: u64,
-    /// It was sent before and nobody knows what came of it.
+    /// It was sent before, and its outcome is not known.
     uncertain: bool,
     attempts: u32,
     /// The session that it opened, or tried to.
@@ -143,7 +143,7 @@ pub(crate) struct Effects {
     pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
     /// To be given when what they speak of can be seen.
     pub(crate) answers: Vec<(Ticket, Result<Answer, Error>)>,
-    /// Ids that deserve a look.
+    /// Ids to read.
     pub(crate) hints: Vec<MemberId>,
     /// The link turned out to be of no use.
     pub(crate) broken: Option<Error>,
@@ -261,7 +261,7 @@ impl Session {
         }
     }
 
-    /// The session may hold what nobody here knows.
+    /// The session may hold a lock that the lock table does not know.
     pub(crate) fn audit(&mut self) {
         self.audit_wanted = true;
     }
@@ -321,7 +321,7 @@ impl Session {
                 return;
             }
             (Act::Open, Lease::Absent | Lease::Opening) => Command::Open { session: self.opening(&mut op) },
-            // Also of a session that is lost: what it owned may be known to nobody else any more.
+            // Also of a session that is lost: no other connector may know any more what it owned.
             (Act::GiveBack(queue_entry), _) => Command::Release { queue_entry: queue_entry.clone() },
             (Act::Edit(who, edit), Lease::Held { session, .. }) => {
                 let id = &who.id;
@@ -351,7 +351,7 @@ impl Session {
                 answer(out, op.ticket, Err(not_held(&who.id)));
                 return;
             }
-            // Whoever joins under this name anew overwrites what is there.
+            // A new join under this name overwrites what is there.
             (Act::Leave(id, None), _)
                 if self.own.get(id).is_some_and(|own| !matches!(own.state, OwnState::Ended(_))) =>
             {

@@ -327,7 +327,7 @@ impl Session {
         }
     }
 
-    /// Looks through changes of the roster for what they mean to our own members.
+    /// Applies changes of the roster to the members of this connector.
     pub(crate) fn observe(&mut self, changes: &[Change], effects: &mut Effects, out: &mut Outbox) {
         for change in changes {
             let Change::Left { member, cause } = change else { continue };
@@ -343,7 +343,7 @@ impl Session {
         }
     }
 
-    /// The answer to a join came when nobody waited: give the membership back.
+    /// The answer to a join came when its caller was gone: give the membership back.
     pub(crate) fn unclaimed(&mut self, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
         let held = |own: &Own| matches!(own.state, OwnState::Held { incarnation: held, .. } if held == incarnation);
         if self.own.get(id).is_some_and(held) {

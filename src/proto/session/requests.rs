@@ -208,7 +208,7 @@ impl Session {
                 self.forget(&who.id, out);
             }
             match (op.act, op.opens) {
-                // Who leaves is gone, however long it takes to say so.
+                // A member that leaves is gone, however late the server is told.
                 (Act::Leave(id, incarnation), _) => self.take_back(id, incarnation),
                 _ if !op.uncertain => {}
                 (Act::Join(..) | Act::Open, Some(session)) => {
