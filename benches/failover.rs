@@ -125,7 +125,7 @@ fn signal(child: &Child, signal: Signal) -> Outcome<()> {
     Ok(rustix::process::kill_process(Pid::from_child(child), signal)?)
 }
 
-/// A watcher that passes on who joins and leaves, with the time.
+/// A watcher that passes on joins and leaves, with the time.
 async fn watcher(url: &str, told: mpsc::Sender<(Instant, bool, String)>) -> Outcome<GroupConnector> {
     let group = connect(url).await?;
     let mut events = group.events();
@@ -195,7 +195,7 @@ async fn kills(count: usize) -> Outcome<()> {
         let name = format!("victim-{round}");
         let mut child = spawn(server.url(), std::slice::from_ref(&name))?;
         told_by_all(&mut told, Instant::now(), (true, &name), WATCHERS).await?;
-        // Who ends before anybody has seen it to be present is seen by its lease only.
+        // A process that ends before a prober has seen it is reported by its lease only.
         is_seen(&watchers).await?;
         let killed = Instant::now();
         signal(&child, Signal::KILL)?;

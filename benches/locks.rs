@@ -226,7 +226,7 @@ fn start(args: &[&str]) -> Outcome<(Child, Output)> {
 
 /// From the call of release in one process to the return of acquire in the next, and what that is in PINGs.
 ///
-/// Who is handed a lock has been asleep for as long as all the others held it, and a sleeper's first steps are slow: so
+/// A waiter has been asleep for as long as all the others held the lock, and a sleeper's first steps are slow: so
 /// the PINGs are those of a process that has slept as long. What a bare PUBLISH takes to another such process is what no
 /// hand-over can do without.
 async fn hand_over(server: &TestRedis, waiters: usize) -> Outcome<Duration> {

@@ -40,7 +40,7 @@ struct Moment {
 struct Play {
     moments: Vec<Moment>,
     holder: Option<String>,
-    /// From whom to whom the lock went, and when.
+    /// The holder before, the next holder, and when the lock went.
     handed_on: Vec<(String, String, f64)>,
     outage: Option<(f64, f64, String)>,
     server: String,

@@ -17,7 +17,7 @@
 //!   the end `done ROUNDS`
 //! - `leave`: gives everything back: `left`
 //!
-//! `TTL_MS` sets the ttl. It ends with its standard input, so it never outlives who started it.
+//! `TTL_MS` sets the ttl. It ends with its standard input, so it never outlives its parent.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -29,10 +29,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, AsyncConnectionConfig};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
-/// Reads the counter, and notes down who did.
+/// Reads the counter, and notes the reader.
 const LOOK: &str = "redis.call('RPUSH', KEYS[2], ARGV[1] .. ' look')
     return tonumber(redis.call('GET', KEYS[1]) or 0)";
-/// Writes the counter, and notes down who did.
+/// Writes the counter, and notes the writer.
 const STORE: &str = "redis.call('SET', KEYS[1], ARGV[2])
     return redis.call('RPUSH', KEYS[2], ARGV[1] .. ' store')";
 

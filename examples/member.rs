@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Lines out: `joined NAME INCARNATION`, `ready`, `lost NAME CAUSE`, `held NAME INCARNATION`, `left`.
-//! Lines in: `leave`. It ends with its standard input, so it never outlives who started it.
+//! Lines in: `leave`. It ends with its standard input, so it never outlives its parent.
 //!
 //! `TTL_MS` sets the ttl. `CONNECTORS` and `MEMBERS` make it many: so many connectors with so many members each,
 //! named `NAME-0`, `NAME-1` and so on.

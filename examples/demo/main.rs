@@ -149,6 +149,6 @@ async fn play(json: bool) -> Outcome<bool> {
             "restart": {"converged_ms": restart.map_or(Value::Null, ms)},
         },
     }));
-    // Whether it was quick enough is for who reads it: a busy machine is no fault.
+    // Whether it was quick enough is for the reader to judge: a busy machine is no fault.
     Ok(right)
 }

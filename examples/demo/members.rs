@@ -49,7 +49,7 @@ async fn live(args: &[String]) -> Result<(), Error> {
     }
 }
 
-/// Such a process, seen from the one who started it.
+/// Such a process, as its parent sees it.
 pub(crate) struct Process {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
@@ -97,7 +97,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Killed also where it is frozen; whoever is gone already is as good.
+        // Killed also where it is frozen; one that is gone already is as good.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -143,7 +143,7 @@ impl Stage {
 
     /// The server loses its data; the members that live come back by themselves.
     pub(crate) async fn restart(&self, living: &[&str]) -> Outcome<Option<Duration>> {
-        self.act("the server restarts empty", "every lease is gone; whoever lives joins anew");
+        self.act("the server restarts empty", "every lease is gone, and every living member joins anew");
         if !self.redis.is_own() {
             self.say("not played: this server is not ours to restart", json!({"act": "restart", "skipped": true}));
             return Ok(None);
