@@ -100,7 +100,7 @@ impl Election {
     /// Follows the leader: first the present one, then each change. The server's notifications announce the changes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidName`] if the role or the member is no name.
+    /// [`ErrorKind::InvalidName`](crate::ErrorKind::InvalidName) if the role or the member is no name.
     ///
     /// # Examples
     /// ```no_run
