@@ -9,6 +9,7 @@ use redis::{Client, IntoConnectionInfo, RedisError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::{GroupConnector, Inner};
 use crate::cache::view;
@@ -317,8 +318,10 @@ impl GroupConnectorBuilder {
         };
         let (lease_keeper, beats) = LeaseKeeper::new(dialer.clone(), tracker.clone());
         let publish = Publish { view: writer, state, link, commands, validity, lock_table, watched: contents };
+        let span = tracing::debug_span!("group_redis", group = %inner.config.group, connector = %name);
         let settings = inner.config.settings(name, jitter);
-        tracker.spawn(Driver::new(settings, dialer, lease_keeper, beats, called, publish, shutdown).run());
+        let driver = Driver::new(settings, dialer, lease_keeper, beats, called, publish, shutdown);
+        tracker.spawn(driver.run().instrument(span));
         tracker.close();
         Ok(GroupConnector::new(inner))
     }

@@ -364,7 +364,7 @@ impl Driver {
                 self.publish.commands.send_modify(|_| {});
             }
             Output::DropLink(error) => self.redial(error),
-            Output::Warn(line) => tracing::warn!("{line}"),
+            Output::Warn(warning) => tracing::warn!(warning = warning.name(), "{warning}"),
             Output::Closed => self.done = true,
         }
     }

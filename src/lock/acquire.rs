@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use super::Locks;
 use super::guard::Hold;
@@ -107,7 +108,7 @@ impl Drop for Attempt {
 /// Asks once, within the time of a request. `None`: another holds it, or was first.
 pub(super) async fn once(locks: &Arc<Locks>, request: &LockRequest) -> Result<Option<Hold>, Error> {
     let limit = locks.direct.limit();
-    match timeout(limit, pursue(locks, request, false, &mut false)).await {
+    match timeout(limit, pursue(locks, request, false, &mut false).instrument(span(request))).await {
         Ok(outcome) => outcome,
         Err(_) => Err(unanswered(locks, limit)),
     }
@@ -116,6 +117,7 @@ pub(super) async fn once(locks: &Arc<Locks>, request: &LockRequest) -> Result<Op
 /// Waits for as long as it takes.
 pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Result<Hold, Error> {
     pursue(locks, request, true, &mut false)
+        .instrument(span(request))
         .await?
         .ok_or_else(|| Error::unexpected("waiting for a lock").at(locks.direct.server()))
 }
@@ -123,7 +125,7 @@ pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Resu
 /// Waits for so long. `None`: another was first, all the time.
 pub(super) async fn within(locks: &Arc<Locks>, request: &LockRequest, limit: Duration) -> Result<Option<Hold>, Error> {
     let mut contended = false;
-    match timeout(limit, pursue(locks, request, true, &mut contended)).await {
+    match timeout(limit, pursue(locks, request, true, &mut contended).instrument(span(request))).await {
         Ok(outcome) => outcome,
         Err(_) if contended => Ok(None),
         Err(_) => Err(unanswered(locks, limit)),
@@ -133,6 +135,10 @@ pub(super) async fn within(locks: &Arc<Locks>, request: &LockRequest, limit: Dur
 fn unanswered(locks: &Locks, limit: Duration) -> Error {
     let message = format!("the server did not answer within {limit:?} whether the lock is free");
     locks.direct.late(Error::new(ErrorKind::Timeout, message))
+}
+
+fn span(request: &LockRequest) -> tracing::Span {
+    tracing::debug_span!("group_redis_acquire", lock = %request.name, member = %request.member)
 }
 
 /// The way from the request to the hold, through as many links and sessions as it takes.

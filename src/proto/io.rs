@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Moment;
+use super::{Moment, Warning};
 use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::EventSource;
@@ -157,7 +157,7 @@ pub(crate) enum Output {
     /// The link is of no use: make a new one.
     DropLink(Error),
     /// Something an operator should read.
-    Warn(String),
+    Warn(Warning),
     /// Everything is given back; there is nothing left to do.
     Closed,
 }

@@ -5,9 +5,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Moment;
 use super::io::{Command, Output, Tag};
 use super::outbox::Outbox;
+use super::{Moment, Warning};
 use crate::model::MemberId;
 use crate::mutant;
 use crate::settings::CoreSettings;
@@ -141,11 +141,11 @@ impl Maintenance {
             (Flight::Sweep, Some(error)) => {
                 self.sweeping = false;
                 self.sweep_at = Some(now + SWEEP_AGAIN);
-                out.push(Output::Warn(format!("the sweep failed, crashes are seen late: {error}")));
+                out.push(Output::Warn(Warning::SweepFailed(error.clone())));
             }
             // The sweeper reads the touched ids itself: without notifications it would not be told.
             (Flight::Touch(ids), None) => outcome.hints = ids,
-            (Flight::Touch(_), Some(error)) => out.push(Output::Warn(format!("the touch failed: {error}"))),
+            (Flight::Touch(_), Some(error)) => out.push(Output::Warn(Warning::TouchFailed(error.clone()))),
             (Flight::Sweep, None) => {}
         }
         Some(outcome)

@@ -17,12 +17,14 @@ mod simulation;
 mod source;
 #[cfg(test)]
 mod transcripts;
+mod warning;
 mod watched;
 
 pub(crate) use acquisition::{Acquired, Acquisition, Step};
 pub(crate) use io::*;
 pub(crate) use lease::{LeaseKeeping, LeaseStep};
 pub(crate) use moment::Moment;
+pub(crate) use warning::Warning;
 
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, MemberId};
@@ -240,7 +242,7 @@ impl Machine {
             }
             Notice::Path(path, key_event) => self.watched.hint(path, key_event),
             Notice::Stray(key) => {
-                self.out.push(Output::Warn(format!("{key:?} stands among the members but is no member's key")));
+                self.out.push(Output::Warn(Warning::StrayKey(key)));
             }
         }
     }
@@ -298,7 +300,7 @@ impl Machine {
             (Flight::Read, Ok(Reply::Found { due, findings })) => {
                 self.maintenance.due(now, due);
                 let (changes, strange) = self.roster.found(findings);
-                strange.into_iter().for_each(|line| self.out.push(Output::Warn(line)));
+                strange.into_iter().for_each(|warning| self.out.push(Output::Warn(warning)));
                 self.apply(now, changes);
             }
             (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
@@ -331,7 +333,7 @@ impl Machine {
         if error.is_of_the_link() || matches!(self.link, LinkState::Syncing { .. }) {
             self.drop_link(error);
         } else {
-            self.out.push(Output::Warn(format!("the members could not be read, trying again: {error}")));
+            self.out.push(Output::Warn(Warning::MembersUnread(error.clone())));
             for sync in self.syncs.drain(..) {
                 self.out.push(Output::Answer(sync.ticket, Err(error.clone())));
             }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::Moment;
 use super::io::{Command, Output, Reply, Tag};
 use super::outbox::Outbox;
+use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
 use crate::settings::CoreSettings;
@@ -126,16 +126,14 @@ impl Presence {
         match (flight, reply) {
             (_, Err(error)) if error.is_of_the_link() => outcome.broken = Some(error.clone()),
             (Flight::Shorten, Err(error)) => {
-                out.push(Output::Warn(format!(
-                    "a process that has ended is seen only when its lease runs out: {error}"
-                )));
+                out.push(Output::Warn(Warning::ShortenFailed(error.clone())));
             }
             (_, Err(error)) => {
                 self.link_down();
                 // What is forbidden stays so; anything else may pass.
                 let is_passing = error.kind() != ErrorKind::Denied;
                 self.ask_at = is_passing.then(|| now + self.settings.reconcile);
-                out.push(Output::Warn(format!("processes that end are seen only when their leases run out: {error}")));
+                out.push(Output::Warn(Warning::ProbeFailed(error.clone())));
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {
                 self.has_place = true;

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::Warning;
 use super::io::{Change, Entry, Finding, Known, Written};
 use crate::model::{Incarnation, LeaveCause, Member, MemberId, SessionId};
 use crate::mutant;
@@ -104,7 +105,7 @@ impl Roster {
     }
 
     /// The answers to the read under way become changes; the strings are for the log.
-    pub(crate) fn found(&mut self, findings: Vec<Finding>) -> (Vec<Change>, Vec<String>) {
+    pub(crate) fn found(&mut self, findings: Vec<Finding>) -> (Vec<Change>, Vec<Warning>) {
         let (mut changes, mut strange) = (Vec::new(), Vec::new());
         let asked = std::mem::take(&mut self.reading);
         self.settled += asked.len() as u64;
@@ -127,7 +128,7 @@ impl Roster {
                     continue;
                 }
                 Finding::NoMember(why) => {
-                    strange.push(format!("the key of member {:?} is not a member's: {why}", asked.id));
+                    strange.push(Warning::NoMember { id: asked.id.clone(), reason: why });
                     LeaveCause::Removed
                 }
                 Finding::Left => LeaveCause::Left,

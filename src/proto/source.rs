@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use super::Moment;
 use super::io::{Command, Output, Reply, SourceReport, Tag};
 use super::outbox::Outbox;
+use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::settings::{CoreSettings, EventSource};
 use crate::wire::KeyEvent;
@@ -203,7 +203,7 @@ impl SourceSelection {
         self.at = (self.at + 1).min(self.sources.len() - 1);
         if self.retries == 0 || self.report.source == given_up {
             let next = self.source();
-            out.push(Output::Warn(format!("{given_up} does not serve: {reason}; {next} takes its place")));
+            out.push(Output::Warn(Warning::SourceReplaced { given_up, reason: reason.to_owned(), next }));
         }
         self.report.reason = Some(format!("{given_up}: {reason}"));
         self.report.is_proven = false;
@@ -252,9 +252,7 @@ impl SourceSelection {
             (Flight::Plant { .. } | Flight::Touch, Err(error)) => {
                 // Where nothing can be written, out of memory say, this proves nothing.
                 self.canary = Canary::Idle;
-                out.push(Output::Warn(format!(
-                    "the canary could not be written, so the source could not be checked: {error}"
-                )));
+                out.push(Output::Warn(Warning::CanaryFailed(error.clone())));
             }
         }
         Some(heard)

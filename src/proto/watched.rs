@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::Warning;
 use super::io::{Command, Output, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
 use super::outbox::Outbox;
 use crate::error::Error;
@@ -184,7 +185,7 @@ impl WatchedValues {
             (_, Err(error)) if error.is_of_the_link() => return Ok(Some(error)),
             (Flight::Subscribe(topic), reply) => {
                 if let Err(error) = reply {
-                    out.push(Output::Warn(format!("{topic} is not heard of, but only reconciled: {error}")));
+                    out.push(Output::Warn(Warning::NotSubscribed { topic: topic.clone(), error }));
                 }
                 if let Some(coverage) = self.topics.get_mut(&topic) {
                     *coverage = Coverage::Asking;
@@ -201,7 +202,7 @@ impl WatchedValues {
             }
             (flight, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
-                out.push(Output::Warn(format!("values could not be read, trying again: {error}")));
+                out.push(Output::Warn(Warning::ValuesUnread(error)));
                 self.known = None;
                 if let Flight::List = flight {
                     self.listing = None;

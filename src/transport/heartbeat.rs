@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use super::commands::Commands;
 use super::link::{Dialer, Role, within};
@@ -181,7 +182,8 @@ impl LeaseKeeper {
             beats: self.beats.clone(),
             vouched: self.vouched.clone(),
         };
-        let beating = stop.clone().run_until_cancelled_owned(keeping.run());
+        let span = tracing::debug_span!("group_redis_heartbeat", group = %config.group, session = %keeping.session);
+        let beating = stop.clone().run_until_cancelled_owned(keeping.run().instrument(span));
         match &thread {
             Some(thread) => self.tracker.spawn_on(beating, &thread.handle),
             None => self.tracker.spawn(beating),

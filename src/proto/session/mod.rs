@@ -6,14 +6,17 @@
 
 mod replies;
 mod requests;
+mod trust;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Moment;
+use trust::Trust;
+
 use super::io::{Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Standing, Tag, Ticket};
 use super::outbox::Outbox;
+use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, SessionId, check_tags};
 use crate::settings::{CoreSettings, OnConflict, OnLost};
@@ -46,18 +49,6 @@ enum Lease {
         trust: Trust,
         renew_at: Moment,
     },
-}
-
-/// Whether what lives by the lease can be relied on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    Held,
-    /// Not vouched for since then. The server may say that lease and locks lived.
-    Suspended {
-        since: Moment,
-    },
-    /// Over by its ttl. The server may say that the lease lived, but what was held by it has been given up.
-    Expired,
 }
 
 #[derive(Debug)]
@@ -199,17 +190,6 @@ impl Session {
             audit_wanted: false,
             settled: 0,
         }
-    }
-
-    /// Whether the lease is lost, or over by its ttl.
-    pub(crate) fn is_lost(&self) -> bool {
-        let over = |own: &Own| matches!(own.state, OwnState::Rejoining { .. } | OwnState::Ended(LeaveCause::Expired));
-        matches!(self.lease, Lease::Held { trust: Trust::Expired, .. }) || self.lost && self.own.values().any(over)
-    }
-
-    /// Whether the lease is not vouched for, and may live all the same.
-    pub(crate) fn is_suspended(&self) -> bool {
-        matches!(self.lease, Lease::Held { trust: Trust::Suspended { .. }, .. })
     }
 
     /// The session that this connector has opened.
@@ -470,46 +450,6 @@ impl Session {
             Lease::Absent | Lease::Opening => None,
         };
         self.delayed.iter().map(|(at, _)| *at).chain(self.expire_at).chain(lease).min()
-    }
-
-    /// What the passing of time means for what lives by the lease.
-    fn distrust(&mut self, now: Moment, out: &mut Outbox) {
-        if let Lease::Held { until, trust: Trust::Held, .. } = &self.lease
-            && *until <= now
-        {
-            self.suspend(now, out);
-        }
-        if let Lease::Held { over, trust: trust @ Trust::Suspended { .. }, .. } = &mut self.lease
-            && *over <= now
-        {
-            *trust = Trust::Expired;
-            out.push(Output::Expire);
-            self.tell_held(|_| Standing::Lost(LeaveCause::Expired), out);
-        }
-    }
-
-    /// A guard has seen that the lease is not vouched for, perhaps before the clock came here.
-    pub(crate) fn suspended(&mut self, now: Moment, out: &mut Outbox) {
-        self.suspend(now, out);
-        if let Lease::Held { until, .. } = &self.lease {
-            self.audit_wanted |= *until > now;
-        }
-    }
-
-    fn suspend(&mut self, now: Moment, out: &mut Outbox) {
-        let Lease::Held { trust: trust @ Trust::Held, .. } = &mut self.lease else { return };
-        *trust = Trust::Suspended { since: now };
-        out.push(Output::Suspend);
-        self.tell_held(Standing::Suspended, out);
-    }
-
-    /// Says how the members stand that are held.
-    fn tell_held(&self, standing: impl Fn(Incarnation) -> Standing, out: &mut Outbox) {
-        for (id, own) in &self.own {
-            if let OwnState::Held { incarnation, .. } = own.state {
-                out.push(Output::Standing(id.clone(), standing(incarnation)));
-            }
-        }
     }
 
     /// Lets time have its effect.

@@ -34,7 +34,7 @@ impl Session {
                 if let Lease::Held { renew_at, .. } = &mut self.lease {
                     *renew_at = (*renew_at).min(now + self.settings.ttl / RENEW_AGAIN);
                 }
-                out.push(Output::Warn(format!("the safety ttl was not renewed: {error}")));
+                out.push(Output::Warn(Warning::RenewalFailed(error)));
             }
             (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
             (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
@@ -185,7 +185,7 @@ impl Session {
         }
         match &op.act {
             Act::Join(who, _) if op.ticket.is_none() && self.own_of(who).is_some() => {
-                out.push(Output::Warn(format!("member {:?} could not rejoin yet: {error}", who.id)));
+                out.push(Output::Warn(Warning::RejoinFailed { id: who.id.clone(), error }));
                 op.opens = None;
                 self.delay(now, op);
             }
@@ -199,7 +199,7 @@ impl Session {
                 answer(out, op.ticket, Err(error));
             }
             Act::Leave(id, _) => {
-                out.push(Output::Warn(format!("member {id:?} could not leave yet: {error}")));
+                out.push(Output::Warn(Warning::LeaveFailed { id: id.clone(), error: error.clone() }));
                 answer(out, op.ticket.take(), Err(error));
                 op.deadline = None;
                 self.delay(now, op);
@@ -209,10 +209,7 @@ impl Session {
                 answer(out, op.ticket, Err(error));
             }
             Act::GiveBack(queue_entry) => {
-                out.push(Output::Warn(format!(
-                    "lock {:?} was not given back: {error}",
-                    crate::wire::shown(&queue_entry.hold_id.name)
-                )));
+                out.push(Output::Warn(Warning::ReleaseFailed { lock: queue_entry.hold_id.name.to_string(), error }));
             }
             Act::Close(_) | Act::Open => answer(out, op.ticket, Err(error)),
         }
@@ -224,51 +221,8 @@ impl Session {
         self.delayed.push((now + pause.min(self.settings.ttl), op));
     }
 
-    /// All that the session held from this moment on: held again, where the lease is vouched for.
-    fn audited(&mut self, now: Moment, sent: Moment, held: Vec<ListedHold>, out: &mut Outbox) {
-        out.push(Output::Audited(sent, held));
-        let Lease::Held { until, trust, .. } = &mut self.lease else { return };
-        if matches!(trust, Trust::Suspended { since } if *since <= sent) && now < *until {
-            *trust = Trust::Held;
-            out.push(Output::Resume);
-        }
-    }
-
-    pub(crate) fn beat(
-        &mut self,
-        session: &SessionId,
-        (vouched, ended): (Moment, Moment),
-        pulse: Pulse,
-        effects: &mut Effects,
-        out: &mut Outbox,
-    ) {
-        let Lease::Held { session: ours, until, over, trust, .. } = &mut self.lease else { return };
-        if ours != session {
-            return;
-        }
-        (*until, *over) = (vouched, ended);
-        self.missing_beats = pulse == Pulse::Missed;
-        match pulse {
-            Pulse::Alive => {
-                match *trust {
-                    Trust::Held => return,
-                    // The lease has lived. Which locks have, the server is asked.
-                    Trust::Suspended { .. } => self.audit_wanted = true,
-                    // Nothing is held by it any more.
-                    Trust::Expired => {
-                        *trust = Trust::Held;
-                        out.push(Output::Resume);
-                    }
-                }
-                self.tell_held(Standing::Held, out);
-            }
-            Pulse::Missed => {}
-            Pulse::Lost => self.lease_lost(effects, out),
-        }
-    }
-
     /// The server has said that the lease is gone, and with it everything that lived by it.
-    fn lease_lost(&mut self, effects: &mut Effects, out: &mut Outbox) {
+    pub(super) fn lease_lost(&mut self, effects: &mut Effects, out: &mut Outbox) {
         if !matches!(self.lease, Lease::Held { .. }) {
             return;
         }
