@@ -19,7 +19,7 @@ fn script(text: &str) -> Script {
     script
 }
 
-/// Translates what redis said of a script. Older servers do not say which command of it a user may not run.
+/// Translates what redis said of a script. Older servers do not say which command a user may not run.
 pub(crate) fn failed(call: &str, error: RedisError) -> Error {
     let refused = error.detail().and_then(refused);
     match refused {
@@ -28,8 +28,12 @@ pub(crate) fn failed(call: &str, error: RedisError) -> Error {
     }
 }
 
-/// What the line that the server names wanted to do.
+/// What the user may not do: what the line that the server names wanted, or loading the script.
 fn refused(said: &str) -> Option<String> {
+    // Before Redis 7.0 it names the command alone.
+    if said.contains("'script' command or its subcommand") {
+        return Some("the user may not run script|load".to_owned());
+    }
     let line = said.split("@user_script:").nth(1)?.trim_start();
     let line: usize = line.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
     let digest = said.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == 40)?;
@@ -131,6 +135,8 @@ mod tests {
         assert_eq!(older(run, 9), None);
         let newer = format!("User u has no permissions to run the 'get' command script: {digest}, on @user_script:2.");
         assert_eq!(refused(&newer).as_deref(), Some("the user may not run GET"));
+        let load = "this user has no permissions to run the 'script' command or its subcommand";
+        assert_eq!(refused(load).as_deref(), Some("the user may not run script|load"));
         assert_eq!(refused("Error running script (call to f_0): @user_script:2: @user_script: 2: no"), None);
     }
 }

@@ -350,7 +350,7 @@ async fn go<A>(
         let mut invoked = call.together(&connection, &seats, &mut seated).await;
         if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
             let loaded = call.script.load_async(&mut connection.clone()).await;
-            loaded.map_err(|error| Error::from_redis(call.name, error))?;
+            loaded.map_err(|error| scripts::failed(call.name, error))?;
             // A request that has left meanwhile has given back already, and must not be sent now.
             invoked = call.together(&connection, &seats, &mut seated).await;
         }

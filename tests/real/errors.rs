@@ -185,8 +185,7 @@ async fn connecting_says_what_it_knows_and_waits_only_for_what_may_pass() {
     let port = fixture.redis.port();
     let at = |port: u16| format!("127.0.0.1:{port}");
     let own = |login: &str, database: &str| format!("redis://{login}{}/{database}", at(port));
-    let primary = format!("127.0.0.1 {port}");
-    let replica = TestRedis::builder().args(["--replicaof", &primary]).start().await.unwrap();
+    let replica = TestRedis::builder().args(["--replicaof", "127.0.0.1", &port.to_string()]).start().await.unwrap();
     let password = TestRedis::builder().start().await.unwrap();
     let mut asking = password.connection().await.unwrap();
     redis::cmd("CONFIG").arg(&["SET", "requirepass", SECRET]).exec_async(&mut asking).await.unwrap();

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use group_redis::testing::{FaultProxy, Line};
 use group_redis::{ErrorKind, FencingToken, GroupConnector, Lock, LockGuard};
-use redis::aio::MultiplexedConnection;
 
 use crate::locker::Locker;
-use crate::support::{Fixture, PATIENCE, TTL, eventually};
+use crate::support::{Fixture, PATIENCE, TTL, calls, eventually};
 
 /// What a crash may take to be seen once the lease has run out.
 const PAST_DEADLINE: Duration = Duration::from_millis(50);
@@ -339,12 +338,6 @@ async fn who_would_wait_for_each_other_for_ever_give_up_in_their_own_time() {
     assert!(a.is_held() && b.is_held());
     drop((a, b));
     nothing_is_left(&fixture).await;
-}
-
-async fn calls(connection: &mut MultiplexedConnection, name: &str) -> u64 {
-    let info: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await.unwrap();
-    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")));
-    line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use group_redis::testing::{FaultProxy, Flow, Line};
 
 use crate::locks_bad_days::{keys, nothing_is_left, queue, say, soon};
 use crate::scripts::Caller;
-use crate::support::{Fixture, PATIENCE, TTL, eventually};
+use crate::support::{Fixture, PATIENCE, TTL, calls, eventually};
 
 type Acquiring = BoxFuture<'static, Result<LockGuard, Error>>;
 
@@ -241,11 +241,8 @@ async fn who_is_dropped_while_the_server_learns_the_script_is_not_asked_for() {
     assert!(group.lock("first").acquire().await.unwrap().release().await);
     say::<()>(&fixture, &["SCRIPT", "FLUSH"]).await;
     caller.run("lock_release", &["locks/first"], &["nobody-1 1 w"]).await;
-    let loaded = async || {
-        let stats: String = say(&fixture, &["INFO", "commandstats"]).await;
-        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_script|load:calls="));
-        line.map_or(0, |line| line.split(',').next().unwrap().parse::<u32>().unwrap())
-    };
+    let mut connection = fixture.connection().await;
+    let mut loaded = async || calls(&mut connection, "script|load").await;
     let before = loaded().await;
     proxy.set_both(Line::Any, Flow::new().delay(TTL / 5));
     let (mut alone, mut beside) = (acquiring(&group, "x"), acquiring(&group, "y"));

@@ -155,7 +155,8 @@ async fn without_any_right_to_a_channel_tracking_serves_and_grants_are_asked_for
 #[tokio::test]
 async fn without_pub_sub_and_tracking_polling_serves() {
     let fixture = Fixture::new().await;
-    let rights = ["-@pubsub", "-client|tracking", "-config", "resetchannels"];
+    // Redis 6.2 takes no subcommand away, only a whole command.
+    let rights = ["-@pubsub", "-client", "-config", "resetchannels"];
     let watcher = connect_without(&fixture, &rights, |builder| builder).await;
     served_by(&watcher, EventSource::Poll).await;
     assert!(!watcher.status().grants_arrive);

@@ -50,6 +50,15 @@ impl Fixture {
         self.redis.connection().await.expect("a connection")
     }
 
+    /// The version of Redis whose commands the server has. A Valkey says it too.
+    pub(crate) async fn version(&self) -> (u32, u32) {
+        let mut info = redis::cmd("INFO");
+        let info: String = info.arg("server").query_async(&mut self.connection().await).await.unwrap();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).expect("its version");
+        let mut numbers = version.split('.').map(|number| number.parse().expect("a number"));
+        (numbers.next().expect("the major version"), numbers.next().expect("the minor version"))
+    }
+
     /// The name of a key of the group, as PROTOCOL.md says.
     pub(crate) fn key(&self, path: &str) -> String {
         let encoded: String = self
@@ -197,6 +206,17 @@ impl Recorder {
         };
         format!("History:\n{}", record.told.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// How often a command was called. Before Redis 7.0 all subcommands of one command are counted together.
+pub(crate) async fn calls(connection: &mut redis::aio::MultiplexedConnection, name: &str) -> u64 {
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await.unwrap();
+    let command = name.split('|').next().expect("a name");
+    let count = |name: &str| {
+        let rest = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))?;
+        Some(rest.split(',').next()?.parse().expect("a number"))
+    };
+    count(name).or_else(|| count(command)).unwrap_or(0)
 }
 
 /// Waits until something that can only be asked for is so, asking every few milliseconds.
