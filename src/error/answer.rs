@@ -127,7 +127,11 @@ const ANSWERS: [(&str, &str, Verdict); 21] = [
     (
         "",
         "DB index is out of range",
-        lasting(ErrorKind::Config, "choose a database that the server has, or raise its setting databases").ends_link(),
+        lasting(
+            ErrorKind::Config,
+            "choose a database that the server has, or raise its setting databases, cluster-databases in a cluster",
+        )
+        .ends_link(),
     ),
     (
         "",
