@@ -26,7 +26,8 @@ pub enum State {
     /// A connector that only watches has no lease and never says this. With
     /// [`OnLost::Stop`](crate::OnLost::Stop) it stays until each lost member is joined again or left by name.
     Lost,
-    /// [`close`](crate::GroupConnector::close) was called, or the connector was dropped. Nothing follows.
+    /// [`close`](crate::GroupConnector::close) was called, the connector was dropped, or the runtime that it was made on
+    /// has ended. Nothing follows.
     Closed,
 }
 

@@ -86,7 +86,8 @@ impl View {
         self.as_of
     }
 
-    /// The connector's state when this view was made. While it is not [`State::Connected`] the view grows old.
+    /// The connector's state when this view was made. While it is not [`State::Connected`] the view grows old;
+    /// [`State::Closed`] says that it is the last one.
     #[must_use]
     pub fn state(&self) -> State {
         self.state
@@ -233,12 +234,15 @@ impl ViewReader {
         self.shared.members.get(id).map(|member| member.value().clone())
     }
 
-    /// Waits until a view meets the condition; `None` if the connector closes before.
+    /// Waits until a view meets the condition; `None` if the connector closes before: its views are old.
     pub(crate) async fn wait_for(&self, mut condition: impl FnMut(&View) -> bool) -> Option<Arc<View>> {
         let mut changed = self.changed.clone();
         loop {
             changed.borrow_and_update();
             let view = self.load();
+            if view.state == State::Closed {
+                return None;
+            }
             if condition(&view) {
                 return Some(view);
             }

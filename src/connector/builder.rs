@@ -220,7 +220,8 @@ impl GroupConnectorBuilder {
         self
     }
 
-    /// Connects, and answers once the members are known.
+    /// Connects, and answers once the members are known. The connector lives on the tokio runtime that this is called in,
+    /// [and no longer](GroupConnector#the-runtime-that-it-lives-on).
     ///
     /// # Errors
     /// Before any I/O: [`ErrorKind::Config`], [`ErrorKind::InvalidName`]. Then [`ErrorKind::Connection`],
@@ -270,7 +271,8 @@ impl GroupConnectorBuilder {
 
     /// Connects in the background, and answers at once: for services that start before their Redis.
     ///
-    /// Must be called within a tokio runtime. It keeps trying, whatever the error is: follow [`GroupConnector::state`];
+    /// Must be called within a tokio runtime: the connector lives on it,
+    /// [and no longer](GroupConnector#the-runtime-that-it-lives-on). It keeps trying, whatever the error is: follow [`GroupConnector::state`];
     /// [`GroupConnector::status`] has the last error.
     ///
     /// # Errors

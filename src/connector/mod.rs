@@ -36,6 +36,17 @@ use crate::settings::Config;
 /// A clone is the same connector. It has one task and two connections, and a third one for heartbeats as soon as it
 /// has a member, a lock or a value. A connector that only watches has no lease.
 ///
+/// # The runtime that it lives on
+/// Its tasks run on the tokio runtime on which it was made, by [`connect`](GroupConnectorBuilder::connect) or
+/// [`connect_lazy`](GroupConnectorBuilder::connect_lazy). It may be used from any other, and from any thread, as long as
+/// that one is running: a connector in a `static` needs a runtime that lives as long. A runtime of the current thread
+/// runs only within its `block_on`.
+///
+/// When that runtime ends, or the connector's task panics, the connector is [`Closed`](State::Closed) at once: its calls
+/// and streams end with [`ErrorKind::Closed`], its guards and memberships say that they are lost, and its views say by
+/// their state that they are the last. Nothing can be given back any more, and no heartbeat is sent: what it held ends
+/// as that of a process that has died. [`status`](Self::status) says why.
+///
 /// # Dropping it is not immediate
 /// When the last clone is dropped the members are given back in the background, if the runtime lives on. Call
 /// [`close`](Self::close) before a process exits: otherwise its members stay until presence or the ttl ends them.
@@ -195,7 +206,7 @@ impl GroupConnector {
 
     /// The member of that name, looked up in a concurrent map. No round trip.
     ///
-    /// To read several members as of one moment, use [`members`](Self::members).
+    /// To read several members as of one moment, or to see whether the view is old, use [`members`](Self::members).
     #[must_use]
     pub fn member(&self, name: &str) -> Option<Arc<Member>> {
         self.inner.view.member(name)
@@ -216,7 +227,8 @@ impl GroupConnector {
         Ok(self.members())
     }
 
-    /// Waits until the view meets the condition, and answers that view. No round trip: it checks each view once.
+    /// Waits until the view meets the condition, and answers that view. No round trip: it checks each view once, but not
+    /// the last one of a closed connector.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if no view met it within `limit`; [`ErrorKind::Closed`].
@@ -310,17 +322,26 @@ impl GroupConnector {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the server could not be reached: the connector is closed all the same, and its
-    /// members expire with the lease.
+    /// members expire with the lease. [`ErrorKind::Closed`] if the runtime that it was made on had ended before: nothing
+    /// was given back.
     ///
     /// # Cancel safety
     /// Once polled, the connector closes even if it is dropped.
     pub async fn close(&self) -> Result<(), Error> {
         let closed = match self.inner.caller.release(Request::Close).await {
-            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Closed => self.ended(),
             answer => answer.map(drop),
         };
         self.inner.tracker.wait().await;
         closed
+    }
+}
+
+impl GroupConnector {
+    /// An error if the connector has ended without being closed.
+    fn ended(&self) -> Result<(), Error> {
+        let error = self.inner.link.borrow().error.clone();
+        error.filter(|error| error.kind() == ErrorKind::Closed).map_or(Ok(()), Err)
     }
 }
 

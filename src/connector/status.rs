@@ -50,6 +50,7 @@ pub struct Status {
     /// How often the link, to ask and to listen, has been made anew. The connection of the heartbeats does not count.
     pub reconnects: u64,
     /// Why there is no link, while there is none, or why the heartbeats failed, until the state is
-    /// [`State::Connected`] again.
+    /// [`State::Connected`] again. [`ErrorKind::Closed`](crate::ErrorKind::Closed): the runtime that the connector was made
+    /// on has ended.
     pub error: Option<Error>,
 }

@@ -245,7 +245,9 @@ impl Ephemeral {
     /// Dropped before it has answered, the value is deleted or not.
     pub async fn del(&self, path: &str) -> Result<bool, Error> {
         check_path(path)?;
-        let Some(validity) = self.data.direct.present() else { return Ok(false) };
+        let Some(validity) = self.data.direct.present() else {
+            return if self.data.direct.is_closed() { Err(Error::closed()) } else { Ok(false) };
+        };
         let path = encode_path(path);
         let erasing = self.data.direct.repeat("deletion of an ephemeral value", |commands| {
             let (path, session) = (path.clone(), validity.session().clone());

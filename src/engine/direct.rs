@@ -91,6 +91,18 @@ impl Direct {
         })
     }
 
+    /// Whether there will never be a link again.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.link.has_changed().is_err()
+    }
+
+    /// Whether the connector has ended, or does so now: its runtime ends the connections before the driver, or after it.
+    async fn ends(&self) -> bool {
+        let mut link = self.link.clone();
+        let _ = timeout(FIRST_PAUSE, async { while link.changed().await.is_ok() {} }).await;
+        self.is_closed()
+    }
+
     /// The present session, as long as it can be relied on.
     pub(crate) fn present(&self) -> Option<Arc<Validity>> {
         self.validity.borrow().clone().filter(|validity| validity.is_held())
@@ -104,7 +116,10 @@ impl Direct {
         let present = self.link.borrow().clone();
         // Where all is well, one call needs no other time limit than its own.
         if let Some(commands) = present {
-            return call(commands).await.map_err(Error::while_reconnecting);
+            return match call(commands).await {
+                Err(error) if error.is_of_the_link() && self.ends().await => Err(Error::closed_unanswered(what)),
+                answer => answer.map_err(Error::while_reconnecting),
+            };
         }
         let (limit, mut is_asked) = (self.limit, false);
         let calling = async {

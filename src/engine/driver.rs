@@ -137,7 +137,6 @@ impl Driver {
         loop {
             self.perform_all();
             if self.done {
-                self.dialer.stop();
                 return;
             }
             let wakeup = self.wait().await;
@@ -463,6 +462,28 @@ impl Driver {
         error.because(fault).at(self.dialer.server())
     }
 
+    /// Nothing is known or done any more: whoever asks is told so at once.
+    fn end(&mut self) {
+        // No lease is kept that nobody looks after: what lives by it ends.
+        self.kept_lease = None;
+        self.end_validity();
+        self.publish.commands.send_replace(None);
+        for standing in self.standings.values() {
+            let is_over = matches!(*standing.borrow(), Standing::Ended(_));
+            if !is_over {
+                standing.send_replace(Standing::Ended(LeaveCause::Expired));
+            }
+        }
+        let error = (!self.done).then(Error::runtime_ended);
+        self.publish.link.send_modify(|report| {
+            (report.source.is_proven, report.source.inbox_works, report.seen) = (false, false, 0);
+            report.error = error.or(report.error.take());
+        });
+        self.dialer.stop();
+        self.publish.view.state(State::Closed);
+        self.publish.state.send_if_modified(|state| std::mem::replace(state, State::Closed) != State::Closed);
+    }
+
     fn stand(&mut self, id: MemberId, standing: Standing) {
         if standing == Standing::Ended(LeaveCause::Left) {
             if let Some(sender) = self.standings.remove(&id) {
@@ -471,5 +492,12 @@ impl Driver {
         } else {
             self.standings.entry(id).or_insert_with(|| watch::Sender::new(standing)).send_replace(standing);
         }
+    }
+}
+
+/// The driver ends with its work, with the runtime that it runs on, or by a panic.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end();
     }
 }

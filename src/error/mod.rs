@@ -45,7 +45,7 @@ pub enum ErrorKind {
     Suspended,
     /// Keyspace notifications are not enabled, and the policy forbids enabling them.
     Notifications,
-    /// The connector is closed.
+    /// The connector is closed, or the runtime that it was made on has ended.
     Closed,
     /// The server answered with another error; the [source](StdError::source) has its words. Not retryable where it is
     /// no server for this: a replica, a node of a cluster that serves other slots, a sentinel, or no Redis at all.
@@ -110,7 +110,19 @@ impl Error {
     }
 
     pub(crate) fn closed() -> Self {
-        Self::new(ErrorKind::Closed, "the connector is closed; connect a new one")
+        let message = "the connector is closed, or the runtime that it was made on has ended; connect a new one";
+        Self::new(ErrorKind::Closed, message)
+    }
+
+    /// The call was sent, and the connector ended before its answer.
+    pub(crate) fn closed_unanswered(what: &str) -> Self {
+        let message = format!("{what}: the connector was closed before the answer came; connect a new one");
+        Self::uncertain(ErrorKind::Closed, message)
+    }
+
+    pub(crate) fn runtime_ended() -> Self {
+        let message = "the runtime that the connector was made on has ended; connect on a runtime that lives on";
+        Self::new(ErrorKind::Closed, message)
     }
 
     /// The same error, with another cure.

@@ -167,7 +167,8 @@ impl Membership {
     /// It is lost when the server says so, or when the ttl has passed since the last acknowledged heartbeat. Before
     /// that the membership is [suspended](Self::suspended). With [`OnLost::Rejoin`](crate::OnLost::Rejoin) the
     /// membership may be held again later, as a new incarnation or, where the server turns out to have heard the
-    /// heartbeats after all, the same one; then this can be awaited anew.
+    /// heartbeats after all, the same one; then this can be awaited anew. The cause is [`LeaveCause::Expired`] as well
+    /// where the runtime that the connector was made on has ended: nothing keeps the lease alive.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::commands::Context;
 use crate::clock;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::SessionId;
 use crate::proto::Moment;
 use crate::scripts;
@@ -75,6 +75,9 @@ struct Place<A> {
     seats: Arc<Mutex<Seats<A>>>,
     number: usize,
 }
+
+/// The seats as the task has them in which they go: nobody waits for an answer when that has ended, or was never begun.
+struct Departure<A>(Arc<Mutex<Seats<A>>>);
 
 /// A script that answers with one element for each key.
 struct BatchedScript<A> {
@@ -213,6 +216,16 @@ impl<A> Drop for Place<A> {
     }
 }
 
+impl<A> Drop for Departure<A> {
+    fn drop(&mut self) {
+        let mut seats = lock(&self.0);
+        seats.forming = None;
+        for seat in &mut seats.taken {
+            *seat = None;
+        }
+    }
+}
+
 impl<A> BatchedScript<A> {
     /// For one alone, whose future this is a part of: dropped, nothing more is sent.
     async fn alone(&self, mut connection: MultiplexedConnection, ask: &Ask) -> Result<A, Error> {
@@ -288,8 +301,7 @@ impl<A: Send + 'static> Batcher<A> {
         let ask = Arc::new(ask);
         if !self.traffic.is_none() {
             let (_place, answer) = self.sit_down(connection, context, runner, session, ask.clone());
-            let gone = || Error::uncertain(ErrorKind::Closed, format!("{}: the runtime has ended", self.call.name));
-            if let Some(answer) = answer.await.map_err(|_| gone())?? {
+            if let Some(answer) = answer.await.map_err(|_| Error::closed_unanswered(self.call.name))?? {
                 return Ok(answer);
             }
         }
@@ -322,7 +334,8 @@ impl<A: Send + 'static> Batcher<A> {
         let before = forming.replace(Batch { session: session.clone(), seats: seats.clone(), gone });
         let before = before.map(|batch| batch.gone);
         let (call, traffic) = (self.call.clone(), self.traffic.clone());
-        let going = go(call, traffic, connection.clone(), context.clone(), seats.clone(), before);
+        let departure = Departure(seats.clone());
+        let going = go(call, traffic, connection.clone(), context.clone(), departure, before);
         runner.tracker.spawn_on(going, &runner.runtime);
         (Place { seats, number: 0 }, answer)
     }
@@ -334,25 +347,26 @@ async fn go<A>(
     traffic: Arc<Traffic>,
     connection: MultiplexedConnection,
     context: Arc<Context>,
-    seats: Arc<Mutex<Seats<A>>>,
+    departure: Departure<A>,
     before: Option<oneshot::Receiver<()>>,
 ) where
     A: Send + 'static,
 {
+    let seats = &departure.0;
     let mut seated = Vec::new();
     let asking = async {
         if let Some(before) = before {
             // It tells by dropping the other end.
             let _ = before.await;
         }
-        traffic.turn(&seats).await;
+        traffic.turn(seats).await;
         let under_way = traffic.batch();
-        let mut invoked = call.together(&connection, &seats, &mut seated).await;
+        let mut invoked = call.together(&connection, seats, &mut seated).await;
         if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
             let loaded = call.script.load_async(&mut connection.clone()).await;
             loaded.map_err(|error| scripts::failed(call.name, error))?;
             // A request that has left meanwhile has given back already, and must not be sent now.
-            invoked = call.together(&connection, &seats, &mut seated).await;
+            invoked = call.together(&connection, seats, &mut seated).await;
         }
         let answers = call.answers(invoked, seated.len())?;
         if !seated.is_empty() {
@@ -361,8 +375,7 @@ async fn go<A>(
         Ok(answers)
     };
     let answers = context.within(call.name, asking).await;
-    let mut seats = lock(&seats);
-    seats.forming = None;
+    let mut seats = lock(seats);
     match answers {
         Ok(answers) => {
             for (number, answer) in seated.into_iter().zip(answers) {

@@ -59,8 +59,7 @@ impl Context {
         }
         let answer = self.deadlines.limit(call).await.unwrap_or_else(|| {
             if self.deadlines.is_stopped() {
-                let message = format!("{name}: the connector was closed before the answer came; connect a new one");
-                return Err(Error::uncertain(ErrorKind::Closed, message));
+                return Err(Error::closed_unanswered(name));
             }
             Err(Error::no_answer(name, self.config.command_timeout))
         });

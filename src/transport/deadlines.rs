@@ -83,6 +83,7 @@ impl Deadlines {
     /// Ends every call from now on.
     pub(super) fn stop(&self) {
         self.stopped.cancel();
+        self.tick.notify_waiters();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -92,7 +93,6 @@ impl Deadlines {
     /// Ticks until it is stopped.
     pub(super) async fn watch(&self) {
         self.stopped.run_until_cancelled(self.tick()).await;
-        self.tick.notify_waiters();
     }
 
     async fn tick(&self) {
@@ -148,5 +148,17 @@ mod tests {
         assert_eq!(tokio::join!(deadlines.limit(pending::<()>()), stopping).0, None);
         assert_eq!(deadlines.limit(pending::<()>()).await, None);
         assert_eq!(deadlines.limit(ready(7)).await, Some(7), "what needs no waiting is answered");
+    }
+
+    #[tokio::test]
+    async fn it_is_stopped_where_nobody_ticks_any_more() {
+        let deadlines = Deadlines::new(Duration::from_secs(3600));
+        let stopping = async {
+            while deadlines.calls.load(Ordering::SeqCst) == 0 {
+                yield_now().await;
+            }
+            deadlines.stop();
+        };
+        assert_eq!(tokio::join!(deadlines.limit(pending::<()>()), stopping).0, None);
     }
 }

@@ -22,6 +22,7 @@ mod locks_together;
 mod membership;
 mod presence;
 mod rights;
+mod runtime;
 mod safety;
 mod scale;
 mod scripts;
