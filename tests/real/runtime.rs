@@ -150,6 +150,7 @@ fn ended_runtime_ends_what_waits() {
             return;
         }
         let (runtime, Made { group, me, guard }) = make(&fixture).await;
+        let second = soon("a second member", group.join("second").into_future()).await.unwrap();
         let (mut events, mut values) = (group.events(), group.ephemeral().watch("").unwrap());
         let mut leaders = group.elect("held").watch().unwrap();
         soon("the first view", events.next()).await.unwrap();
@@ -164,14 +165,14 @@ fn ended_runtime_ends_what_waits() {
         let (persistent, ephemeral, lock) = (group.persistent(), group.ephemeral(), group.lock("held"));
         let (p, e, l) = (persistent.clone(), ephemeral.clone(), lock.clone());
         let (p2, e2, election) = (persistent.clone(), ephemeral.clone(), group.elect("held"));
-        let (join, leave, sync, wait, locks) = (g(), g(), g(), g(), group.locks());
+        let (join, sync, wait, locks) = (g(), g(), g(), group.locks());
         let token = guard.cancellation_token();
         let waiting: Vec<Waiting> = vec![
             Box::pin(async move { ("events", events.next().await.is_none()) }),
             Box::pin(async move { ("values", values.next().await.is_none()) }),
             Box::pin(async move { ("leaders", leaders.next().await.is_none()) }),
             Box::pin(async move { ("join", closed(join.join("other").await)) }),
-            Box::pin(async move { ("leave", closed(leave.leave("me").await)) }),
+            Box::pin(async move { ("leave", closed(second.leave().await)) }),
             Box::pin(async move { ("sync", closed(sync.sync().await)) }),
             Box::pin(async move { ("wait_for", closed(wait.wait_for(LONG, |view| view.len() == 7).await)) }),
             Box::pin(async move { ("acquire", closed(l.acquire().await)) }),
