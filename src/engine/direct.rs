@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::driver::LinkReport;
+use super::publish::LinkReport;
 use super::validity::{Validity, ValidityWatch};
 use crate::clock;
 use crate::engine::Caller;

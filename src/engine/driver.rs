@@ -14,49 +14,22 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::caller::{Call, Called, Claim, Delivery, Release};
+use super::publish::Publish;
 use super::validity::Validity;
 use crate::backoff::backoff;
-use crate::cache::ViewWriter;
-use crate::cache::{LockTable, State, WatchedWriter};
+use crate::cache::State;
 use crate::clock::{self, LONGEST_SLEEP};
 use crate::error::{Error, ErrorKind};
 use crate::model::{LeaveCause, Member, MemberId, SessionId};
 use crate::proto::{
-    Answer, Change, Command, Input, Machine, Moment, Output, Pulse, Reply, Request, SourceReport, Standing, Tag, Ticket,
+    Answer, Change, Command, Input, Machine, Moment, Output, Pulse, Reply, Request, Standing, Tag, Ticket,
 };
 use crate::settings::CoreSettings;
-use crate::transport::{Beat, Commands, Dialer, KeptLease, LeaseKeeper, Link};
+use crate::transport::{Beat, Dialer, KeptLease, LeaseKeeper, Link};
 use crate::wire::{Notice, QueueEntry};
 
 /// How many notifications are taken at once before their outputs are done.
 const BURST: usize = 1024;
-
-/// What an operator may want to know of the link.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LinkReport {
-    /// Why there is no link, as long as there is none.
-    pub(crate) error: Option<Error>,
-    /// Why the heartbeats fail, until all is well again.
-    pub(crate) heartbeat: Option<Error>,
-    /// How many links have stood before this one.
-    pub(crate) reconnects: u64,
-    /// How changes are heard of.
-    pub(crate) source: SourceReport,
-    /// How many sessions this connector sees to be present.
-    pub(crate) seen: usize,
-}
-
-/// Where the driver tells what it sees.
-pub(crate) struct Publish {
-    pub(crate) view: ViewWriter,
-    pub(crate) state: watch::Sender<State>,
-    pub(crate) link: watch::Sender<LinkReport>,
-    /// The connection that stands, for direct calls.
-    pub(crate) commands: watch::Sender<Option<Commands>>,
-    pub(crate) validity: watch::Sender<Option<Arc<Validity>>>,
-    pub(crate) lock_table: Arc<LockTable>,
-    pub(crate) watched: WatchedWriter,
-}
 
 type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, Error>)> + Send>>>;
 
@@ -462,28 +435,6 @@ impl Driver {
         error.because(fault).at(self.dialer.server())
     }
 
-    /// Nothing is known or done any more: whoever asks is told so at once.
-    fn end(&mut self) {
-        // No lease is kept that nobody looks after: what lives by it ends.
-        self.kept_lease = None;
-        self.end_validity();
-        self.publish.commands.send_replace(None);
-        for standing in self.standings.values() {
-            let is_over = matches!(*standing.borrow(), Standing::Ended(_));
-            if !is_over {
-                standing.send_replace(Standing::Ended(LeaveCause::Expired));
-            }
-        }
-        let error = (!self.done).then(Error::runtime_ended);
-        self.publish.link.send_modify(|report| {
-            (report.source.is_proven, report.source.inbox_works, report.seen) = (false, false, 0);
-            report.error = error.or(report.error.take());
-        });
-        self.dialer.stop();
-        self.publish.view.state(State::Closed);
-        self.publish.state.send_if_modified(|state| std::mem::replace(state, State::Closed) != State::Closed);
-    }
-
     fn stand(&mut self, id: MemberId, standing: Standing) {
         if standing == Standing::Ended(LeaveCause::Left) {
             if let Some(sender) = self.standings.remove(&id) {
@@ -498,6 +449,16 @@ impl Driver {
 /// The driver ends with its work, with the runtime that it runs on, or by a panic.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.end();
+        // No lease is kept that nobody looks after: what lives by it ends.
+        self.kept_lease = None;
+        self.end_validity();
+        for standing in self.standings.values() {
+            let is_over = matches!(*standing.borrow(), Standing::Ended(_));
+            if !is_over {
+                standing.send_replace(Standing::Ended(LeaveCause::Expired));
+            }
+        }
+        self.dialer.stop();
+        self.publish.end((!self.done).then(Error::runtime_ended));
     }
 }

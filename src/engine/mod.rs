@@ -5,9 +5,11 @@ mod direct;
 mod driver;
 #[cfg(test)]
 mod model;
+mod publish;
 mod validity;
 
 pub(crate) use caller::{Caller, Claim, Claimed, Delivery};
 pub(crate) use direct::Direct;
-pub(crate) use driver::{Driver, LinkReport, Publish};
+pub(crate) use driver::Driver;
+pub(crate) use publish::{LinkReport, Publish};
 pub(crate) use validity::Validity;

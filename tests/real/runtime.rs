@@ -107,6 +107,7 @@ async fn everything_is_closed(made: &Made) {
     assert!(!me.is_held() && me.incarnation().is_none());
     assert_eq!(soon("lost", me.lost()).await, LeaveCause::Expired);
     assert_eq!(soon("held", me.held()).await, None);
+    soon("suspended", me.suspended()).await;
     is_closed("update", soon("update", me.update(&1)).await);
     is_closed("update_text", soon("update_text", me.update_text("x")).await);
     is_closed("add_tags", soon("add_tags", me.add_tags(["x"])).await);
@@ -115,6 +116,8 @@ async fn everything_is_closed(made: &Made) {
 
     assert!(!guard.is_held() && guard.valid_for().is_zero() && guard.cancellation_token().is_cancelled());
     soon("the lock is lost", guard.lost()).await;
+    soon("the lock is suspended", guard.suspended()).await;
+    assert!(!soon("the lock is held", guard.held()).await);
     is_closed("fenced set", soon("fenced set", guard.fenced().set("x", &1)).await);
     is_closed("fenced eval", soon("fenced eval", guard.fenced().eval::<u8>("return 1", &[], &[])).await);
     is_closed("fenced del", soon("fenced del", guard.fenced().del("x")).await);
