@@ -147,7 +147,7 @@ fn only_the_clock_reads_a_clock() {
 #[test]
 fn only_the_driver_owns_the_writer_and_the_machine() {
     let mut sources = shipped();
-    let owners = ["src/engine/driver.rs", "src/cache/", "src/proto/"];
+    let owners = ["src/engine/driver.rs", "src/engine/publish.rs", "src/cache/", "src/proto/"];
     check("the driver owns them", holding(outside(&mut sources, &owners), &["ViewWriter", "Machine"]));
 }
 

@@ -32,7 +32,7 @@ async fn make(fixture: &Fixture) -> (Runtime, Made) {
         let group = builder.connect().await.unwrap();
         let me = group.join("me").await.unwrap();
         let guard = group.lock("held").acquire().await.unwrap();
-        group.elect("held").campaign().await.unwrap().cancellation_token();
+        drop(group.elect("held").campaign().await.unwrap());
         assert!(group.locks().lock("named").await.unwrap());
         group.ephemeral().set("x", &1).await.unwrap();
         group.persistent().set("x", &1).await.unwrap();
