@@ -331,6 +331,8 @@ impl GroupConnectorBuilder {
 
 impl Server {
     fn client(self) -> Result<Client, Error> {
+        #[cfg(feature = "tls")]
+        crate::transport::choose_cryptography();
         let url = match self {
             Self::Client(client) => return Ok(*client),
             Self::Url(url) => url,
@@ -345,11 +347,6 @@ impl Server {
         };
         if url.starts_with("rediss:") && !cfg!(feature = "tls") {
             return Err(Error::new(ErrorKind::Config, "rediss:// needs the feature \"tls\" of group-redis"));
-        }
-        #[cfg(feature = "tls")]
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Whoever was first has chosen for the process; that is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
         }
         // Nothing of the URL is in the message, nor is what redis says of it its source: it may hold a password.
         let refused = |error: RedisError| {

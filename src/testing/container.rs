@@ -6,13 +6,15 @@ use std::time::Duration;
 use testcontainers::core::IntoContainerPort;
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt, TestcontainersError};
+use testcontainers::{ContainerAsync, CopyTargetOptions, GenericImage, ImageExt, TestcontainersError};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::{IMAGE, say, setting};
 use super::error::Cause;
-use super::probe::{self, Identity, PAUSE};
+use super::launch;
+use super::plan::{Endpoint, Plan};
+use super::probe::{self, Identity, PAUSE, Port};
 use super::{TestRedisError, guard};
 
 /// How long the engine may take to say what it has, and a registry whether it has the image.
@@ -42,7 +44,14 @@ pub(super) struct Container {
     /// Empty when it is being removed.
     container: Option<ContainerAsync<GenericImage>>,
     guard: Option<Child>,
-    url: String,
+}
+
+/// What else than `localhost` the host of a container may be called, as far as this is known before there is one.
+pub(super) fn host_names() -> Vec<String> {
+    let engine = std::env::var("DOCKER_HOST").ok();
+    let engine = engine.as_deref().and_then(|url| url.strip_prefix("tcp://")?.split([':', '/']).next());
+    // What a container has as the address of its host, where the engine has the network that it comes with.
+    ["172.17.0.1"].into_iter().chain(engine).map(str::to_owned).collect()
 }
 
 /// Name and tag. A colon before the last slash belongs to the registry's port.
@@ -95,28 +104,33 @@ impl Container {
     /// Starts a container with a server that has no data, and waits until it answers.
     ///
     /// The port on the host is fixed, so that a server that was stopped comes back where it was.
-    pub(super) async fn start(args: &[String], port: u16) -> Result<(Self, Identity), TestRedisError> {
+    pub(super) async fn start(plan: &Plan, port: u16) -> Result<(Self, Endpoint, Identity), TestRedisError> {
         let (image, tag) = image();
         let name = format!("group-redis-test-{}", uuid::Uuid::new_v4());
         let command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/data"];
-        let request = GenericImage::new(image, tag)
-            .with_mapped_port(port, PORT.tcp())
+        let inside = plan.fixed_port().unwrap_or(PORT);
+        let mut request = GenericImage::new(image, tag)
+            .with_mapped_port(port, inside.tcp())
             .with_container_name(&name)
-            .with_cmd(command.iter().map(|word| (*word).to_owned()).chain(args.iter().cloned()));
+            .with_cmd(command.iter().map(|word| (*word).to_owned()).chain(plan.args(inside)));
+        if let Some(other) = plan.other_port {
+            request = request.with_mapped_port(other, other.tcp());
+        }
+        for file in plan.files() {
+            // The server there runs as another user.
+            let target = CopyTargetOptions::new(file.to_string_lossy()).with_mode(0o644);
+            request = request.with_copy_to(target, file);
+        }
         // Before the container, so that no moment is left in which a killed test leaves one.
-        let mut server = Self { container: None, guard: None, url: String::new() };
+        let mut server = Self { container: None, guard: None };
         let guard = guard::command(SCRIPT).arg(&name).spawn();
         server.guard = Some(guard.map_err(|error| TestRedisError::refused("starting the guard", error))?);
         let container = bounded("starting a container", ACTION, request.start()).await;
         let container = server.container.insert(container.map_err(|error| on_port(error, port))?);
         let host = bounded("asking for the host of the container", QUESTION, container.get_host()).await?;
-        server.url = format!("redis://{host}:{port}/");
-        let identity = server.wait_until_ready().await?;
-        Ok((server, identity))
-    }
-
-    pub(super) fn url(&self) -> &str {
-        &self.url
+        let endpoint = plan.endpoint(&host.to_string(), port)?;
+        let identity = server.wait_until_ready(&endpoint).await?;
+        Ok((server, endpoint, identity))
     }
 
     fn dismiss_guard(&mut self) {
@@ -129,13 +143,13 @@ impl Container {
         self.container.as_ref().ok_or(TestRedisError::Stopped("reach the container"))
     }
 
-    async fn wait_until_ready(&self) -> Result<Identity, TestRedisError> {
+    async fn wait_until_ready(&self, endpoint: &Endpoint) -> Result<Identity, TestRedisError> {
         let container = self.container()?;
         let is_there = async || match bounded("asking for the container", QUESTION, container.is_running()).await? {
-            true => Ok(()),
-            false => Err(TestRedisError::Ended(log(container).await)),
+            true => Ok(Port::Reserved),
+            false => Err(TestRedisError::ended(&log(container).await)),
         };
-        probe::wait_until_ready(&self.url, is_there).await
+        probe::wait_until_ready(&endpoint.own, is_there).await
     }
 
     /// Removes the container with its data.
@@ -154,7 +168,7 @@ impl Container {
     }
 
     /// Starts a server that is about to end, once it has, on the data that it saved.
-    pub(super) async fn start_again(&self, port: u16) -> Result<(), TestRedisError> {
+    pub(super) async fn start_again(&self, endpoint: &Endpoint, port: u16) -> Result<(), TestRedisError> {
         let container = self.container()?;
         let deadline = Instant::now() + ACTION;
         while bounded("asking for the container", QUESTION, container.is_running()).await? {
@@ -163,9 +177,12 @@ impl Container {
             }
             sleep(PAUSE).await;
         }
-        let started = bounded("starting the container again", ACTION, container.start()).await;
-        started.map_err(|error| on_port(error, port))?;
-        self.wait_until_ready().await.map(drop)
+        let start = async || {
+            let started = bounded("starting the container again", ACTION, container.start()).await;
+            started.map_err(|error| on_port(error, port))
+        };
+        launch::once_it_is_free(start).await?;
+        self.wait_until_ready(endpoint).await.map(drop)
     }
 
     pub(super) async fn pause(&self) -> Result<(), TestRedisError> {

@@ -17,6 +17,9 @@ pub enum TestRedisError {
         "cannot {0}: the server at GROUP_REDIS_TEST_URL is shared; unset GROUP_REDIS_TEST_URL for a server of its own"
     )]
     NotOurs(&'static str),
+    /// The builder's settings, or the arguments, do not fit together or with this build.
+    #[error("cannot start such a test server: {0}")]
+    Unsuitable(String),
     /// The server was stopped; start it again first.
     #[error("cannot {0}: the server is stopped; call start_again first")]
     Stopped(&'static str),
@@ -27,7 +30,7 @@ pub enum TestRedisError {
     #[error("the server ended by itself: {0}")]
     Ended(String),
     /// Another program has the port.
-    #[error("port {0} is already in use")]
+    #[error("port {0} is already in use; end the program that has it, or let the test server choose its port")]
     PortTaken(u16),
     /// The request was not done in time. The text is the last that was heard.
     #[error("{0} did not happen within {1:?}: {2}")]
@@ -41,6 +44,17 @@ pub enum TestRedisError {
 }
 
 impl TestRedisError {
+    pub(super) fn unsuitable(why: impl Into<String>) -> Self {
+        Self::Unsuitable(why.into())
+    }
+
+    /// The server ended; its log is the reason.
+    pub(super) fn ended(log: &str) -> Self {
+        let knows_no_tls = log.contains("'tls-") && log.contains("Bad directive");
+        let cure = if knows_no_tls { " (it was built without TLS: use a server that was built with it)" } else { "" };
+        Self::Ended(format!("{log}{cure}"))
+    }
+
     pub(super) fn refused(what: &'static str, cause: impl Into<Cause>) -> Self {
         Self::Refused(what, cause.into())
     }

@@ -2,18 +2,24 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use redis::ConnectionAddr;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use super::TestRedisError;
 use super::backend::{self, Backend};
 use super::container::{self, Container};
-use super::probe::{self, Identity};
+use super::plan::{Endpoint, Plan};
+use super::probe::{self, Identity, Port};
 use super::process::{self, Process};
 
 /// Another program may take a free port before the server has it.
 const ATTEMPTS: usize = 8;
+/// How long another program may have a port that must be this one, and how often to try.
+const OCCUPIED: Duration = Duration::from_secs(10);
+const BETWEEN: Duration = Duration::from_millis(50);
 /// Below the ports that systems give to outgoing connections: while a server is stopped, none of those must take its
 /// port, and no client that tries again and again must come to be connected with itself.
 const PORTS: std::ops::Range<u16> = 10_240..32_768;
@@ -51,52 +57,76 @@ impl Server {
 /// A server that answers.
 pub(super) struct Launched {
     pub(super) server: Server,
-    pub(super) url: String,
+    pub(super) endpoint: Endpoint,
     pub(super) port: u16,
     pub(super) identity: Identity,
 }
 
 /// The server that runs already.
 pub(super) async fn find(url: String) -> Result<Launched, TestRedisError> {
-    let client = redis::Client::open(url.as_str()).map_err(|error| TestRedisError::Redis("reading the URL", error))?;
-    let port = match client.get_connection_info().addr() {
+    let endpoint = Endpoint::at(url).map_err(|error| TestRedisError::Redis("reading the URL", error))?;
+    let port = match endpoint.own.get_connection_info().addr() {
         ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => *port,
         _ => 0,
     };
-    let identity = probe::wait_until_ready(&url, async || Ok(())).await?;
-    Ok(Launched { server: Server::Foreign, url, port, identity })
+    let identity = probe::wait_until_ready(&endpoint.own, async || Ok(Port::Reserved)).await?;
+    Ok(Launched { server: Server::Foreign, endpoint, port, identity })
 }
 
-/// A server of our own, without data, on a free port.
-pub(super) async fn on_a_free_port(backend: Backend, args: &[String]) -> Result<Launched, TestRedisError> {
+/// A server of our own, without data, on the port that is asked for, or else on a free one.
+pub(super) async fn anew(backend: Backend, plan: &Plan) -> Result<Launched, TestRedisError> {
     if backend == Backend::Container {
         container::is_available().await?;
+    }
+    if let Some(port) = plan.fixed_port() {
+        return on_port(backend, plan, port).await;
     }
     let mut attempt = 1;
     loop {
         let port = free_port(backend)?;
-        match on_port(backend, args, port).await {
+        match try_port(backend, plan, port).await {
             Err(TestRedisError::PortTaken(_)) if attempt < ATTEMPTS => attempt += 1,
             answer => return answer,
         }
     }
 }
 
-/// A server of our own, without data, on this port.
-pub(super) async fn on_port(backend: Backend, args: &[String], port: u16) -> Result<Launched, TestRedisError> {
-    if backend == Backend::Container {
-        let (container, identity) = Container::start(args, port).await?;
-        let url = container.url().to_owned();
-        return Ok(Launched { server: Server::Container(Box::new(container)), url, port, identity });
-    }
-    on_folder(args, port, process::folder()?).await
+/// A server of our own, without data, on this port, as soon as nobody else has it.
+pub(super) async fn on_port(backend: Backend, plan: &Plan, port: u16) -> Result<Launched, TestRedisError> {
+    once_it_is_free(async || try_port(backend, plan, port).await).await
 }
 
-/// A server process with the data that the folder holds.
-pub(super) async fn on_folder(args: &[String], port: u16, folder: Arc<TempDir>) -> Result<Launched, TestRedisError> {
+/// Tries again for a while, as long as the port is in use: another program may come to have it while there is no server.
+pub(super) async fn once_it_is_free<T>(
+    start: impl AsyncFn() -> Result<T, TestRedisError>,
+) -> Result<T, TestRedisError> {
+    let deadline = Instant::now() + OCCUPIED;
+    loop {
+        match start().await {
+            Err(TestRedisError::PortTaken(_)) if Instant::now() < deadline => sleep(BETWEEN).await,
+            answer => return answer,
+        }
+    }
+}
+
+async fn try_port(backend: Backend, plan: &Plan, port: u16) -> Result<Launched, TestRedisError> {
+    if backend == Backend::Container {
+        let (container, endpoint, identity) = Container::start(plan, port).await?;
+        return Ok(Launched { server: Server::Container(Box::new(container)), endpoint, port, identity });
+    }
+    in_folder(plan, port, Arc::new(process::folder()?)).await
+}
+
+/// A server process with the data that the folder holds, as soon as nobody else has the port.
+pub(super) async fn on_folder(plan: &Plan, port: u16, folder: Arc<TempDir>) -> Result<Launched, TestRedisError> {
+    once_it_is_free(async || in_folder(plan, port, folder.clone()).await).await
+}
+
+async fn in_folder(plan: &Plan, port: u16, folder: Arc<TempDir>) -> Result<Launched, TestRedisError> {
     let binary = process::binary().map_err(|why| TestRedisError::refused("no server program", why))?;
-    let (process, identity) = Process::start(&binary, args, port, folder).await?;
-    Ok(Launched { server: Server::Process(process), url: process::url(port), port, identity })
+    let endpoint = plan.endpoint(process::HOST, port)?;
+    let (process, identity) = Process::start(&binary, plan, &endpoint, port, folder).await?;
+    Ok(Launched { server: Server::Process(process), endpoint, port, identity })
 }
 
 fn free_port(backend: Backend) -> Result<u16, TestRedisError> {

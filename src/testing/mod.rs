@@ -31,12 +31,17 @@
 //! # }
 //! ```
 
+mod access;
+mod acl;
+mod arguments;
 mod backend;
 mod builder;
+mod certificates;
 mod container;
 mod error;
 mod guard;
 mod launch;
+mod plan;
 mod probe;
 mod process;
 mod proxy;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::TestRedisError;
+use super::backend::SERVER;
+use crate::{Error, ErrorKind};
 
 /// How long a server may take to answer after its start.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,26 +26,72 @@ pub(super) struct Identity {
     pub(super) pid: Option<u32>,
 }
 
+/// Who is known to have the port that is asked.
+#[derive(Clone, Copy)]
+pub(super) enum Port {
+    /// Nobody is, yet.
+    Unknown,
+    /// This process, if anybody.
+    Wanted(u32),
+    /// This process.
+    Held(u32),
+    /// Only the server that is asked can have it.
+    Reserved,
+}
+
+impl Port {
+    pub(super) fn of(pid: Option<u32>, is_held: bool) -> Self {
+        match pid {
+            None => Self::Unknown,
+            Some(pid) if is_held => Self::Held(pid),
+            Some(pid) => Self::Wanted(pid),
+        }
+    }
+
+    /// Whether an answer that comes from there is the server's, whatever it is.
+    fn is_sure(self) -> bool {
+        matches!(self, Self::Held(_) | Self::Reserved)
+    }
+
+    fn is_answered_by(self, answering: Option<u32>) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Wanted(pid) | Self::Held(pid) => answering == Some(pid),
+            Self::Reserved => true,
+        }
+    }
+}
+
 pub(super) async fn connect(
-    url: &str,
+    client: &Client,
     connect: Duration,
     response: Duration,
 ) -> Result<MultiplexedConnection, RedisError> {
     let settings =
         AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(response));
-    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&settings).await
+    client.get_multiplexed_async_connection_with_config(&settings).await
 }
 
-/// Waits until the server answers PING, asking before each try whether there is still a server to ask.
+/// Waits until the server answers PING, asking before each try whether there is still a server to ask, and who has the
+/// port. What another server there answers counts for nothing.
 pub(super) async fn wait_until_ready(
-    url: &str,
-    mut is_there: impl AsyncFnMut() -> Result<(), TestRedisError>,
+    client: &Client,
+    mut is_there: impl AsyncFnMut() -> Result<Port, TestRedisError>,
 ) -> Result<Identity, TestRedisError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        is_there().await?;
-        let why = match timeout(QUESTION, ask(url)).await {
-            Ok(Ok(identity)) => return Ok(identity),
+        let port = is_there().await?;
+        let why = match timeout(QUESTION, ask(client)).await {
+            Ok(Ok(identity)) if port.is_answered_by(identity.pid) => return Ok(identity),
+            Ok(Ok(identity)) => {
+                let another = format!("process {} answers instead", identity.pid.unwrap_or_default());
+                if port.is_sure() {
+                    let cure = format!("{another}; a program that {SERVER} names has to `exec` the server");
+                    return Err(TestRedisError::refused("knowing the server", cure));
+                }
+                another
+            }
+            Ok(Err(error)) if port.is_sure() => lasting(error)?,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "none".to_owned(),
         };
@@ -54,8 +102,20 @@ pub(super) async fn wait_until_ready(
     }
 }
 
-async fn ask(url: &str) -> Result<Identity, RedisError> {
-    let mut connection = connect(url, QUESTION, QUESTION).await?;
+/// An answer that no waiting changes is an error; of any other, the words.
+fn lasting(error: RedisError) -> Result<String, TestRedisError> {
+    let words = error.to_string();
+    let judged = Error::connecting("asking the server", error);
+    if judged.is_retryable() {
+        return Ok(words);
+    }
+    let cure = "give the login by `.password(..)` or `.user(..)`, or in the URL of a shared server";
+    let judged = if judged.kind() == ErrorKind::Denied { judged.cured_by(cure) } else { judged };
+    Err(TestRedisError::refused("reaching the server", judged))
+}
+
+async fn ask(client: &Client) -> Result<Identity, RedisError> {
+    let mut connection = connect(client, QUESTION, QUESTION).await?;
     // A server that still loads its data refuses PING, not INFO.
     redis::cmd("PING").query_async::<()>(&mut connection).await?;
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;

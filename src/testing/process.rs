@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::backend::{SERVER, setting};
-use super::probe::{self, Identity, PAUSE};
+use super::plan::{Endpoint, Plan};
+use super::probe::{self, Identity, PAUSE, Port};
 use super::{TestRedisError, guard};
 
 /// How long a killed server, or one told to shut down, may take to be gone.
@@ -64,21 +65,23 @@ pub(super) fn binary() -> Result<PathBuf, String> {
     }
 }
 
-pub(super) fn url(port: u16) -> String {
-    format!("redis://127.0.0.1:{port}/")
-}
+/// Where it listens.
+pub(super) const HOST: &str = "127.0.0.1";
+/// The server's own words when it does.
+const LISTENS: &str = "Ready to accept connections";
 
 /// An empty folder for a server.
-pub(super) fn folder() -> Result<Arc<TempDir>, TestRedisError> {
+pub(super) fn folder() -> Result<TempDir, TestRedisError> {
     let made = tempfile::Builder::new().prefix("group-redis-test-").tempdir();
-    made.map(Arc::new).map_err(|error| TestRedisError::refused("making a folder for the server", error))
+    made.map_err(|error| TestRedisError::refused("making a folder for the server", error))
 }
 
 impl Process {
     /// Starts a server on what the folder holds, and waits until it answers.
     pub(super) async fn start(
         binary: &Path,
-        args: &[String],
+        plan: &Plan,
+        endpoint: &Endpoint,
         port: u16,
         folder: Arc<TempDir>,
     ) -> Result<(Self, Identity), TestRedisError> {
@@ -86,15 +89,10 @@ impl Process {
         let _ = fs::remove_file(folder.path().join("pid"));
         let mut command = guard::command(SCRIPT);
         command.arg(folder.path()).arg(binary);
-        command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]);
-        command.arg(folder.path()).args(args);
+        command.args(["--bind", HOST, "--save", "", "--dir"]).arg(folder.path()).args(plan.args(port));
         let guard = command.spawn().map_err(|error| TestRedisError::refused("starting the server", error))?;
         let mut process = Self { guard, folder, pid: None };
-        let identity = probe::wait_until_ready(&url(port), async || process.is_there(port)).await?;
-        // Another server may have had the port first; ours is then about to end.
-        if process.pid.is_none() || identity.pid != process.pid {
-            return Err(TestRedisError::PortTaken(port));
-        }
+        let identity = probe::wait_until_ready(&endpoint.own, async || process.is_there(port)).await?;
         Ok((process, identity))
     }
 
@@ -102,28 +100,24 @@ impl Process {
         self.pid
     }
 
-    fn is_there(&mut self, port: u16) -> Result<(), TestRedisError> {
-        if let Some(status) = self.ended()? {
-            let log = self.log(status);
-            let taken = log.contains("in use");
-            return Err(if taken { TestRedisError::PortTaken(port) } else { TestRedisError::Ended(log) });
+    /// Another server may have the port: it answers until ours ends for that reason, and may ask for a password.
+    fn is_there(&mut self, port: u16) -> Result<Port, TestRedisError> {
+        let ended = self.ended()?;
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        if let Some(status) = ended {
+            let taken = |line: &str| line.contains(&format!(":{port}: ")) && line.contains("in use");
+            let is_taken = log.lines().any(taken);
+            return Err(if is_taken { TestRedisError::PortTaken(port) } else { ended_by_itself(status, &log) });
         }
         // The file is complete when its line is.
         let written = fs::read_to_string(self.folder.path().join("pid")).ok();
         let written = written.as_deref().and_then(|line| line.strip_suffix('\n'));
         self.pid = written.and_then(|pid| pid.parse().ok());
-        Ok(())
+        Ok(Port::of(self.pid, log.contains(LISTENS)))
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, TestRedisError> {
         self.guard.try_wait().map_err(|error| TestRedisError::refused("waiting for the end of the server", error))
-    }
-
-    fn log(&self, status: ExitStatus) -> String {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        let lines: Vec<_> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-        format!("{status}; {}", last.join(" | "))
     }
 
     /// Sends a signal to the server by the shell's own `kill`, since the program of that name may be missing.
@@ -170,6 +164,12 @@ impl Process {
         }
         Ok(self.folder.clone())
     }
+}
+
+fn ended_by_itself(status: ExitStatus, log: &str) -> TestRedisError {
+    let lines: Vec<_> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    TestRedisError::ended(&format!("{status}; {}", last.join(" | ")))
 }
 
 impl Drop for Process {

@@ -1,6 +1,7 @@
 //! The server that a test gets, whatever runs it.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-use super::launch::{self, Server};
+use super::launch::{self, Launched, Server};
+use super::plan::{Endpoint, Plan};
 use super::{Backend, TestRedisBuilder, TestRedisError, probe};
 
 /// How long a connection of [`TestRedis::connection`] may take to be there, and to answer.
@@ -21,10 +23,10 @@ const RESPONSE: Duration = Duration::from_secs(10);
 /// Dropping waits until the server is gone: some milliseconds for a process, up to a second for a container.
 pub struct TestRedis {
     backend: Backend,
-    url: String,
+    plan: Plan,
+    endpoint: Endpoint,
     port: u16,
     version: String,
-    args: Vec<String>,
     /// 0 where there is none.
     pid: AtomicU32,
     server: Mutex<Server>,
@@ -47,22 +49,41 @@ impl TestRedis {
         TestRedisBuilder::default()
     }
 
-    pub(super) fn new(
-        backend: Backend,
-        url: String,
-        port: u16,
-        version: String,
-        args: Vec<String>,
-        server: Server,
-    ) -> Self {
+    pub(super) fn new(backend: Backend, plan: Plan, launched: Launched) -> Self {
+        let Launched { port, endpoint, server, identity } = launched;
         let pid = AtomicU32::new(pid_of(&server));
-        Self { backend, url, port, version, args, pid, server: Mutex::new(server) }
+        Self { backend, plan, endpoint, port, version: identity.version, pid, server: Mutex::new(server) }
     }
 
-    /// The URL to connect to; it stays the same over a restart.
+    /// The URL to connect to, with the login where there is one; it stays the same over a restart.
+    ///
+    /// It logs in as the first [`user`](TestRedisBuilder::user), else as the default user, or where that one may not log
+    /// in, as one of the users that the arguments name. A URL cannot say which certificate to trust: with
+    /// [`tls`](TestRedisBuilder::tls), use [`client`](Self::client).
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.url
+        &self.endpoint.url
+    }
+
+    /// The URL to connect to as this user; `None` where there is none of that name, or none whose password is known.
+    /// The name of the default user is `default`.
+    #[must_use]
+    pub fn url_as(&self, user: &str) -> Option<&str> {
+        self.endpoint.urls.iter().find(|(name, _)| name == user).map(|(_, url)| url.as_str())
+    }
+
+    /// A client with the login of the URL, which trusts the certificate of the server, for
+    /// [`GroupConnector::from_client`](crate::GroupConnector::from_client).
+    #[must_use]
+    pub fn client(&self) -> redis::Client {
+        self.endpoint.client.clone()
+    }
+
+    /// The file, in PEM, with the certificate that a client of this server has to trust. `None` without TLS. A program in
+    /// whose environment `SSL_CERT_FILE` names this file can connect by the URL alone.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.endpoint.ca_file.as_deref()
     }
 
     /// The port of that URL; 0 where it names a Unix socket.
@@ -97,13 +118,15 @@ impl TestRedis {
 
     /// A new connection, with 5 s to connect and 10 s for an answer. It does not connect again after a restart.
     ///
+    /// It may do everything, where there is a user who may: the URL's need not be that one.
+    ///
     /// # Errors
     /// What the redis crate says.
     ///
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
-        probe::connect(&self.url, CONNECT, RESPONSE).await
+        probe::connect(&self.endpoint.own, CONNECT, RESPONSE).await
     }
 
     /// Kills the server, as `kill -9` would; its data are gone. Does nothing to one that is stopped.
@@ -211,11 +234,11 @@ impl TestRedis {
             Server::Process(process) => {
                 let folder = process.wait_for_end().await?;
                 sleep(outage).await;
-                launch::on_folder(&self.args, self.port, folder).await?.server
+                launch::on_folder(&self.plan, self.port, folder).await?.server
             }
             Server::Container(container) => {
                 sleep(outage).await;
-                container.start_again(self.port).await?;
+                container.start_again(&self.endpoint, self.port).await?;
                 Server::Container(container)
             }
             other => other,
@@ -265,7 +288,7 @@ impl TestRedis {
     }
 
     async fn launch(&self, server: &mut Server) -> Result<(), TestRedisError> {
-        *server = launch::on_port(self.backend, &self.args, self.port).await?.server;
+        *server = launch::on_port(self.backend, &self.plan, self.port).await?.server;
         self.pid.store(pid_of(server), Ordering::Relaxed);
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 mod batcher;
 mod commands;
+#[cfg(feature = "tls")]
+mod cryptography;
 mod data;
 mod deadlines;
 mod fences;
@@ -13,6 +15,8 @@ mod locks;
 mod replies;
 
 pub(crate) use commands::Commands;
+#[cfg(feature = "tls")]
+pub(crate) use cryptography::choose_cryptography;
 pub(crate) use data::{EphemeralSet, EphemeralSetAnswer};
 pub(crate) use fences::FencedWrite;
 pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper, Vouched};
