@@ -1,63 +1,22 @@
 //! The throw-away server itself, on whichever backend `GROUP_REDIS_TEST_BACKEND` names.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use group_redis::testing::{Backend, TestRedis, TestRedisError};
-use redis::AsyncCommands;
+use support::{PATIENCE, Reaped, Scratch, eventually, listens, play, read, runs, scene, write};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits until something is so, asking every few milliseconds.
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}: it did not happen within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn listens(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
-
-/// Whether there is a process of this id, by the system's own words.
-fn runs(pid: u32) -> bool {
-    let sent = Command::new("sh").args(["-c", &format!("kill -0 {pid}")]).stderr(Stdio::null()).status();
-    sent.expect("a shell").success()
-}
+mod logins;
+mod ports;
+mod support;
 
 async fn config(redis: &TestRedis, name: &str) -> String {
     let mut connection = redis.connection().await.expect("a connection");
     let answer: (String, String) =
         redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut connection).await.expect("CONFIG GET");
     answer.1
-}
-
-async fn write(redis: &TestRedis, value: &str) {
-    let mut connection = redis.connection().await.expect("a connection");
-    connection.set::<_, _, ()>("key", value).await.expect("SET");
-}
-
-async fn read(redis: &TestRedis) -> Option<String> {
-    redis.connection().await.expect("a connection").get("key").await.expect("GET")
-}
-
-/// One of the `scene_*` tests below, in a process and with an environment of its own.
-fn scene(name: &str, environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("this test's program"));
-    command.args(["--exact", name, "--ignored", "--nocapture"]).stdin(Stdio::null());
-    command.env_remove("GROUP_REDIS_TEST_URL").envs(environment.iter().copied());
-    command
-}
-
-fn play(name: &str, environment: &[(&str, &str)]) -> (bool, String) {
-    let Output { status, stdout, stderr } = scene(name, environment).output().expect("a child process");
-    let said = [stdout, stderr].map(|output| String::from_utf8_lossy(&output).into_owned()).join("\n");
-    (status.success(), said)
 }
 
 #[tokio::test]
@@ -356,40 +315,5 @@ async fn scene_has_a_shared_server() {
         let error = refusal.expect_err("a server that is not ours");
         assert!(matches!(error, TestRedisError::NotOurs(_)), "{error:?}");
         println!("{error}");
-    }
-}
-
-/// A child that does not outlive a test that fails.
-struct Reaped(Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A folder for the folders of a child's servers.
-struct Scratch(String);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = format!("{}/{name}-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        &self.0
-    }
-
-    fn is_empty(&self) -> bool {
-        std::fs::read_dir(&self.0).expect("the folder").next().is_none()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
