@@ -154,6 +154,6 @@ mod tests {
         let names: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
         assert_eq!(names, ["default", "app", "other"]);
         assert!(users[0].is_open() && users[0].may_all);
-        assert_eq!(users_of_file("user default off")[0].login().is_some(), false);
+        assert!(users_of_file("user default off")[0].login().is_none());
     }
 }
