@@ -162,6 +162,11 @@ impl SessionId {
         &*self.0 == "~"
     }
 
+    /// Whether another connector has it: neither this one, in an earlier or a later session, nor another program.
+    pub(crate) fn is_of_another(&self, connector: &str) -> bool {
+        !self.is_adopted() && self.0.rsplit_once('-').is_none_or(|(its, _)| its != connector)
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

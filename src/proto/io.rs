@@ -223,11 +223,13 @@ pub(crate) enum Standing {
     Ended(LeaveCause),
 }
 
-/// What to do when a joining id is live under another session.
+/// What to do when a joining id is live under another session, or is another program's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contest {
     Take,
     Yield,
+    /// Yields to another session only: what another program has set does not end a membership.
+    Rejoin,
 }
 
 /// What a listing is compared to, and what it says of itself.

@@ -27,7 +27,7 @@ pub(crate) use moment::Moment;
 pub(crate) use warning::Warning;
 
 use crate::error::{Error, ErrorKind};
-use crate::model::{Incarnation, LeaveCause, MemberId};
+use crate::model::{Incarnation, LeaveCause, MemberId, SessionId};
 use crate::mutant;
 use crate::settings::CoreSettings;
 use crate::wire::{KeyEvent, Notice};
@@ -87,8 +87,8 @@ pub(crate) struct Machine {
     syncs: Vec<PendingSync>,
     /// What users were told by the server, and are told when the view shows it.
     answers: Vec<(Ticket, Result<Answer, Error>)>,
-    /// Own members of which the roster knew something newer than they.
-    contested: Vec<(MemberId, Incarnation)>,
+    /// Own members of which the roster knew something newer than they, and whose that was.
+    contested: Vec<(MemberId, Incarnation, Option<SessionId>)>,
     closed: bool,
     out: Outbox,
 }
@@ -375,7 +375,8 @@ impl Machine {
             let (id, incarnation) = (member.id().clone(), member.incarnation());
             self.roster.wrote(member, &mut changes);
             if self.roster.incarnation(&id) != Some(incarnation) {
-                self.contested.push((id, incarnation));
+                let rival = self.roster.session(&id).cloned();
+                self.contested.push((id, incarnation, rival));
             } else if self.roster.settled() != settled {
                 self.roster.hint(id, KeyEvent::Other);
             }
@@ -452,10 +453,11 @@ impl Machine {
         if !matches!(self.link, LinkState::Live) {
             return;
         }
-        let decided = self.contested.extract_if(.., |(id, _)| !self.roster.is_asked_for(id));
-        for (id, incarnation) in decided {
+        let decided = self.contested.extract_if(.., |(id, ..)| !self.roster.is_asked_for(id));
+        for (id, incarnation, rival) in decided {
             if self.roster.incarnation(&id) != Some(incarnation) {
-                self.session.replaced(&id, incarnation, &mut self.out);
+                let by = self.roster.session(&id).or(rival.as_ref());
+                self.session.replaced(&id, incarnation, by, &mut self.out);
             }
         }
     }

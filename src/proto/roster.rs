@@ -59,6 +59,11 @@ impl Roster {
         self.members.get(id).map(|member| member.incarnation())
     }
 
+    /// The session of the member that is known under this name.
+    pub(crate) fn session(&self, id: &MemberId) -> Option<&SessionId> {
+        self.members.get(id).map(|member| member.session())
+    }
+
     /// Forgets what was being asked: the link that would have answered is gone. The members stay as they were.
     pub(crate) fn abandon(&mut self) {
         self.hinted.clear();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Topic;
 use crate::error::Error;
-use crate::model::MemberId;
+use crate::model::{LeaveCause, MemberId};
 use crate::settings::EventSource;
 use crate::wire::shown;
 
@@ -31,6 +31,11 @@ pub(crate) enum Warning {
     NoMember {
         id: MemberId,
         reason: String,
+    },
+    /// A member was taken out, though nobody joined as it and its owner did not leave.
+    PutRight {
+        id: MemberId,
+        cause: LeaveCause,
     },
     RejoinFailed {
         id: MemberId,
@@ -65,6 +70,7 @@ impl Warning {
             Self::MembersUnread(_) => "members_unread",
             Self::StrayKey(_) => "stray_key",
             Self::NoMember { .. } => "no_member",
+            Self::PutRight { .. } => "put_right",
             Self::RejoinFailed { .. } => "rejoin_failed",
             Self::LeaveFailed { .. } => "leave_failed",
             Self::ReleaseFailed { .. } => "release_failed",
@@ -93,6 +99,9 @@ impl fmt::Display for Warning {
             Self::MembersUnread(error) => write!(f, "the members could not be read, trying again: {error}"),
             Self::StrayKey(key) => write!(f, "{key:?} stands among the members but is no member's key"),
             Self::NoMember { id, reason } => write!(f, "the key of member {id:?} is not a member's: {reason}"),
+            Self::PutRight { id, cause } => {
+                write!(f, "member {id:?} was {cause} though no other connector joined as it: it rejoins")
+            }
             Self::RejoinFailed { id, error } => write!(f, "member {id:?} could not rejoin yet: {error}"),
             Self::LeaveFailed { id, error } => write!(f, "member {id:?} could not leave yet: {error}"),
             Self::ReleaseFailed { lock, error } => write!(f, "lock {:?} was not given back: {error}", shown(lock)),

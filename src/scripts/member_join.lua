@@ -3,7 +3,8 @@
 -- KEYS  1 member  2 members  3 lease  4 leases  5 owned  6 revision
 -- ARGV  1 prefix of the group's keys     2 id, encoded       3 session
 --       4 'open' or 'opened'             5 lease value, up to its since: it gets the time and a brace    6 ttl, ms   7 safety ttl, ms
---       8 'take' or 'yield' when the id is live elsewhere    9 nonce     10 tail of the record
+--       8 'take' or 'yield' when the id is live elsewhere, or 'rejoin': yield, but not to another program's text
+--       9 nonce     10 tail of the record
 -- An earlier session of the same connector is no other: data that come back bring its lease with them.
 -- An opening that is repeated renews the lease, for the client counts from the later sending.
 --
@@ -34,8 +35,8 @@ if holder == session and string.match(head, '"nonce":(%d+),') == nonce and lease
 end
 
 local adopted = not holder and redis.call('EXISTS', KEYS[1]) == 1
-if ARGV[8] == 'yield' then
-  if adopted and redis.call('PTTL', KEYS[1]) > 0 then
+if ARGV[8] ~= 'take' then
+  if adopted and ARGV[8] == 'yield' and redis.call('PTTL', KEYS[1]) > 0 then
     return {'conflict', 'another program'}
   end
   local other = holder and holder ~= session and not is_outlived(holder, session)

@@ -130,6 +130,7 @@ impl Commands {
                     .arg(match contest {
                         Contest::Take => "take",
                         Contest::Yield => "yield",
+                        Contest::Rejoin => "rejoin",
                     })
                     .arg(nonce)
                     .arg(tail);

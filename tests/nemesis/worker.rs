@@ -206,7 +206,7 @@ impl Worker {
                 let mut chance = self.chance("me");
                 loop {
                     sleep(Duration::from_millis(chance.from(200, 1500))).await;
-                    // What another program has put in its place replaces it for good.
+                    // Another connector may have taken its name.
                     if let Ok(None) = tokio::time::timeout(QUICK_POLL, me.held()).await {
                         break;
                     }

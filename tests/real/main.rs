@@ -21,6 +21,7 @@ mod locks_modes;
 mod locks_together;
 mod membership;
 mod presence;
+mod put_right;
 mod rights;
 mod runtime;
 mod safety;

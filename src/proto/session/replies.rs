@@ -241,6 +241,14 @@ impl Session {
         }
     }
 
+    /// Nobody's join and no leave of ours has ended this membership: its record was deleted, evicted or overwritten.
+    fn put_right(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
+        if self.settings.on_lost == OnLost::Rejoin {
+            out.push(Output::Warn(Warning::PutRight { id: id.clone(), cause }));
+        }
+        self.member_lost(id, cause, out);
+    }
+
     /// One of our members is not in the group any more.
     fn member_lost(&mut self, id: &MemberId, cause: LeaveCause, out: &mut Outbox) {
         match self.settings.on_lost {
@@ -250,7 +258,7 @@ impl Session {
                 own.state = OwnState::Rejoining { last: incarnation, cause };
                 out.push(Output::Standing(id.clone(), Standing::Lost(cause)));
                 let who = Who { id: id.clone(), life: own.life };
-                let op = self.op(None, None, Act::Join(who, Contest::Yield));
+                let op = self.op(None, None, Act::Join(who, Contest::Rejoin));
                 self.waiting.push_back(op);
             }
             OnLost::Stop => self.end(id, cause, out),
@@ -274,25 +282,48 @@ impl Session {
     }
 
     /// Another one is there instead of this incarnation of ours.
-    pub(crate) fn replaced(&mut self, id: &MemberId, incarnation: Incarnation, out: &mut Outbox) {
+    pub(crate) fn replaced(
+        &mut self,
+        id: &MemberId,
+        incarnation: Incarnation,
+        by: Option<&SessionId>,
+        out: &mut Outbox,
+    ) {
         let held = |own: &Own| matches!(own.state, OwnState::Held { incarnation: held, .. } if held == incarnation);
-        if self.own.get(id).is_some_and(held) {
+        if !self.own.get(id).is_some_and(held) {
+            return;
+        }
+        if by.is_some_and(|by| by.is_of_another(&self.settings.connector)) {
             self.end(id, LeaveCause::Replaced, out);
+        } else {
+            self.put_right(id, LeaveCause::Replaced, out);
+            if by.is_some_and(|by| !by.is_adopted()) && self.settings.on_lost == OnLost::Stop {
+                self.take_back(id.clone(), None);
+            }
         }
     }
 
     /// Applies changes of the roster to the members of this connector.
     pub(crate) fn observe(&mut self, changes: &[Change], effects: &mut Effects, out: &mut Outbox) {
-        for change in changes {
+        for (at, change) in changes.iter().enumerate() {
             let Change::Left { member, cause } = change else { continue };
-            let Some(own) = self.own.get(member.id()) else { continue };
-            if !matches!(own.state, OwnState::Held { incarnation, .. } if incarnation == member.incarnation()) {
+            let (id, last) = (member.id(), member.incarnation());
+            let Some(own) = self.own.get(id) else { continue };
+            if !matches!(own.state, OwnState::Held { incarnation, .. } if incarnation == last) {
                 continue;
             }
             match cause {
                 LeaveCause::Expired => self.lease_lost(effects, out),
-                LeaveCause::Removed | LeaveCause::Evicted => self.member_lost(member.id(), *cause, out),
-                LeaveCause::Left | LeaveCause::Replaced => self.end(member.id(), *cause, out),
+                LeaveCause::Removed | LeaveCause::Evicted => self.put_right(id, *cause, out),
+                // What we take out ourselves is none of ours any more: it was somebody else.
+                LeaveCause::Left => self.put_right(id, LeaveCause::Removed, out),
+                LeaveCause::Replaced => {
+                    let by = changes[at + 1..].iter().find_map(|change| match change {
+                        Change::Joined(next) if next.id() == id => Some(next.session()),
+                        _ => None,
+                    });
+                    self.replaced(id, last, by, out);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@
 
 mod server;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,10 @@ struct Client {
     standings: BTreeMap<MemberId, Standing>,
     answers: Vec<Ticket>,
     tickets: u64,
+    /// The joins that were asked for, and whose membership has been given up, by a leave or since its join failed.
+    joins: BTreeMap<Ticket, MemberId>,
+    asked_for: BTreeSet<MemberId>,
+    given_up: BTreeSet<MemberId>,
     commands: u64,
     /// Kept only when a failed run is told again.
     history: Option<Vec<String>>,
@@ -72,6 +76,9 @@ impl Client {
             standings: BTreeMap::new(),
             answers: Vec::new(),
             tickets: 0,
+            joins: BTreeMap::new(),
+            asked_for: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             commands: 0,
             history: None,
         }
@@ -97,8 +104,11 @@ impl Client {
                 self.commands += 1;
                 self.sent.push_back((tag, command));
             }
-            Output::Answer(ticket, _) => {
+            Output::Answer(ticket, result) => {
                 assert!(!self.answers.contains(&ticket), "answered twice");
+                if result.is_err() {
+                    self.given_up.extend(self.joins.remove(&ticket));
+                }
                 self.answers.push(ticket);
             }
             Output::Snapshot(members) => {
@@ -150,6 +160,14 @@ impl Client {
 
     fn request(&mut self, now: Moment, request: Request) {
         self.tickets += 1;
+        match &request {
+            Request::Join(id, _) | Request::Rejoin(id) => {
+                self.joins.insert(Ticket(self.tickets), id.clone());
+                self.asked_for.insert(id.clone());
+            }
+            Request::Leave(id) => drop(self.given_up.insert(id.clone())),
+            _ => {}
+        }
         self.input(now, Input::Request(Ticket(self.tickets), request));
     }
 }
@@ -180,6 +198,8 @@ enum Step {
     Foreign(u8, u8),
     Persistent(u8),
     Delete(u8),
+    /// Its record and its place in the index.
+    DeleteWhole(u8),
     Evict(u8),
     FlushAll,
     Mute,
@@ -308,6 +328,10 @@ impl World {
                 self.server.delete(&id(m), KeyEvent::Deleted);
                 self.fan_out();
             }
+            Step::DeleteWhole(m) => {
+                self.server.delete_whole(&id(m));
+                self.fan_out();
+            }
             Step::Evict(m) => {
                 self.server.delete(&id(m), KeyEvent::Evicted);
                 self.fan_out();
@@ -415,6 +439,24 @@ impl World {
         }
     }
 
+    /// Where memberships that were lost are sought again, only a leave or another connector's join has ended one.
+    fn check_ends(&self) {
+        for (who, client) in self.clients.iter().enumerate() {
+            let others = self.clients.iter().enumerate().filter(|(other, _)| *other != who);
+            let joined: BTreeSet<_> = others.flat_map(|(_, other)| &other.asked_for).collect();
+            for (id, standing) in &client.standings {
+                let Standing::Ended(cause) = standing else { continue };
+                let is_right = match cause {
+                    LeaveCause::Replaced => joined.contains(id),
+                    LeaveCause::Left => client.given_up.contains(id),
+                    _ => false,
+                };
+                let history = || client.history.iter().flatten().cloned().collect::<Vec<_>>().join("\n");
+                assert!(is_right, "{who}: {id} has ended, {cause}\n{}", history());
+            }
+        }
+    }
+
     fn commands(&self) -> u64 {
         self.clients.iter().map(|client| client.commands).sum()
     }
@@ -440,6 +482,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (joiner, member.clone()).prop_map(|(who, m)| Step::Rejoin(who, m)),
         2 => (member.clone(), 0u8..3).prop_map(|(m, text)| Step::Foreign(m, text)),
         1 => member.clone().prop_map(Step::Delete),
+        1 => member.clone().prop_map(Step::DeleteWhole),
         1 => member.clone().prop_map(Step::Evict),
         1 => member.prop_map(Step::Persistent),
         1 => Just(Step::FlushAll),
@@ -478,6 +521,9 @@ fn run(steps: &[Step], stop: bool, reject: bool, with_history: bool) {
     }
     world.heal();
     world.check();
+    if !stop {
+        world.check_ends();
+    }
 
     // At rest each client sweeps about once a ttl and a lease, and reconciles: a handful of commands, no storm.
     let before = world.commands();

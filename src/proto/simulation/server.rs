@@ -148,6 +148,11 @@ impl Server {
         }
     }
 
+    pub(super) fn delete_whole(&mut self, id: &MemberId) {
+        self.delete(id, KeyEvent::Deleted);
+        self.index.remove(id);
+    }
+
     pub(super) fn flush_all(&mut self) {
         let (now, losses, notifies, forbidden) = (self.now, self.losses + 1, self.notifies, self.forbidden);
         *self = Self { now, losses, notifies, forbidden, ..Self::new() };
@@ -313,8 +318,10 @@ impl Server {
             let (incarnation, revision) = (member.incarnation(), member.revision());
             return Reply::Joined { incarnation, revision, joined_at_ms: member.joined_at_ms() };
         }
-        if contest == Contest::Yield {
-            let adopted = holder.is_none() && self.keys.get(id).is_some_and(|key| key.expires.is_some());
+        if contest != Contest::Take {
+            let adopted = contest == Contest::Yield
+                && holder.is_none()
+                && self.keys.get(id).is_some_and(|key| key.expires.is_some());
             let other = holder.as_ref().is_some_and(|holder| holder != session && self.lives(holder));
             if adopted || other {
                 return Reply::Conflict { holder: "somebody".into() };

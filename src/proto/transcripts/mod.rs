@@ -50,12 +50,13 @@ fn number(text: &str) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{text:?} is no number"))
 }
 
-/// `name@incarnation` or `name@incarnation/revision`, of the session `o` for other.
+/// `name@incarnation` or `name@incarnation/revision`, of the session behind a colon or `o` for other.
 fn member(text: &str) -> Arc<Member> {
+    let (text, session) = text.split_once(':').unwrap_or((text, "o"));
     let (name, rest) = text.split_once('@').unwrap_or_else(|| panic!("{text:?} is no member"));
     let (incarnation, revision) = rest.split_once('/').unwrap_or((rest, rest));
     let (incarnation, revision) = (Incarnation::new(number(incarnation)), Revision::new(number(revision)));
-    Arc::new(Member::new(id(name), incarnation, revision, SessionId::new("o"), 0, MemberDraft::default()))
+    Arc::new(Member::new(id(name), incarnation, revision, SessionId::new(session), 0, MemberDraft::default()))
 }
 
 fn shown(member: &Member) -> String {
@@ -444,6 +445,7 @@ fn live(members: &str, rest: &str) -> String {
 
 mod locks;
 mod presence;
+mod put_right;
 mod reading;
 mod requests;
 mod source;

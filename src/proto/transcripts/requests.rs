@@ -11,7 +11,7 @@ const JOINED: &str = "> join 1 a
     answer 1 joined a@10
     ";
 
-fn joined(rest: &str) -> String {
+pub(super) fn joined(rest: &str) -> String {
     live("", &format!("{JOINED}{rest}"))
 }
 
@@ -190,7 +190,7 @@ fn a_lost_lease_is_a_new_session_and_yields_to_whoever_came_between() {
         "> beat c-1 lost
          release
          a lost expired
-         join a opening c-2 yield nonce 2
+         join a opening c-2 rejoin nonce 2
          read a
          state lost
          > answer join 20
@@ -206,7 +206,7 @@ fn a_lost_lease_is_a_new_session_and_yields_to_whoever_came_between() {
         "> beat c-1 lost
          release
          a lost expired
-         join a opening c-2 yield nonce 2
+         join a opening c-2 rejoin nonce 2
          read a
          state lost
          > answer join taken
@@ -280,7 +280,7 @@ fn a_reply_for_a_session_that_was_lost_does_not_count_for_the_next() {
          > beat c-1 lost
          release
          a lost expired
-         join a opening c-2 yield nonce 3
+         join a opening c-2 rejoin nonce 3
          read a
          state lost
          > answer join 11
@@ -304,9 +304,10 @@ fn a_member_taken_over_ends_and_one_removed_comes_back() {
         "> hear del a
          read a
          > answer read removed
+         warn
          a lost removed
          left a@10/10 removed
-         join a in c-1 yield nonce 2
+         join a in c-1 rejoin nonce 2
          > answer join 20
          a holds 20
          joined a@20/20",
@@ -343,7 +344,7 @@ fn without_memory_a_join_says_so_and_a_rejoin_tries_again() {
         "> beat c-1 lost
          release
          a lost expired
-         join a opening c-2 yield nonce 2
+         join a opening c-2 rejoin nonce 2
          read a
          state lost
          > answer join full
@@ -351,7 +352,7 @@ fn without_memory_a_join_says_so_and_a_rejoin_tries_again() {
          > wait 99
          peck
          > wait 1
-         join a opening c-3 yield nonce 2",
+         join a opening c-3 rejoin nonce 2",
     ));
 }
 
@@ -394,9 +395,10 @@ fn who_was_removed_and_does_not_come_back_leaves_no_place_behind() {
     );
     check(&joined(&format!(
         "{removed}
+         warn
          a lost removed
          left a@10/10 removed
-         join a in c-1 yield nonce 2
+         join a in c-1 rejoin nonce 2
          > answer join refused
          warn
          > leave 2 a
@@ -520,7 +522,7 @@ fn who_rejoins_a_server_that_has_forgotten_higher_incarnations_is_not_replaced()
         "> beat c-1 lost
          release
          a lost expired
-         join a opening c-2 yield nonce 2
+         join a opening c-2 rejoin nonce 2
          read a
          state lost
          > answer join 4
