@@ -45,6 +45,7 @@ pub(super) struct Endpoint {
 
 /// What of TLS a client has to know.
 #[derive(Default)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only a client with TLS reads it"))]
 struct Trust {
     ca: Option<Vec<u8>>,
     /// Certificate and key of its own.
