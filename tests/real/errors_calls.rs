@@ -26,7 +26,9 @@ async fn every_call_says_what_it_knows() {
     let me = group.join("me").text("text").await.unwrap();
     let guard = group.lock("pay / ü").acquire().await.unwrap();
     group.ephemeral().set("eph / ü", &1).await.unwrap();
-    let at = format!("127.0.0.1:{}, database 0", fixture.redis.port());
+    // A container may have another host name than a child process.
+    let host = if fixture.redis.url().contains("localhost") { "localhost" } else { "127.0.0.1" };
+    let at = format!("{host}:{}, database 0", fixture.redis.port());
     let expect =
         |kind, reason, cure, is_retryable, is_unapplied| Expected { kind, reason, cure, is_retryable, is_unapplied };
     let mut wrong = Wrong::default();
@@ -216,5 +218,5 @@ async fn a_group_whose_slot_moves_to_another_node_has_its_reason_in_the_status()
     };
     eventually(&format!("the reason is in {:?}", group.status()), told).await;
     let error = fixture.builder().connect().await.unwrap_err();
-    assert!(!error.is_retryable() && error.to_string().contains(&format!("127.0.0.1:{}", node.port())), "{error}");
+    assert!(!error.is_retryable() && error.to_string().contains(&format!(":{}", node.port())), "{error}");
 }
