@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use redis::Client;
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
@@ -29,7 +28,7 @@ use crate::lock::{Lock, Locks, NamedLocks};
 use crate::membership::Join;
 use crate::model::{Member, MemberId};
 use crate::proto::Request;
-use crate::settings::Config;
+use crate::settings::{CallTimeout, Config};
 
 /// A connector to one group. It joins the group, watches it, and reads its members from memory.
 ///
@@ -66,6 +65,7 @@ use crate::settings::Config;
 #[derive(Clone)]
 pub struct GroupConnector {
     pub(crate) inner: Arc<Inner>,
+    timeout: CallTimeout,
 }
 
 /// What the clones of a connector share.
@@ -91,7 +91,8 @@ impl Drop for Inner {
 
 impl GroupConnector {
     pub(crate) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        let timeout = inner.config.request_timeout().into();
+        Self { inner: Arc::new(inner), timeout }
     }
 
     /// Begins with a URL: `redis://`, `rediss://` (feature `tls`) or `redis+unix://`, with user, password and
@@ -114,6 +115,36 @@ impl GroupConnector {
         GroupConnectorBuilder::new(Server::Client(Box::new(client)))
     }
 
+    /// The same connector, whose calls may take so long, from 1 ms to 1 h. What it makes keeps that timeout: joins and
+    /// memberships, locks and guards, elections and data; most of them can be given another one.
+    ///
+    /// By default a call may take the connect timeout and the command timeout together, 3 s: time for a new link and for
+    /// one answer. A longer timeout waits through longer outages. Calls that may be made twice are sent again over each
+    /// new link; a write of persistent data, a fenced write and [`break_lock`](Lock::break_lock) are sent once, and wait
+    /// for that answer. At the end of it a call fails with [`ErrorKind::Timeout`], and
+    /// [`Error::is_unapplied`] is `true` if it was never sent: then it has changed nothing, and will not.
+    ///
+    /// It does not concern calls that wait as long as it takes, such as [`Lock::acquire`], or that have a limit of their
+    /// own, such as [`wait_for`](Self::wait_for). A timeout out of range is refused by the calls, before any I/O, with
+    /// [`ErrorKind::Config`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(group: group_redis::GroupConnector) -> Result<(), group_redis::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let patient = group.timeout(Duration::from_secs(30));
+    /// let me = patient.join("worker-1").await?;
+    /// patient.persistent().set("limits/burst", &10).await?;
+    /// let holder = group.lock("nightly-report").timeout(Duration::from_millis(200)).holder().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn timeout(&self, timeout: Duration) -> Self {
+        Self { inner: self.inner.clone(), timeout: CallTimeout::given(timeout) }
+    }
+
     /// Joins the group under this name. Await the answer for a [`Membership`](crate::Membership), or give it
     /// metadata and tags before.
     ///
@@ -125,7 +156,7 @@ impl GroupConnector {
     /// # }
     /// ```
     pub fn join(&self, name: impl AsRef<str>) -> Join {
-        Join::new(self.inner.caller.clone(), MemberId::new(name))
+        Join::new(self.inner.caller.clone(), MemberId::new(name), self.timeout.clone())
     }
 
     /// Joins the group under the name of this host.
@@ -143,7 +174,7 @@ impl GroupConnector {
     /// # Cancel safety
     /// Once polled, it leaves even if it is dropped.
     pub async fn leave(&self, name: impl AsRef<str>) -> Result<bool, Error> {
-        self.inner.caller.leave(MemberId::new(name)?).await
+        self.inner.caller.leave(MemberId::new(name)?, self.timeout.limit()?).await
     }
 
     /// The lock of that name. This makes no call to the server: acquire the lock to hold it.
@@ -159,27 +190,27 @@ impl GroupConnector {
     /// # }
     /// ```
     pub fn lock(&self, name: impl AsRef<str>) -> Lock {
-        Lock::new(self.inner.locks.clone(), name.as_ref())
+        Lock::new(self.inner.locks.clone(), name.as_ref(), &self.timeout)
     }
 
     /// The semaphore of that name: a lock that up to `permits` holders share. Use the same number everywhere.
     pub fn semaphore(&self, name: impl AsRef<str>, permits: u32) -> Lock {
-        Lock::semaphore(self.inner.locks.clone(), name.as_ref(), permits)
+        Lock::semaphore(self.inner.locks.clone(), name.as_ref(), &self.timeout, permits)
     }
 
     /// Locks by name, without guards.
     pub fn locks(&self) -> NamedLocks {
-        NamedLocks::new(self.inner.locks.clone())
+        NamedLocks::new(self.inner.locks.clone(), self.timeout.clone())
     }
 
     /// Ephemeral data: values that die with this connector, at the latest.
     pub fn ephemeral(&self) -> Ephemeral {
-        Ephemeral::new(self.inner.data.clone())
+        Ephemeral::new(self.inner.data.clone(), self.timeout.clone())
     }
 
     /// Persistent data: values that stay.
     pub fn persistent(&self) -> Persistent {
-        Persistent::new(self.inner.data.clone())
+        Persistent::new(self.inner.data.clone(), self.timeout.clone())
     }
 
     /// The election of a leader for this role. This makes no call to the server: campaign, or watch.
@@ -194,7 +225,7 @@ impl GroupConnector {
     /// # }
     /// ```
     pub fn elect(&self, role: impl AsRef<str>) -> Election {
-        Election::new(self.inner.data.clone(), self.inner.locks.clone(), role.as_ref())
+        Election::new(self.inner.data.clone(), self.inner.locks.clone(), role.as_ref(), &self.timeout)
     }
 
     /// The members of the group, as this connector knows them at this moment. It costs one atomic load at any size of
@@ -223,7 +254,7 @@ impl GroupConnector {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn sync(&self) -> Result<Arc<View>, Error> {
-        self.inner.caller.call(Request::Sync).await?;
+        self.inner.caller.call(Request::Sync, self.timeout.limit()?).await?;
         Ok(self.members())
     }
 
@@ -244,7 +275,7 @@ impl GroupConnector {
     /// # }
     /// ```
     pub async fn wait_for(&self, limit: Duration, condition: impl FnMut(&View) -> bool) -> Result<Arc<View>, Error> {
-        match timeout(limit, self.inner.view.wait_for(condition)).await {
+        match tokio::time::timeout(limit, self.inner.view.wait_for(condition)).await {
             Ok(Some(view)) => Ok(view),
             Ok(None) => Err(Error::closed()),
             Err(_) => {
@@ -328,7 +359,7 @@ impl GroupConnector {
     /// # Cancel safety
     /// Once polled, the connector closes even if it is dropped.
     pub async fn close(&self) -> Result<(), Error> {
-        let closed = match self.inner.caller.release(Request::Close).await {
+        let closed = match self.inner.caller.release(Request::Close, self.timeout.limit()?).await {
             Err(error) if error.kind() == ErrorKind::Closed => self.ended(),
             answer => answer.map(drop),
         };

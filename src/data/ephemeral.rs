@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::Revision;
 use crate::proto::{Reply, Request, Topic, ValueFinding};
-use crate::settings::OnConflict;
+use crate::settings::{CallTimeout, OnConflict};
 use crate::transport::{EphemeralSet, EphemeralSetAnswer};
 use crate::wire::{decode_path, encode_path};
 
@@ -51,11 +51,11 @@ impl DataAccess {
     }
 
     /// The paths of an index that begin with a prefix, in order. One call for every thousand entries of the index.
-    pub(super) async fn list(&self, index: &'static str, prefix: &str) -> Result<Vec<String>, Error> {
+    pub(super) async fn list(&self, index: &'static str, prefix: &str, limit: Duration) -> Result<Vec<String>, Error> {
         let begins = encode_path(prefix);
         let (mut paths, mut after) = (Vec::new(), None);
         loop {
-            let reply = self.direct.repeat("a listing", |commands| {
+            let reply = self.direct.repeat("a listing", limit, |commands| {
                 let begins = begins.clone();
                 async move { commands.list_values(index, &begins, None, after).await }
             });
@@ -100,11 +100,19 @@ impl DataAccess {
 pub struct Ephemeral {
     data: Arc<DataAccess>,
     on_conflict: OnConflict,
+    timeout: CallTimeout,
 }
 
 impl Ephemeral {
-    pub(crate) fn new(data: Arc<DataAccess>) -> Self {
-        Self { data, on_conflict: OnConflict::Reject }
+    pub(crate) fn new(data: Arc<DataAccess>, timeout: CallTimeout) -> Self {
+        Self { data, on_conflict: OnConflict::Reject, timeout }
+    }
+
+    /// How long each call may take, in place of [the connector's timeout](crate::GroupConnector::timeout); where it
+    /// takes several round trips, each of them.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = CallTimeout::given(timeout);
+        self
     }
 
     /// What a set does when another live connector has set the path. Default: it fails.
@@ -180,16 +188,18 @@ impl Ephemeral {
             return Err(Error::new(ErrorKind::Config, message));
         }
         let direct = &self.data.direct;
-        let limit = direct.limit();
+        let limit = self.timeout.limit()?;
+        let is_asked = AtomicBool::new(false);
         let nonce = self.data.nonces.fetch_add(1, Ordering::Relaxed) + 1;
         let (name, path, on_conflict) = (path, encode_path(path), self.on_conflict);
         let storing = async {
             loop {
-                let session = direct.validity().await?.session().clone();
+                let session = direct.validity(limit).await?.session().clone();
                 let write =
                     EphemeralSet { path: path.clone(), session, nonce, expiry, on_conflict, bytes: bytes.clone() };
                 let write = Arc::new(write);
-                let answer = direct.repeat("set of an ephemeral value", |commands| {
+                let answer = direct.repeat("set of an ephemeral value", limit, |commands| {
+                    is_asked.store(true, Ordering::Relaxed);
                     let write = write.clone();
                     async move { commands.store(&write).await }
                 });
@@ -209,7 +219,8 @@ impl Ephemeral {
         };
         timeout(limit, storing).await.unwrap_or_else(|_| {
             let message = format!("{name:?} was not known to be set within {limit:?}");
-            Err(direct.late(Error::uncertain(ErrorKind::Timeout, message)))
+            let error = direct.late(Error::new(ErrorKind::Timeout, message));
+            Err(if is_asked.load(Ordering::Relaxed) { error.after_unanswered() } else { error })
         })
     }
 
@@ -245,11 +256,12 @@ impl Ephemeral {
     /// Dropped before it has answered, the value is deleted or not.
     pub async fn del(&self, path: &str) -> Result<bool, Error> {
         check_path(path)?;
+        let limit = self.timeout.limit()?;
         let Some(validity) = self.data.direct.present() else {
             return if self.data.direct.is_closed() { Err(Error::closed()) } else { Ok(false) };
         };
         let path = encode_path(path);
-        let erasing = self.data.direct.repeat("deletion of an ephemeral value", |commands| {
+        let erasing = self.data.direct.repeat("deletion of an ephemeral value", limit, |commands| {
             let (path, session) = (path.clone(), validity.session().clone());
             async move { commands.erase(&path, &session).await }
         });
@@ -267,7 +279,7 @@ impl Ephemeral {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.data.list("ephemerals", prefix).await
+        self.data.list("ephemerals", prefix, self.timeout.limit()?).await
     }
 
     /// The values whose paths begin with `prefix`. It takes the round trips of [`list`](Self::list), and one more for
@@ -286,12 +298,12 @@ impl Ephemeral {
 
     /// Reads the values at these paths, as far as there are any.
     async fn read_all(&self, mut paths: Vec<String>) -> Result<Vec<DataValue>, Error> {
-        let mut values = Vec::new();
+        let (limit, mut values) = (self.timeout.limit()?, Vec::new());
         while !paths.is_empty() {
             let chunk: Vec<_> = paths.drain(..paths.len().min(READ_CHUNK)).collect();
             let wanted: Arc<[_]> =
                 chunk.iter().map(|path| (format!("ephemerals/{}", encode_path(path)), None)).collect();
-            let reading = self.data.direct.repeat("reading of values", |commands| {
+            let reading = self.data.direct.repeat("reading of values", limit, |commands| {
                 let wanted = wanted.clone();
                 async move { commands.read_values(&wanted).await }
             });

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,7 @@ use super::{DataValue, check_path, check_value, json};
 use crate::ErrorKind;
 use crate::error::Error;
 use crate::model::Revision;
+use crate::settings::CallTimeout;
 use crate::wire::encode_path;
 
 /// Data of the group that stays when the last connector has gone.
@@ -40,11 +42,19 @@ use crate::wire::encode_path;
 #[must_use = "nothing happens until one of the calls is awaited"]
 pub struct Persistent {
     data: Arc<DataAccess>,
+    timeout: CallTimeout,
 }
 
 impl Persistent {
-    pub(crate) fn new(data: Arc<DataAccess>) -> Self {
-        Self { data }
+    pub(crate) fn new(data: Arc<DataAccess>, timeout: CallTimeout) -> Self {
+        Self { data, timeout }
+    }
+
+    /// How long each call may take, in place of [the connector's timeout](crate::GroupConnector::timeout). A write waits
+    /// so long for a link and for the one answer; a read may be sent again.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = CallTimeout::given(timeout);
+        self
     }
 
     /// Sets a value, as JSON. One round trip.
@@ -109,7 +119,7 @@ impl Persistent {
             return Ok(Vec::new());
         }
         let setting = |commands: crate::transport::Commands| async move { commands.persist(&values).await };
-        self.data.direct().once("set of persistent values", setting).await
+        self.data.direct().once("set of persistent values", self.timeout.limit()?, setting).await
     }
 
     /// Sets a value, as JSON, if its revision is the expected one, or, with `None`, if there is no value. Answers the
@@ -148,7 +158,7 @@ impl Persistent {
         let path = encode_path(path);
         let setting =
             |commands: crate::transport::Commands| async move { commands.exchange(&path, expected, &value).await };
-        self.data.direct().once("exchange of a persistent value", setting).await
+        self.data.direct().once("exchange of a persistent value", self.timeout.limit()?, setting).await
     }
 
     /// The value at that path, parsed from JSON; `None` where there is none. One round trip.
@@ -172,7 +182,7 @@ impl Persistent {
     pub async fn read(&self, path: &str) -> Result<Option<DataValue>, Error> {
         check_path(path)?;
         let encoded = encode_path(path);
-        let reading = self.data.direct().repeat("reading of a persistent value", |commands| {
+        let reading = self.data.direct().repeat("reading of a persistent value", self.timeout.limit()?, |commands| {
             let encoded = encoded.clone();
             async move { commands.read_persistent(&encoded).await }
         });
@@ -190,7 +200,7 @@ impl Persistent {
         check_path(path)?;
         let path = encode_path(path);
         let deleting = |commands: crate::transport::Commands| async move { commands.delete_persistent(&path).await };
-        self.data.direct().once("deletion of a persistent value", deleting).await
+        self.data.direct().once("deletion of a persistent value", self.timeout.limit()?, deleting).await
     }
 
     /// The paths that begin with `prefix`, in order; all of them if it is empty. It takes a round trip for every
@@ -202,7 +212,7 @@ impl Persistent {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        self.data.list("persistent", prefix).await
+        self.data.list("persistent", prefix, self.timeout.limit()?).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! The way from a handle to the driver, and back.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
@@ -11,6 +13,8 @@ use crate::wire::QueueEntry;
 /// A request on its way to the core, with the way back.
 pub(crate) struct Call {
     pub(crate) request: Request,
+    /// How long it may wait for the server.
+    pub(crate) limit: Duration,
     pub(crate) reply: oneshot::Sender<Result<Delivery, Error>>,
 }
 
@@ -51,17 +55,17 @@ impl Caller {
         (Self { calls, releases }, Called { calls: called, releases: released, give_back })
     }
 
-    /// Asks the driver, which answers every request in bounded time.
-    pub(crate) async fn call(&self, request: Request) -> Result<Delivery, Error> {
+    /// Asks the driver, which answers every request within its limit.
+    pub(crate) async fn call(&self, request: Request, limit: Duration) -> Result<Delivery, Error> {
         let (reply, answer) = oneshot::channel();
-        self.calls.send(Call { request, reply }).await.map_err(|_| Error::closed())?;
+        self.calls.send(Call { request, limit, reply }).await.map_err(|_| Error::closed())?;
         answer.await.unwrap_or_else(|_| Err(Error::closed()))
     }
 
     /// Asks the driver to give something back: asked as soon as it is polled, whatever else waits.
-    pub(crate) async fn release(&self, request: Request) -> Result<Delivery, Error> {
+    pub(crate) async fn release(&self, request: Request, limit: Duration) -> Result<Delivery, Error> {
         let (reply, answer) = oneshot::channel();
-        self.releases.send(Release::Call(Call { request, reply })).map_err(|_| Error::closed())?;
+        self.releases.send(Release::Call(Call { request, limit, reply })).map_err(|_| Error::closed())?;
         answer.await.unwrap_or_else(|_| Err(Error::closed()))
     }
 
@@ -73,7 +77,7 @@ impl Caller {
     /// Asks for what needs no answer. It goes by the release lane, since the caller does not wait.
     pub(crate) fn follow(&self, request: Request) {
         let (reply, _) = oneshot::channel();
-        let _ = self.releases.send(Release::Call(Call { request, reply }));
+        let _ = self.releases.send(Release::Call(Call { request, limit: Duration::ZERO, reply }));
     }
 
     /// Passes on that the server said so.
@@ -86,8 +90,8 @@ impl Caller {
         let _ = self.releases.send(Release::Audit);
     }
 
-    pub(crate) async fn leave(&self, id: MemberId) -> Result<bool, Error> {
-        Ok(matches!(self.release(Request::Leave(id)).await?, Delivery::Done(Answer::Left(true))))
+    pub(crate) async fn leave(&self, id: MemberId, limit: Duration) -> Result<bool, Error> {
+        Ok(matches!(self.release(Request::Leave(id), limit).await?, Delivery::Done(Answer::Left(true))))
     }
 }
 

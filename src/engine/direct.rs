@@ -28,7 +28,7 @@ pub(crate) struct Direct {
     caller: Caller,
     server: Arc<str>,
     report: watch::Receiver<LinkReport>,
-    /// How long a call may wait for a link and its answer.
+    /// How long a call may wait for a link and its answer, where its caller does not say.
     limit: Duration,
 }
 
@@ -46,10 +46,6 @@ impl Direct {
 
     pub(crate) fn caller(&self) -> &Caller {
         &self.caller
-    }
-
-    pub(crate) fn limit(&self) -> Duration {
-        self.limit
     }
 
     /// The server's address and database.
@@ -80,11 +76,11 @@ impl Direct {
     }
 
     /// The connector's session, opened if there is none: no I/O where there is one.
-    pub(crate) async fn validity(&self) -> Result<Arc<Validity>, Error> {
+    pub(crate) async fn validity(&self, limit: Duration) -> Result<Arc<Validity>, Error> {
         if let Some(validity) = self.present() {
             return Ok(validity);
         }
-        self.caller.call(Request::Open).await?;
+        self.caller.call(Request::Open, limit).await?;
         self.present().ok_or_else(|| {
             let error = Error::new(ErrorKind::Timeout, "the lease was lost as soon as it was won");
             self.late(error.cured_by("try again, or give a longer ttl"))
@@ -109,68 +105,84 @@ impl Direct {
     }
 
     /// Makes a call that is not made twice: where its answer is lost, the caller is to decide.
-    pub(crate) async fn once<T, F>(&self, what: &str, call: impl FnOnce(Commands) -> F) -> Result<T, Error>
+    pub(crate) async fn once<T, F>(
+        &self,
+        what: &str,
+        limit: Duration,
+        call: impl FnOnce(Commands) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let present = self.link.borrow().clone();
-        // Where all is well, one call needs no other time limit than its own.
-        if let Some(commands) = present {
-            return match call(commands).await {
-                Err(error) if error.is_of_the_link() && self.ends().await => Err(Error::closed_unanswered(what)),
-                answer => answer.map_err(Error::while_reconnecting),
-            };
-        }
-        let (limit, mut is_asked) = (self.limit, false);
-        let calling = async {
-            let commands = self.commands().await?;
-            is_asked = true;
-            call(commands).await
+        let answer = match present {
+            // Where all is well, one call needs no other time limit than its own.
+            Some(commands) if limit == self.limit => call(commands).await,
+            _ => {
+                let mut is_asked = false;
+                let calling = async {
+                    let commands = self.commands().await?.limited(limit);
+                    is_asked = true;
+                    call(commands).await
+                };
+                timeout(limit, calling).await.unwrap_or_else(|_| Err(self.unanswered(what, limit, is_asked)))
+            }
         };
-        let answer = timeout(limit, calling).await.unwrap_or_else(|_| {
-            Err(self.late(if is_asked { Error::no_answer(what, limit) } else { Error::no_link(what, limit) }))
-        });
-        answer.map_err(Error::while_reconnecting)
+        match answer {
+            Err(error) if error.is_of_the_link() && self.ends().await => Err(Error::closed_unanswered(what)),
+            answer => answer.map_err(Error::while_reconnecting),
+        }
     }
 
-    /// Makes a call that may be made twice, again where the link fails, for as long as a request may take.
-    pub(crate) async fn repeat<T, F>(&self, what: &str, mut call: impl FnMut(Commands) -> F) -> Result<T, Error>
+    /// Makes a call that may be made twice, again where the link fails, for so long.
+    pub(crate) async fn repeat<T, F>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut call: impl FnMut(Commands) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let (begun, present) = (clock::now(), self.link.borrow().clone());
+        let (begun, mut present) = (clock::now(), self.link.borrow().clone());
         let (mut last, mut is_asked) = (None, false);
-        if let Some(commands) = present {
+        // Where all is well, one call needs no other time limit than its own.
+        if let Some(commands) = present.take_if(|_| limit >= self.limit) {
             match call(commands).await {
-                Err(error) if error.is_of_the_link() => last = Some(error),
+                Err(error) if error.is_of_the_link() => {
+                    is_asked = !error.is_unapplied();
+                    last = Some(error);
+                }
                 answer => return answer,
             }
         }
         let calling = async {
-            let mut pause = FIRST_PAUSE;
+            let mut pause = if present.is_some() { Duration::ZERO } else { FIRST_PAUSE };
             loop {
                 sleep(pause).await;
                 let commands = self.commands().await?;
-                is_asked = true;
+                let was_asked = std::mem::replace(&mut is_asked, true);
                 match call(commands).await {
-                    Err(error) if error.is_of_the_link() => last = Some(error),
-                    answer => return answer,
+                    Err(error) if error.is_of_the_link() => {
+                        is_asked = was_asked || !error.is_unapplied();
+                        last = Some(error);
+                    }
+                    answer => return answer.map_err(|error| if was_asked { error.after_unanswered() } else { error }),
                 }
-                pause = (pause * 2).min(self.limit / 4);
+                pause = (pause * 2).clamp(FIRST_PAUSE, self.limit / 4);
             }
         };
-        match timeout(self.limit.saturating_sub(clock::now().since(begun)), calling).await {
+        match timeout(limit.saturating_sub(clock::now().since(begun)), calling).await {
             Ok(answer) => answer,
-            Err(_) => Err(last.map_or_else(
-                || {
-                    self.late(if is_asked {
-                        Error::no_answer(what, self.limit)
-                    } else {
-                        Error::no_link(what, self.limit)
-                    })
-                },
-                Error::while_reconnecting,
-            )),
+            Err(_) => {
+                let error = last.map_or_else(|| self.unanswered(what, limit, is_asked), Error::while_reconnecting);
+                Err(if is_asked { error.after_unanswered() } else { error })
+            }
         }
+    }
+
+    /// What a call ends with that was not answered in time, whether it was sent or not.
+    fn unanswered(&self, what: &str, limit: Duration, is_asked: bool) -> Error {
+        self.late(if is_asked { Error::no_answer(what, limit) } else { Error::no_link(what, limit) })
     }
 }

@@ -158,7 +158,7 @@ impl Driver {
                 self.next_ticket += 1;
                 let ticket = Ticket(self.next_ticket);
                 self.tickets.insert(ticket, call.reply);
-                self.machine.handle_input(now, Input::Request(ticket, call.request));
+                self.machine.handle_input(now, Input::Request(ticket, call.request, call.limit));
             }
             Wakeup::Link(Ok(link)) => {
                 self.publish.commands.send_replace(Some(link.commands()));
@@ -207,7 +207,8 @@ impl Driver {
             Wakeup::Shutdown => {
                 self.shutdown = CancellationToken::new();
                 self.next_ticket += 1;
-                self.machine.handle_input(now, Input::Request(Ticket(self.next_ticket), Request::Close));
+                let (ticket, limit) = (Ticket(self.next_ticket), self.dialer.config().request_timeout());
+                self.machine.handle_input(now, Input::Request(ticket, Request::Close, limit));
             }
             Wakeup::Time => self.machine.handle_input(now, Input::Tick),
         }

@@ -143,7 +143,7 @@ impl World {
             history: Vec::new(),
         };
         world.step(Step::Link);
-        world.input(Input::Request(Ticket(1), Request::Open));
+        world.input(Input::Request(Ticket(1), Request::Open, Duration::from_secs(3)));
         for _ in 0..20 {
             world.step(Step::Serve);
         }

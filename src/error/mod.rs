@@ -204,6 +204,14 @@ impl Error {
         inner.into()
     }
 
+    /// The same error of a call that an earlier attempt may have done.
+    pub(crate) fn after_unanswered(mut self) -> Self {
+        if self.is_unapplied() {
+            Arc::make_mut(&mut self.inner).unapplied = false;
+        }
+        self
+    }
+
     /// The same error, about this server.
     pub(crate) fn at(mut self, server: &Arc<str>) -> Self {
         self.server.get_or_insert_with(|| server.clone());

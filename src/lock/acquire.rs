@@ -32,6 +32,17 @@ pub(super) struct LockRequest {
     pub(super) encoded: Arc<str>,
     /// How many may hold it beside each other, where any may.
     pub(super) share: Option<u32>,
+    /// How long a call may take that waits only for the server.
+    pub(super) limit: Duration,
+}
+
+/// How far an acquisition has come.
+#[derive(Default)]
+struct Progress {
+    /// The server was asked, and may have done it.
+    is_asked: bool,
+    /// It has said that another was first.
+    is_contended: bool,
 }
 
 /// One place in a queue, or on the way to it. Dropped before it has become a hold, it is given back.
@@ -86,12 +97,19 @@ impl Attempt {
         has_come
     }
 
-    fn hold(mut self, grant: Grant, member: &MemberId) -> Option<Hold> {
+    fn hold(mut self, grant: Grant, request: &LockRequest) -> Option<Hold> {
         let (locks, validity) = (self.locks.clone(), self.validity.clone());
         // A holder stands in no queue.
-        self.queue_entry
-            .take()
-            .map(|queue_entry| Hold::new(locks, QueueEntry::from(queue_entry.hold_id), grant, member.clone(), validity))
+        self.queue_entry.take().map(|queue_entry| {
+            Hold::new(
+                locks,
+                QueueEntry::from(queue_entry.hold_id),
+                grant,
+                request.member.clone(),
+                validity,
+                request.limit,
+            )
+        })
     }
 }
 
@@ -107,16 +125,16 @@ impl Drop for Attempt {
 
 /// Asks once, within the time of a request. `None`: another holds it, or was first.
 pub(super) async fn once(locks: &Arc<Locks>, request: &LockRequest) -> Result<Option<Hold>, Error> {
-    let limit = locks.direct.limit();
-    match timeout(limit, pursue(locks, request, false, &mut false).instrument(span(request))).await {
+    let mut progress = Progress::default();
+    match timeout(request.limit, pursue(locks, request, false, &mut progress).instrument(span(request))).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(unanswered(locks, limit)),
+        Err(_) => Err(unanswered(locks, request.limit, &progress)),
     }
 }
 
 /// Waits for as long as it takes.
 pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Result<Hold, Error> {
-    pursue(locks, request, true, &mut false)
+    pursue(locks, request, true, &mut Progress::default())
         .instrument(span(request))
         .await?
         .ok_or_else(|| Error::unexpected("waiting for a lock").at(locks.direct.server()))
@@ -124,17 +142,18 @@ pub(super) async fn patiently(locks: &Arc<Locks>, request: &LockRequest) -> Resu
 
 /// Waits for so long. `None`: another was first, all the time.
 pub(super) async fn within(locks: &Arc<Locks>, request: &LockRequest, limit: Duration) -> Result<Option<Hold>, Error> {
-    let mut contended = false;
-    match timeout(limit, pursue(locks, request, true, &mut contended).instrument(span(request))).await {
+    let mut progress = Progress::default();
+    match timeout(limit, pursue(locks, request, true, &mut progress).instrument(span(request))).await {
         Ok(outcome) => outcome,
-        Err(_) if contended => Ok(None),
-        Err(_) => Err(unanswered(locks, limit)),
+        Err(_) if progress.is_contended => Ok(None),
+        Err(_) => Err(unanswered(locks, limit, &progress)),
     }
 }
 
-fn unanswered(locks: &Locks, limit: Duration) -> Error {
+fn unanswered(locks: &Locks, limit: Duration, progress: &Progress) -> Error {
     let message = format!("the server did not answer within {limit:?} whether the lock is free");
-    locks.direct.late(Error::new(ErrorKind::Timeout, message))
+    let error = locks.direct.late(Error::new(ErrorKind::Timeout, message));
+    if progress.is_asked { error.after_unanswered() } else { error }
 }
 
 fn span(request: &LockRequest) -> tracing::Span {
@@ -146,11 +165,11 @@ async fn pursue(
     locks: &Arc<Locks>,
     request: &LockRequest,
     queues: bool,
-    contended: &mut bool,
+    progress: &mut Progress,
 ) -> Result<Option<Hold>, Error> {
     let mut place: Option<Attempt> = None;
     loop {
-        let validity = match locks.direct.validity().await {
+        let validity = match locks.direct.validity(request.limit).await {
             Ok(validity) => validity,
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "no session yet");
@@ -169,9 +188,9 @@ async fn pursue(
                 Step::Ask => {
                     let commands = locks.direct.commands().await?;
                     let Some(queue_entry) = &attempt.queue_entry else { return Ok(None) };
-                    attempt.asked = true;
+                    (attempt.asked, progress.is_asked) = (true, true);
                     acquisition.replied(clock::now(), commands.acquire(queue_entry, queues).await);
-                    *contended |= acquisition.is_contended();
+                    progress.is_contended |= acquisition.is_contended();
                     if matches!(acquisition.step(), Step::Wait(_)) && attempt.puts_message_aside() {
                         // It may be older or younger than the answer: an operator may have broken the lock since.
                         acquisition.waited();
@@ -187,13 +206,15 @@ async fn pursue(
                     }
                 }
                 Step::Held(grant) if mutant::is("grant_unchecked") => {
-                    while let Err(error) = locks.direct.validity().await.map(|validity| attempt.validity = validity) {
+                    while let Err(error) =
+                        locks.direct.validity(request.limit).await.map(|validity| attempt.validity = validity)
+                    {
                         tracing::debug!(%error, "no session yet");
                         sleep(SESSION_PAUSE).await;
                     }
-                    return Ok(attempt.hold(grant, &request.member));
+                    return Ok(attempt.hold(grant, request));
                 }
-                Step::Held(grant) if validity.is_held() => return Ok(attempt.hold(grant, &request.member)),
+                Step::Held(grant) if validity.is_held() => return Ok(attempt.hold(grant, request)),
                 Step::Held(_) | Step::Ended => {
                     place = Some(attempt);
                     break;

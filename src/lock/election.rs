@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::lock::{Fenced, Lock, LockContext, LockGuard, Locks};
 use crate::model::{FencingToken, MemberId};
 use crate::proto::{Request, Topic, WatchedValue};
+use crate::settings::CallTimeout;
 use crate::wire::encode_path;
 
 /// The election of one leader for a role, among all candidates. A clone is the same election.
@@ -44,10 +45,10 @@ pub struct Election {
 }
 
 impl Election {
-    pub(crate) fn new(data: Arc<DataAccess>, locks: Arc<Locks>, role: &str) -> Self {
+    pub(crate) fn new(data: Arc<DataAccess>, locks: Arc<Locks>, role: &str, timeout: &CallTimeout) -> Self {
         // An empty role makes a name that is not: it is refused by the lock.
         let name = if role.is_empty() { String::new() } else { format!("elections/{role}") };
-        Self { data, encoded: encode_path(&name), lock: Lock::new(locks, &name) }
+        Self { data, encoded: encode_path(&name), lock: Lock::new(locks, &name, timeout) }
     }
 
     /// Campaigns as this member. Default: the name of this host.
@@ -60,6 +61,12 @@ impl Election {
     /// [`Lock::through_suspension`].
     pub fn through_suspension(mut self) -> Self {
         self.lock = self.lock.through_suspension();
+        self
+    }
+
+    /// How long a call that waits only for the server may take: as [`Lock::timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.lock = self.lock.timeout(timeout);
         self
     }
 

@@ -74,7 +74,7 @@ impl<'a> Fenced<'a> {
     async fn write(&self, path: &str, value: Option<Vec<u8>>) -> Result<FencedWrite, Error> {
         check_path(path)?;
         let path = encode_path(path);
-        let written = self.facts.locks.direct.once("a fenced write", |commands| {
+        let written = self.facts.locks.direct.once("a fenced write", self.facts.limit, |commands| {
             let hold_id = self.facts.queue_entry.hold_id.clone();
             async move { commands.fence(&hold_id, &path, value.as_deref()).await }
         });
@@ -103,7 +103,7 @@ impl<'a> Fenced<'a> {
     pub async fn eval<T: FromRedisValue>(&self, script: &str, paths: &[&str], args: &[&str]) -> Result<T, Error> {
         paths.iter().try_for_each(|path| check_path(path))?;
         let paths: Vec<_> = paths.iter().map(|path| encode_path(path)).collect();
-        let answered = self.facts.locks.direct.once("a fenced script", |commands| {
+        let answered = self.facts.locks.direct.once("a fenced script", self.facts.limit, |commands| {
             let hold_id = self.facts.queue_entry.hold_id.clone();
             async move { commands.fenced(&hold_id, script, &paths, args).await }
         });

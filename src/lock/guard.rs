@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(super) grant: Grant,
     member: MemberId,
     validity: Arc<Validity>,
+    /// How long a call about it may wait for the server.
+    pub(super) limit: Duration,
     pub(super) signals: Arc<HoldSignals>,
 }
 
@@ -86,10 +88,11 @@ impl Hold {
         grant: Grant,
         member: MemberId,
         validity: Arc<Validity>,
+        limit: Duration,
     ) -> Self {
         let signals = HoldSignals::new(validity.ended());
         locks.lock_table.hold(queue_entry.clone(), grant.token, signals.clone());
-        let facts = Facts { locks, queue_entry, grant, member, validity, signals };
+        let facts = Facts { locks, queue_entry, grant, member, validity, limit, signals };
         Self { facts: Arc::new(facts), answered: AtomicBool::new(false) }
     }
 
@@ -105,7 +108,7 @@ impl Hold {
     async fn release(self) -> bool {
         let was_held = self.is_held();
         let uncertain = Arc::new(AtomicBool::new(false));
-        let released = self.facts.locks.direct.repeat("release", |commands| {
+        let released = self.facts.locks.direct.repeat("release", self.facts.limit, |commands| {
             let (facts, uncertain) = (self.facts.clone(), uncertain.clone());
             async move {
                 let answer = commands.release(&facts.queue_entry).await;

@@ -32,7 +32,7 @@ use crate::cache::LockTable;
 use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId, check_name};
-use crate::settings::Config;
+use crate::settings::{CallTimeout, Config};
 use crate::transport::Commands;
 use crate::wire::encode_path;
 
@@ -108,18 +108,20 @@ enum Suspension {
 }
 
 impl Lock {
-    pub(crate) fn new(locks: Arc<Locks>, name: &str) -> Self {
-        let request = check_name("the lock's name", name).map(|()| LockRequest {
+    pub(crate) fn new(locks: Arc<Locks>, name: &str, timeout: &CallTimeout) -> Self {
+        let checked = check_name("the lock's name", name).and_then(|()| timeout.limit());
+        let request = checked.map(|limit| LockRequest {
             name: encode_path(name).into(),
             member: locks.host.clone(),
             encoded: encode_path(locks.host.as_str()).into(),
             share: None,
+            limit,
         });
         Self { locks, request, reentrant: false, suspension: Suspension::Cancels }
     }
 
-    pub(crate) fn semaphore(locks: Arc<Locks>, name: &str, permits: u32) -> Self {
-        let mut lock = Self::new(locks, name);
+    pub(crate) fn semaphore(locks: Arc<Locks>, name: &str, timeout: &CallTimeout, permits: u32) -> Self {
+        let mut lock = Self::new(locks, name, timeout);
         lock.request = lock.request.and_then(|request| {
             if permits == 0 {
                 let message = format!("semaphore {name:?} has no permits; it must have one at the least");
@@ -161,6 +163,19 @@ impl Lock {
     /// [`LockContext::held`], or to write only what is [fenced](LockContext::fenced).
     pub fn through_suspension(mut self) -> Self {
         self.suspension = Suspension::Pauses;
+        self
+    }
+
+    /// How long a call that waits only for the server may take, in place of
+    /// [the connector's timeout](crate::GroupConnector::timeout): [`try_acquire`](Self::try_acquire),
+    /// [`holders`](Self::holders), [`waiters`](Self::waiters), [`break_lock`](Self::break_lock), and the release and the
+    /// fenced writes of its guards. [`acquire`](Self::acquire) waits as long as it takes,
+    /// [`acquire_timeout`](Self::acquire_timeout) has its own limit.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request = self.request.and_then(|request| {
+            let limit = CallTimeout::given(timeout).limit()?;
+            Ok(LockRequest { limit, ..request })
+        });
         self
     }
 
@@ -284,9 +299,9 @@ impl Lock {
     }
 
     async fn inspect(&self) -> Result<(Vec<LockHolder>, Vec<LockWaiter>), Error> {
-        let name = self.request.as_ref().map_err(Clone::clone)?.name.clone();
-        let inspection = self.locks.direct.repeat("inspection", |commands| {
-            let name = name.clone();
+        let request = self.request.as_ref().map_err(Clone::clone)?;
+        let inspection = self.locks.direct.repeat("inspection", request.limit, |commands| {
+            let name = request.name.clone();
             async move { commands.inspect(&name).await }
         });
         let inspection = inspection.await?;
@@ -317,10 +332,10 @@ impl Lock {
     /// # Cancel safety
     /// Dropped before it has answered, it is broken or not.
     pub async fn break_lock(&self) -> Result<u64, Error> {
-        let name = self.request.as_ref().map_err(Clone::clone)?.name.clone();
+        let LockRequest { name, limit, .. } = self.request.clone()?;
         // Not repeated: what is held after a lost answer may be another's.
         let breaking = |commands: Commands| async move { commands.break_lock(&name).await };
-        self.locks.direct.once("breaking of the lock", breaking).await
+        self.locks.direct.once("breaking of the lock", limit, breaking).await
     }
 }
 

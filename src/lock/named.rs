@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Lock, LockGuard, Locks};
 use crate::error::Error;
 use crate::model::MemberId;
+use crate::settings::CallTimeout;
 
 /// The guards of the locks that are held by name.
 #[derive(Default)]
@@ -64,11 +66,19 @@ impl Named {
 #[must_use = "nothing is locked until one of the calls is awaited"]
 pub struct NamedLocks {
     locks: Arc<Locks>,
+    timeout: CallTimeout,
 }
 
 impl NamedLocks {
-    pub(crate) fn new(locks: Arc<Locks>) -> Self {
-        Self { locks }
+    pub(crate) fn new(locks: Arc<Locks>, timeout: CallTimeout) -> Self {
+        Self { locks, timeout }
+    }
+
+    /// How long each call may take, in place of [the connector's timeout](crate::GroupConnector::timeout). A release
+    /// takes the timeout that the lock was taken with.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = CallTimeout::given(timeout);
+        self
     }
 
     /// Takes the lock, if it is free. One round trip.
@@ -90,9 +100,8 @@ impl NamedLocks {
     /// # Cancel safety
     /// As for [`lock`](Self::lock).
     pub async fn lock_as(&self, member: &str, name: &str) -> Result<bool, Error> {
-        let Some(guard) = Lock::new(self.locks.clone(), name).as_member(member).try_acquire().await? else {
-            return Ok(false);
-        };
+        let lock = Lock::new(self.locks.clone(), name, &self.timeout).as_member(member);
+        let Some(guard) = lock.try_acquire().await? else { return Ok(false) };
         self.locks.named.put(name, guard);
         Ok(true)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::future::IntoFuture;
 use std::pin::Pin;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,6 +14,7 @@ use crate::engine::{Caller, Claim, Claimed, Delivery};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, MemberDraft, MemberId, Metadata, check_metadata, check_tags, to_json};
 use crate::proto::{Answer, Edit, Request, Standing};
+use crate::settings::CallTimeout;
 use crate::transport::Vouched;
 
 /// Typed metadata as JSON.
@@ -28,7 +30,8 @@ pub(crate) fn typed(value: &impl Serialize) -> Result<Metadata, Error> {
 /// Made by [`GroupConnector::join`](crate::GroupConnector::join). It answers a [`Membership`], in one round trip.
 ///
 /// # Errors
-/// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::InvalidMetadata`], [`ErrorKind::AlreadyJoined`].
+/// Before any I/O: [`ErrorKind::InvalidName`], [`ErrorKind::InvalidMetadata`], [`ErrorKind::AlreadyJoined`],
+/// [`ErrorKind::Config`] for a timeout out of range.
 /// From the server: [`ErrorKind::Conflict`] (with [`OnConflict::Reject`](crate::OnConflict::Reject)),
 /// [`ErrorKind::OutOfMemory`], [`ErrorKind::ForeignValue`], [`ErrorKind::Denied`], [`ErrorKind::Timeout`].
 /// [`ErrorKind::Closed`] after [`close`](crate::GroupConnector::close).
@@ -40,11 +43,23 @@ pub struct Join {
     caller: Caller,
     id: Result<MemberId, Error>,
     draft: Result<MemberDraft, Error>,
+    timeout: CallTimeout,
 }
 
 impl Join {
-    pub(crate) fn new(caller: Caller, id: Result<MemberId, Error>) -> Self {
-        Self { caller, id, draft: Ok(MemberDraft::default()) }
+    pub(crate) fn new(caller: Caller, id: Result<MemberId, Error>, timeout: CallTimeout) -> Self {
+        Self { caller, id, draft: Ok(MemberDraft::default()), timeout }
+    }
+
+    /// How long the join may take, in place of [the connector's timeout](crate::GroupConnector::timeout). The
+    /// [`Membership`] keeps it for its own calls.
+    ///
+    /// As long as it lasts, a join that is not answered is sent again over each new link, and is done once. When it is
+    /// over, the join ends with [`ErrorKind::Timeout`] and is given up: if the server has done it, or does it later, the
+    /// member is taken out again. [`Error::is_unapplied`] is `true` if the join was never sent.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = CallTimeout::given(timeout);
+        self
     }
 
     fn with(mut self, set: impl FnOnce(&mut MemberDraft) -> Result<(), Error>) -> Self {
@@ -85,8 +100,8 @@ impl Join {
         let draft = self.draft?;
         check_metadata(&draft.metadata)?;
         check_tags(&draft.tags)?;
-        match self.caller.call(Request::Join(self.id?, draft)).await? {
-            Delivery::Joined(claim) => Ok(Membership::new(self.caller, claim)),
+        match self.caller.call(Request::Join(self.id?, draft), self.timeout.limit()?).await? {
+            Delivery::Joined(claim) => Ok(Membership::new(self.caller, claim, self.timeout)),
             Delivery::Done(_) => Err(Error::unexpected("the request")),
         }
     }
@@ -117,12 +132,21 @@ pub struct Membership {
     id: MemberId,
     standing: watch::Receiver<Standing>,
     vouched: Vouched,
+    timeout: CallTimeout,
 }
 
 impl Membership {
-    fn new(caller: Caller, claim: Claim) -> Self {
+    fn new(caller: Caller, claim: Claim, timeout: CallTimeout) -> Self {
         let Claimed { id, standing, vouched, .. } = claim.take();
-        Self { caller, id, standing, vouched }
+        Self { caller, id, standing, vouched, timeout }
+    }
+
+    /// How long each call of this handle may take from now on, in place of
+    /// [the connector's timeout](crate::GroupConnector::timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = CallTimeout::given(timeout);
+        self
     }
 
     /// The member's name.
@@ -206,7 +230,7 @@ impl Membership {
     }
 
     async fn edit(&self, edit: Edit) -> Result<(), Error> {
-        self.caller.call(Request::Edit(self.id.clone(), edit)).await.map(drop)
+        self.caller.call(Request::Edit(self.id.clone(), edit), self.timeout.limit()?).await.map(drop)
     }
 
     /// Replaces the metadata. One round trip; every watcher sees one `Updated`.
@@ -270,7 +294,7 @@ impl Membership {
     /// # Cancel safety
     /// Dropped before it has answered, the member has either not joined or is taken out again at once.
     pub async fn rejoin(&self) -> Result<Incarnation, Error> {
-        match self.caller.call(Request::Rejoin(self.id.clone())).await? {
+        match self.caller.call(Request::Rejoin(self.id.clone()), self.timeout.limit()?).await? {
             Delivery::Joined(claim) => Ok(claim.take().incarnation),
             Delivery::Done(Answer::Held(incarnation)) => Ok(incarnation),
             Delivery::Done(_) => Err(Error::unexpected("the request")),
@@ -286,7 +310,7 @@ impl Membership {
     /// # Cancel safety
     /// Once polled, it leaves even if it is dropped.
     pub async fn leave(self) -> Result<bool, Error> {
-        self.caller.leave(self.id).await
+        self.caller.leave(self.id, self.timeout.limit()?).await
     }
 }
 

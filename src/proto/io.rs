@@ -36,7 +36,8 @@ pub(crate) enum Input {
     },
     /// A guard has seen that the lease is not vouched for.
     Suspended,
-    Request(Ticket, Request),
+    /// What a user asks for, and for how long.
+    Request(Ticket, Request, Duration),
     /// This join was answered when its caller was gone.
     Unclaimed(MemberId, Incarnation),
     /// This lock has no holder or waiter here any more.

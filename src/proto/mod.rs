@@ -71,7 +71,6 @@ enum Flight {
 
 #[derive(Debug)]
 pub(crate) struct Machine {
-    settings: CoreSettings,
     link: LinkState,
     phase: Phase,
     roster: Roster,
@@ -102,9 +101,8 @@ impl Machine {
             session: Session::new(settings.clone()),
             maintenance: Maintenance::new(settings.clone()),
             source: source::SourceSelection::new(settings.clone()),
-            presence: Presence::new(settings.clone()),
+            presence: Presence::new(settings),
             watched: WatchedValues::default(),
-            settings,
             flying: Vec::new(),
             list_wanted: false,
             listed: None,
@@ -139,18 +137,18 @@ impl Machine {
                 self.session.beat(&session, (until, over), pulse, &mut effects, &mut self.out);
                 self.take(now, effects);
             }
-            Input::Request(ticket, Request::Sync) => self.sync(now, ticket),
-            Input::Request(ticket, Request::Watch(topic)) => {
+            Input::Request(ticket, Request::Sync, limit) => self.sync(ticket, now + limit),
+            Input::Request(ticket, Request::Watch(topic), _) => {
                 self.watched.watch(topic);
                 self.out.push(Output::Answer(ticket, Ok(Answer::Watched)));
             }
-            Input::Request(ticket, request) => {
+            Input::Request(ticket, request, limit) => {
                 if let Request::Close = request {
                     for sync in self.syncs.drain(..) {
                         self.out.push(Output::Answer(sync.ticket, Err(Error::closed())));
                     }
                 }
-                self.session.request(now, ticket, request, &mut self.out);
+                self.session.request(now + limit, ticket, request, &mut self.out);
             }
             Input::Unclaimed(id, incarnation) => self.session.unclaimed(&id, incarnation, &mut self.out),
             Input::GiveBack(queue_entry) => self.session.give_back(queue_entry),
@@ -247,14 +245,9 @@ impl Machine {
         }
     }
 
-    fn sync(&mut self, now: Moment, ticket: Ticket) {
+    fn sync(&mut self, ticket: Ticket, deadline: Moment) {
         self.list_wanted = true;
-        self.syncs.push(PendingSync {
-            ticket,
-            deadline: now + self.settings.request_timeout,
-            listing: self.roster.listings() + 1,
-            barrier: None,
-        });
+        self.syncs.push(PendingSync { ticket, deadline, listing: self.roster.listings() + 1, barrier: None });
         if self.is_attached() {
             self.maintenance.sweep(&mut self.out);
         }

@@ -66,8 +66,6 @@ pub(crate) struct CoreSettings {
     pub(crate) source: EventSource,
     /// Whether there is presence.
     pub(crate) presence: bool,
-    /// How long a request may wait for a link and its answer.
-    pub(crate) request_timeout: Duration,
     pub(crate) canary_timeout: Duration,
     pub(crate) on_conflict: OnConflict,
     pub(crate) on_lost: OnLost,
@@ -146,6 +144,27 @@ impl UncheckedSettings {
             return Err(refused(format!("event_buffer is {}: it must be 1 to {}", self.event_buffer, 1 << 20)));
         }
         Ok(Config { draft: self, heartbeat, reconcile })
+    }
+}
+
+/// How long the calls of a handle may wait for the server, or why that is refused.
+#[derive(Clone, Debug)]
+pub(crate) struct CallTimeout(Result<Duration, Error>);
+
+impl CallTimeout {
+    /// As a user gave it: checked before any I/O, by the call.
+    pub(crate) fn given(timeout: Duration) -> Self {
+        Self(within("timeout", timeout, Duration::from_millis(1), Duration::from_secs(60 * 60)).map(|()| timeout))
+    }
+
+    pub(crate) fn limit(&self) -> Result<Duration, Error> {
+        self.0.clone()
+    }
+}
+
+impl From<Duration> for CallTimeout {
+    fn from(default: Duration) -> Self {
+        Self(Ok(default))
     }
 }
 
@@ -244,7 +263,6 @@ impl Config {
             poll: self.poll(),
             source: self.source,
             presence: self.presence,
-            request_timeout: self.request_timeout(),
             canary_timeout: self.canary_timeout(),
             on_conflict: self.on_conflict,
             on_lost: self.on_lost,

@@ -306,7 +306,7 @@ impl<A: Send + 'static> Batcher<A> {
             }
         }
         let _alone = self.traffic.alone();
-        context.within(self.call.name, self.call.alone(connection.clone(), &ask)).await
+        context.within(self.call.name, context.config.command_timeout, self.call.alone(connection.clone(), &ask)).await
     }
 
     /// Takes the next seat of the batch that is forming, or the first of a new one.
@@ -374,7 +374,7 @@ async fn go<A>(
         }
         Ok(answers)
     };
-    let answers = context.within(call.name, asking).await;
+    let answers = context.within(call.name, context.config.command_timeout, asking).await;
     let mut seats = lock(seats);
     match answers {
         Ok(answers) => {

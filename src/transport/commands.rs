@@ -52,16 +52,21 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// What a call answers, if it does so within the command timeout and before the connector is closed.
-    pub(super) async fn within<T>(&self, name: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    /// What a call answers, if it does so in time and before the connector is closed.
+    pub(super) async fn within<T>(
+        &self,
+        name: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         if self.deadlines.is_stopped() {
             return Err(Error::closed());
         }
-        let answer = self.deadlines.limit(call).await.unwrap_or_else(|| {
+        let answer = self.deadlines.limit(limit, call).await.unwrap_or_else(|| {
             if self.deadlines.is_stopped() {
                 return Err(Error::closed_unanswered(name));
             }
-            Err(Error::no_answer(name, self.config.command_timeout))
+            Err(Error::no_answer(name, limit))
         });
         answer.map_err(|error| error.at(&self.server))
     }
@@ -73,6 +78,8 @@ pub(crate) struct Commands {
     pub(super) connection: MultiplexedConnection,
     pub(super) context: Arc<Context>,
     pub(super) batchers: Arc<Batchers>,
+    /// How long a call may take.
+    pub(super) limit: Duration,
 }
 
 pub(super) fn ms(duration: Duration) -> u64 {
@@ -80,11 +87,16 @@ pub(super) fn ms(duration: Duration) -> u64 {
 }
 
 impl Commands {
-    /// Runs one command, for the command timeout at the most.
+    /// The same, where a call may take so long instead of the command timeout.
+    pub(crate) fn limited(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Runs one command, in bounded time.
     pub(crate) async fn run(mut self, command: Command) -> Result<Reply, Error> {
         let name = name(&command);
         let context = self.context.clone();
-        context.within(name, self.call(name, command)).await
+        context.within(name, self.limit, self.call(name, command)).await
     }
 
     async fn call(&mut self, name: &'static str, command: Command) -> Result<Reply, Error> {

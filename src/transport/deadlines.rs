@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::clock::LONGEST_SLEEP;
 
-/// How often the ticker ticks in the time that a call may take: a call is ended one tick late at the most.
+/// How often the ticker ticks in the time that most calls may take: a call is ended one tick late at the most.
 const TICKS: u32 = 16;
 
 /// The calls under way.
 #[derive(Debug)]
 pub(super) struct Deadlines {
-    limit: Duration,
+    /// How long most calls may take.
+    usual: Duration,
     calls: AtomicUsize,
     first: Notify,
     tick: Notify,
@@ -48,9 +49,9 @@ impl Drop for PendingCall<'_> {
 }
 
 impl Deadlines {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(super) fn new(usual: Duration) -> Self {
         Self {
-            limit,
+            usual,
             calls: AtomicUsize::new(0),
             first: Notify::new(),
             tick: Notify::new(),
@@ -59,9 +60,9 @@ impl Deadlines {
     }
 
     /// What a call answers, or `None` if it takes too long or the connector is closed.
-    pub(super) async fn limit<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn limit<T>(&self, limit: Duration, call: impl Future<Output = T>) -> Option<T> {
         let _under_way = PendingCall::begin(self);
-        let deadline = clock::now() + self.limit;
+        let deadline = clock::now() + limit;
         let mut call = pin!(call);
         let mut tick = pin!(self.tick.notified());
         poll_fn(|context| {
@@ -100,7 +101,7 @@ impl Deadlines {
             if self.calls.load(Ordering::SeqCst) == 0 {
                 self.first.notified().await;
             }
-            sleep((self.limit / TICKS).min(LONGEST_SLEEP)).await;
+            sleep((self.usual / TICKS).min(LONGEST_SLEEP)).await;
             self.tick.notify_waiters();
         }
     }
@@ -118,6 +119,9 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: Duration = Duration::from_millis(20);
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn watched(limit: Duration) -> Arc<Deadlines> {
         let deadlines = Arc::new(Deadlines::new(limit));
         let watched = deadlines.clone();
@@ -128,37 +132,37 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_answered_is_answered_and_what_is_not_is_ended() {
-        let deadlines = watched(Duration::from_millis(20));
-        assert_eq!(deadlines.limit(ready(7)).await, Some(7));
-        let calls = (0..9).map(|_| deadlines.limit(pending::<()>()));
+        let deadlines = watched(LIMIT);
+        assert_eq!(deadlines.limit(LIMIT, ready(7)).await, Some(7));
+        let calls = (0..9).map(|_| deadlines.limit(LIMIT, pending::<()>()));
         assert_eq!(join_all(calls).await, [None; 9]);
-        assert_eq!(deadlines.limit(pending::<()>()).await, None, "after a time without calls");
+        assert_eq!(deadlines.limit(LIMIT, pending::<()>()).await, None, "after a time without calls");
         assert_eq!(deadlines.calls.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]
     async fn nobody_waits_any_more_when_it_has_been_stopped() {
-        let deadlines = watched(Duration::from_secs(3600));
+        let deadlines = watched(HOUR);
         let stopping = async {
             while deadlines.calls.load(Ordering::SeqCst) == 0 {
                 yield_now().await;
             }
             deadlines.stop();
         };
-        assert_eq!(tokio::join!(deadlines.limit(pending::<()>()), stopping).0, None);
-        assert_eq!(deadlines.limit(pending::<()>()).await, None);
-        assert_eq!(deadlines.limit(ready(7)).await, Some(7), "what needs no waiting is answered");
+        assert_eq!(tokio::join!(deadlines.limit(HOUR, pending::<()>()), stopping).0, None);
+        assert_eq!(deadlines.limit(HOUR, pending::<()>()).await, None);
+        assert_eq!(deadlines.limit(HOUR, ready(7)).await, Some(7), "what needs no waiting is answered");
     }
 
     #[tokio::test]
     async fn it_is_stopped_where_nobody_ticks_any_more() {
-        let deadlines = Deadlines::new(Duration::from_secs(3600));
+        let deadlines = Deadlines::new(HOUR);
         let stopping = async {
             while deadlines.calls.load(Ordering::SeqCst) == 0 {
                 yield_now().await;
             }
             deadlines.stop();
         };
-        assert_eq!(tokio::join!(deadlines.limit(pending::<()>()), stopping).0, None);
+        assert_eq!(tokio::join!(deadlines.limit(HOUR, pending::<()>()), stopping).0, None);
     }
 }

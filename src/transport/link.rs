@@ -135,7 +135,8 @@ impl Dialer {
     }
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
-        Commands { connection, context: self.context.clone(), batchers: Arc::new(Batchers::new(self.runner.clone())) }
+        let (context, batchers) = (self.context.clone(), Arc::new(Batchers::new(self.runner.clone())));
+        Commands { connection, limit: context.config.command_timeout, context, batchers }
     }
 
     /// Connects to ask. What listens comes later, by [`Link::listen`].

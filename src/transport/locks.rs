@@ -89,9 +89,9 @@ impl Commands {
         script: &ScriptInvocation<'_>,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<T, Error> {
-        let context = self.context.clone();
+        let (context, limit) = (self.context.clone(), self.limit);
         let asking = async { read(&self.invoke(name, script).await?).ok_or_else(|| Error::unexpected(name)) };
-        context.within(name, asking).await
+        context.within(name, limit, asking).await
     }
 }
 

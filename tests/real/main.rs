@@ -34,4 +34,5 @@ mod secrets;
 mod sources;
 mod support;
 mod suspension;
+mod timeouts;
 mod worker;

@@ -34,9 +34,6 @@ const RENEW_AGAIN: u32 = 2;
 /// How many commands may be under way at once: each is timed from its sending, and must not wait for the others.
 const WINDOW: usize = 256;
 
-/// How long a request that is under way when its time is up is given before it is checked again.
-const EXPIRE_PAUSE: Duration = Duration::from_millis(10);
-
 #[derive(Debug)]
 enum Lease {
     Absent,
@@ -405,6 +402,10 @@ impl Session {
     /// Puts an operation that was not answered back where it came from.
     fn park(&mut self, op: Op, out: &mut Outbox) {
         let Act::Edit(who, _) = &op.act else { return self.waiting.push_front(op) };
+        if op.ticket.is_none() {
+            // Its caller has given it up.
+            return self.edit_over(&who.clone());
+        }
         let id = who.id.clone();
         match self.own_of_mut(who) {
             Some(own) if !matches!(own.state, OwnState::Ended(_)) => {

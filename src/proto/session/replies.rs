@@ -306,7 +306,13 @@ impl Session {
     /// Applies changes of the roster to the members of this connector.
     pub(crate) fn observe(&mut self, changes: &[Change], effects: &mut Effects, out: &mut Outbox) {
         for (at, change) in changes.iter().enumerate() {
-            let Change::Left { member, cause } = change else { continue };
+            let (member, cause) = match change {
+                Change::Left { member, cause } => (member, cause),
+                Change::Joined(member) | Change::Updated { new: member, .. } => {
+                    self.take_back_stray(member);
+                    continue;
+                }
+            };
             let (id, last) = (member.id(), member.incarnation());
             let Some(own) = self.own.get(id) else { continue };
             if !matches!(own.state, OwnState::Held { incarnation, .. } if incarnation == last) {
@@ -325,6 +331,25 @@ impl Session {
                     self.replaced(id, last, by, out);
                 }
             }
+        }
+    }
+
+    /// A join that was given up has been done all the same, after what was to undo it.
+    fn take_back_stray(&mut self, member: &Member) {
+        let is_known = self.own.get(member.id()).is_some_and(|own| !matches!(own.state, OwnState::Ended(_)));
+        if self.session() != Some(member.session()) || is_known {
+            return;
+        }
+        let (id, incarnation) = (member.id(), Some(member.incarnation()));
+        let flying = self.flying.values().filter_map(|flight| match flight {
+            Flight::Op { op, .. } => Some(op),
+            Flight::Renew | Flight::Extend { .. } => None,
+        });
+        let is_leave = |op: &Op, from: Option<Incarnation>| matches!(&op.act, Act::Leave(leaving, at) if leaving == id && *at == from);
+        // One that waits comes after it, one that is under way may have come before.
+        let mut flying = flying.chain(&self.waiting);
+        if !flying.any(|op| is_leave(op, incarnation)) && !self.waiting.iter().any(|op| is_leave(op, None)) {
+            self.take_back(id.clone(), incarnation);
         }
     }
 

@@ -3,8 +3,8 @@
 use super::*;
 
 impl Session {
-    pub(crate) fn request(&mut self, now: Moment, ticket: Ticket, request: Request, out: &mut Outbox) {
-        let deadline = Some(now + self.settings.request_timeout);
+    pub(crate) fn request(&mut self, deadline: Moment, ticket: Ticket, request: Request, out: &mut Outbox) {
+        let deadline = Some(deadline);
         if self.closing {
             out.push(Output::Answer(ticket, Err(Error::closed())));
             return;
@@ -187,21 +187,17 @@ impl Session {
                 self.with_edits.insert(id);
             }
         }
+        self.give_up_flying(now, out);
         let edits = self.with_edits.iter().filter_map(|id| self.own.get(id)).flat_map(|own| &own.edits);
         let flying = self.flying.values().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });
         let rest = self.waiting.iter().chain(edits).chain(flying).filter_map(|op| op.deadline);
-        self.expire_at = rest.min().map(|at| at.max(now + EXPIRE_PAUSE));
+        self.expire_at = rest.min();
         for op in over {
-            let message = format!("{}: no answer from the server in time", op.act.name());
-            let error = if op.uncertain || matches!(op.act, Act::Leave(..)) {
-                Error::uncertain(ErrorKind::Timeout, message)
-            } else {
-                Error::new(ErrorKind::Timeout, message)
-            };
-            answer(out, op.ticket, Err(error));
+            let is_uncertain = op.uncertain || matches!(op.act, Act::Leave(..));
+            answer(out, op.ticket, Err(late(&op.act, is_uncertain)));
             if let Act::Join(who, _) = &op.act
                 && self.own_of(who).is_some()
             {
@@ -220,4 +216,33 @@ impl Session {
             }
         }
     }
+
+    /// Answers the requests that are under way when their time is up. What they do is given back when it is known.
+    fn give_up_flying(&mut self, now: Moment, out: &mut Outbox) {
+        let mut joins = Vec::new();
+        let mut is_over = |flight: &mut Flight| {
+            let Flight::Op { op, .. } = flight else { return false };
+            if op.deadline.is_none_or(|deadline| deadline > now) {
+                return false;
+            }
+            op.deadline = None;
+            answer(out, op.ticket.take(), Err(late(&op.act, true)));
+            if let Act::Join(who, _) = &op.act {
+                joins.push(who.clone());
+            }
+            // Nothing comes after it that could wait for it.
+            matches!(op.act, Act::Close(_))
+        };
+        self.flying.retain(|_, flight| !is_over(flight));
+        for who in joins {
+            if self.own_of(&who).is_some() {
+                self.forget(&who.id, out);
+            }
+        }
+    }
+}
+
+fn late(act: &Act, is_uncertain: bool) -> Error {
+    let message = format!("{}: no answer from the server in time", act.name());
+    if is_uncertain { Error::uncertain(ErrorKind::Timeout, message) } else { Error::new(ErrorKind::Timeout, message) }
 }

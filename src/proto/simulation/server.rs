@@ -322,7 +322,8 @@ impl Server {
             let adopted = contest == Contest::Yield
                 && holder.is_none()
                 && self.keys.get(id).is_some_and(|key| key.expires.is_some());
-            let other = holder.as_ref().is_some_and(|holder| holder != session && self.lives(holder));
+            let is_other = |holder: &SessionId| holder != session && !is_outlived(holder, session);
+            let other = holder.as_ref().is_some_and(|holder| is_other(holder) && self.lives(holder));
             if adopted || other {
                 return Reply::Conflict { holder: "somebody".into() };
             }
@@ -468,4 +469,13 @@ impl Server {
             self.next_revision();
         }
     }
+}
+
+/// Whether the second session is a later one of the connector that the first is of.
+fn is_outlived(holder: &SessionId, session: &SessionId) -> bool {
+    let parts = |session: &SessionId| {
+        let (connector, count) = session.as_str().rsplit_once('-')?;
+        Some((connector.to_owned(), count.parse::<u64>().ok()?))
+    };
+    matches!((parts(holder), parts(session)), (Some((of, count)), Some((by, later))) if of == by && count < later)
 }

@@ -23,7 +23,6 @@ fn settings(on_lost: OnLost) -> CoreSettings {
         reconcile: TTL,
         poll: TTL,
         source: EventSource::Keyspace,
-        request_timeout: Duration::from_millis(3000),
         canary_timeout: Duration::from_millis(500),
         on_conflict: OnConflict::TakeOver,
         on_lost,
@@ -63,6 +62,9 @@ fn shown(member: &Member) -> String {
     format!("{}@{}/{}", member.id(), member.incarnation(), member.revision())
 }
 
+/// How long requests wait that do not say so.
+const LIMIT: Duration = Duration::from_millis(3000);
+
 impl Script {
     fn new(on_lost: OnLost) -> Self {
         Self::with(settings(on_lost))
@@ -79,7 +81,12 @@ impl Script {
     }
 
     fn play(&mut self, line: &str) -> Vec<String> {
-        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        let mut limit = LIMIT;
+        if let [.., "within", ms] = words[..] {
+            limit = Duration::from_millis(number(ms));
+            words.truncate(words.len() - 2);
+        }
         let now = Moment::from_origin(self.now);
         let input = match words[..] {
             ["link"] => Input::LinkUp,
@@ -102,23 +109,23 @@ impl Script {
             ["invalid", "all"] => Input::Notices(vec![Notice::Everything]),
             ["canary", event] => Input::Notices(vec![Notice::Canary(key_event(event))]),
             ["join", ticket, name] => {
-                Input::Request(Ticket(number(ticket)), Request::Join(id(name), MemberDraft::default()))
+                Input::Request(Ticket(number(ticket)), Request::Join(id(name), MemberDraft::default()), limit)
             }
             ["text", ticket, name, text] => {
                 let edit = Edit::Metadata(Metadata::Text(text.into()));
-                Input::Request(Ticket(number(ticket)), Request::Edit(id(name), edit))
+                Input::Request(Ticket(number(ticket)), Request::Edit(id(name), edit), limit)
             }
-            ["leave", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Leave(id(name))),
-            ["rejoin", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Rejoin(id(name))),
-            ["watch"] => Input::Request(Ticket(0), Request::Watch(Topic::Ephemerals)),
-            ["watch", role] => Input::Request(Ticket(0), Request::Watch(Topic::Leader(role.into()))),
+            ["leave", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Leave(id(name)), limit),
+            ["rejoin", ticket, name] => Input::Request(Ticket(number(ticket)), Request::Rejoin(id(name)), limit),
+            ["watch"] => Input::Request(Ticket(0), Request::Watch(Topic::Ephemerals), limit),
+            ["watch", role] => Input::Request(Ticket(0), Request::Watch(Topic::Leader(role.into())), limit),
             ["touch", event, path] => Input::Notices(vec![Notice::Path(path.into(), key_event(event))]),
-            ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open),
+            ["open", ticket] => Input::Request(Ticket(number(ticket)), Request::Open, limit),
             ["audit"] => Input::Audit,
             ["unvouched"] => Input::Suspended,
             ["give-back", queue_entry] => Input::GiveBack(hold_id(queue_entry).into()),
-            ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync),
-            ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close),
+            ["sync", ticket] => Input::Request(Ticket(number(ticket)), Request::Sync, limit),
+            ["close", ticket] => Input::Request(Ticket(number(ticket)), Request::Close, limit),
             ["unclaimed", name, incarnation] => Input::Unclaimed(id(name), Incarnation::new(number(incarnation))),
             ["beat", session, pulse] => {
                 let pulse = match pulse {
@@ -449,4 +456,5 @@ mod put_right;
 mod reading;
 mod requests;
 mod source;
+mod timeouts;
 mod watch;
