@@ -169,7 +169,7 @@ impl Direct {
                     }
                     answer => return answer.map_err(|error| if was_asked { error.after_unanswered() } else { error }),
                 }
-                pause = (pause * 2).clamp(FIRST_PAUSE, self.limit / 4);
+                pause = (pause * 2).min(self.limit / 4).max(FIRST_PAUSE);
             }
         };
         match timeout(limit.saturating_sub(clock::now().since(begun)), calling).await {

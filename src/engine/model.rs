@@ -42,6 +42,8 @@ struct Server {
     lease: Option<Moment>,
     /// Whether the holder is subscribed to its presence.
     is_present: bool,
+    /// Whether it ever was: then a prober may judge it.
+    is_marked: bool,
     lock: Lock,
     tokens: u64,
 }
@@ -96,6 +98,8 @@ enum Step {
     Miss,
     Cut,
     Reconnect,
+    /// The holder is subscribed and marks its lease, and the connection closes before it knows.
+    Flicker,
     Probe,
     Sweep,
     Down,
@@ -117,13 +121,21 @@ fn config() -> Config {
 }
 
 impl World {
+    /// A holder whose heartbeats have not connected yet.
     fn new() -> Self {
         let now = Moment::from_origin(Duration::from_secs(5));
         let config = config();
         let lease = LeaseKeeping::new(config.lease_timing(), now);
         let (vouched, _) = watch::channel(lease.vouched());
-        let server =
-            Server { now, is_up: true, lease: Some(now + TTL), is_present: false, lock: Lock::Ours(1), tokens: 1 };
+        let server = Server {
+            now,
+            is_up: true,
+            lease: Some(now + TTL),
+            is_present: false,
+            is_marked: false,
+            lock: Lock::Ours(1),
+            tokens: 1,
+        };
         let nowhere = tokio_util::sync::CancellationToken::new();
         let mut world = Self {
             server,
@@ -150,7 +162,6 @@ impl World {
         let validity = world.validity.clone().expect("a session that was opened");
         world.signals = HoldSignals::new(validity.ended());
         world.table.hold(world.entry(), FencingToken::new(1), world.signals.clone());
-        world.step(Step::Reconnect);
         world
     }
 
@@ -265,7 +276,7 @@ impl World {
                 Reply::Part { due: None, known, more: false, entries: Vec::new() }
             }
             Command::List { .. } => Reply::Unchanged { due: None },
-            Command::AskToProbe { .. } => Reply::NotProbing { asks: 1 },
+            Command::AskToProbe { .. } => Reply::NotProbing { asks: 1, probers: Vec::new() },
             _ => Reply::Done,
         }
     }
@@ -326,12 +337,21 @@ impl World {
                     && let LeaseStep::Connect(then) = self.lease.step(now, Duration::ZERO)
                     && then <= now
                 {
-                    self.server.is_present = true;
+                    (self.server.is_present, self.server.is_marked) = (true, true);
                     self.lease.connected(true);
                 }
             }
+            Step::Flicker => {
+                if self.server.is_up
+                    && let LeaseStep::Connect(then) = self.lease.step(now, Duration::ZERO)
+                    && then <= now
+                {
+                    self.server.is_marked = true;
+                    self.cut();
+                }
+            }
             Step::Probe => {
-                if self.server.is_up && !self.server.is_present && self.server.lives() {
+                if self.server.is_up && self.server.is_marked && !self.server.is_present && self.server.lives() {
                     self.server.lease = self.server.lease.map(|until| until.min(now + LEAST_GRACE));
                 }
             }
@@ -419,6 +439,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::Miss),
         2 => Just(Step::Cut),
         4 => Just(Step::Reconnect),
+        1 => Just(Step::Flicker),
         3 => Just(Step::Probe),
         3 => Just(Step::Sweep),
         1 => Just(Step::Down),
@@ -450,6 +471,7 @@ proptest! {
 #[test]
 fn restart_within_the_ttl_is_a_suspension() {
     let mut world = World::new();
+    world.step(Step::Reconnect);
     assert!(world.says_held());
     world.step(Step::Down);
     assert!(world.says_held(), "half the grace is vouched for");

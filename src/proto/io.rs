@@ -315,9 +315,13 @@ pub(crate) enum Command {
     Probe {
         sessions: Vec<SessionId>,
     },
-    /// Shortens the leases of sessions that are not present, each with how long ago it was last seen.
+    /// Asks whether these probers, named by their connectors, are still connected.
+    CheckProbers {
+        probers: Vec<String>,
+    },
+    /// Shortens the leases of sessions that are not present, each with how long ago it was last seen, if ever.
     Shorten {
-        sessions: Vec<(SessionId, Duration)>,
+        sessions: Vec<(SessionId, Option<Duration>)>,
     },
 }
 
@@ -392,6 +396,8 @@ pub(crate) enum Reply {
     NotProbing {
         /// How many have asked within this second.
         asks: u64,
+        /// Who has the places, by their connectors.
+        probers: Vec<String>,
     },
     Present(Vec<bool>),
     Shortened {

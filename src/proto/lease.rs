@@ -127,12 +127,14 @@ impl LeaseKeeping {
         Pulse::Missed
     }
 
-    /// The connection was closed, or the earlier one that was kept open: others do not see the session any more.
+    /// The connection was closed, or the earlier one that was kept open, or one that others may have seen before it
+    /// stood: others do not see the session any more.
     pub(crate) fn closed(&mut self, now: Moment, pause: Duration) -> Pulse {
         let was_seen = !matches!(self.connection, Connection::Up { is_present: false, .. });
         if was_seen && !mutant::is("absence_unheeded") {
             self.vouched = self.vouched.min(now + self.timing.absence);
             self.hurry = self.vouched;
+            self.was_present = true;
         }
         self.unanswered(now, pause)
     }
@@ -292,6 +294,8 @@ mod tests {
             // Seen before and not seen any more, it may be shortened at any moment.
             ("seen closed unseen step", &["Missed until 1100", "lost"]),
             ("unseen closed seen step", &["Missed until 1980", "beat"]),
+            // Closed before it stood, it may have been seen.
+            ("closed unseen step", &["Missed until 1100", "lost"]),
             // A runtime without progress has no heartbeats, and they go on once there is some.
             (
                 "seen wait:300 idle:401 idle:401 wait:38 idle:401 step",

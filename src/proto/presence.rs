@@ -1,7 +1,9 @@
 //! Presence: a process that ends takes its connections with it, long before its lease runs out.
 //!
-//! A few connectors, the probers, check at short intervals whether each session still has its subscription. The edge
-//! counts: a prober shortens only the lease of a session that it has seen over this link, and that is gone now.
+//! A few connectors, the probers, check at short intervals whether each session still has its subscription. A prober
+//! shortens the lease of a session that it has seen over this link, and that is gone now. Of a session that it has never
+//! seen it asks the server, which judges by the mark in the lease. The others stand by: they check whether the probers
+//! are still there, so that the probers may be among the dead.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -11,6 +13,7 @@ use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
+use crate::mutant;
 use crate::settings::CoreSettings;
 
 /// How long a prober's place is held without being asked for again.
@@ -23,6 +26,8 @@ const PAUSE_EACH: Duration = Duration::from_micros(200);
 /// A connector without a place asks again after this, and more seldom the more of them ask.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
 const MOST_WAIT: Duration = Duration::from_secs(60);
+/// Of the time after which a connector without a place asks again, after how much it checks on the probers.
+const STAND_BY: u32 = 10;
 /// Where so many have asked within a second, of which half has passed on average, each waits as long as before.
 const ENOUGH_ASKS: f64 = 25.0;
 
@@ -30,6 +35,7 @@ const ENOUGH_ASKS: f64 = 25.0;
 enum Flight {
     Ask,
     Probe { sessions: Vec<SessionId>, sent: Moment },
+    CheckProbers,
     Shorten,
 }
 
@@ -42,8 +48,13 @@ pub(crate) struct Presence {
     sessions: BTreeSet<SessionId>,
     /// When each was last seen, over this link.
     seen: HashMap<SessionId, Moment>,
+    /// Sessions that were absent and never seen, and that the server has judged since the last ask.
+    judged: BTreeSet<SessionId>,
+    /// The probers to check on while there is no place.
+    probers: Vec<String>,
     ask_at: Option<Moment>,
     probe_at: Option<Moment>,
+    check_at: Option<Moment>,
     /// How long to wait for a place that was not to be had.
     wait: Duration,
     /// How many were seen when it was last told.
@@ -66,8 +77,11 @@ impl Presence {
             has_place: false,
             sessions: BTreeSet::new(),
             seen: HashMap::new(),
+            judged: BTreeSet::new(),
+            probers: Vec::new(),
             ask_at: None,
             probe_at: None,
+            check_at: None,
             wait: LEAST_WAIT,
             told: 0,
             flying: Vec::new(),
@@ -86,6 +100,8 @@ impl Presence {
     pub(crate) fn joined(&mut self, now: Moment, session: &SessionId) {
         if self.has_place && !session.is_adopted() && !self.sessions.contains(session) {
             self.sessions.insert(session.clone());
+            // It is not subscribed yet, very likely.
+            self.judged.insert(session.clone());
             if self.probe_at.is_none() && !self.is_probing() {
                 self.probe_at = Some(now);
             }
@@ -98,12 +114,15 @@ impl Presence {
     }
 
     pub(crate) fn timeout(&self) -> Option<Moment> {
-        self.ask_at.into_iter().chain(self.probe_at).min()
+        [self.ask_at, self.probe_at, self.check_at].into_iter().flatten().min()
     }
 
     pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
         if self.ask_at.take_if(|at| *at <= now).is_some() {
             self.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
+        }
+        if self.check_at.take_if(|at| *at <= now).is_some() {
+            self.send(Command::CheckProbers { probers: self.probers.clone() }, Flight::CheckProbers, out);
         }
         if self.probe_at.take_if(|at| *at <= now).is_some() {
             let sessions: Vec<_> = self.sessions.iter().cloned().collect();
@@ -137,6 +156,8 @@ impl Presence {
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {
                 self.has_place = true;
+                self.stand_by(now, &[]);
+                self.judged.clear();
                 self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
                 self.seen.retain(|session, _| sessions.contains(session));
                 self.ask_at = Some(now + PLACE / 2);
@@ -144,14 +165,24 @@ impl Presence {
                     self.probe_at = Some(now);
                 }
             }
-            (Flight::Ask, Ok(Reply::NotProbing { asks })) => {
+            (Flight::Ask, Ok(Reply::NotProbing { asks, probers })) => {
                 self.has_place = false;
                 self.sessions.clear();
                 self.seen.clear();
+                self.judged.clear();
                 self.probe_at = None;
                 let change = (*asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
                 self.wait = self.wait.mul_f64(change).clamp(LEAST_WAIT, MOST_WAIT);
                 self.ask_at = Some(now + self.wait.mul_f64(1.0 + self.settings.jitter));
+                self.stand_by(now, probers);
+            }
+            // An ask that is under way takes the place.
+            (Flight::CheckProbers, Ok(Reply::Present(present))) if self.ask_at.is_some() => {
+                if present.iter().all(|is_present| *is_present) {
+                    self.check_at = (!self.probers.is_empty()).then(|| now + self.wait / STAND_BY);
+                } else {
+                    self.ask_at = Some(now);
+                }
             }
             (Flight::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
                 self.probed(sent, &sessions, present, out);
@@ -167,6 +198,12 @@ impl Presence {
         Some(outcome)
     }
 
+    /// These have the places from now on, and this connector has none.
+    fn stand_by(&mut self, now: Moment, probers: &[String]) {
+        self.probers = probers.to_vec();
+        self.check_at = (!probers.is_empty()).then(|| now + self.wait / STAND_BY);
+    }
+
     fn is_probing(&self) -> bool {
         self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Probe { .. }))
     }
@@ -175,9 +212,14 @@ impl Presence {
         let mut gone = Vec::new();
         for (session, is_present) in sessions.iter().zip(present) {
             if *is_present {
+                self.judged.remove(session);
                 self.seen.insert(session.clone(), sent);
-            } else if let Some(last) = self.seen.remove(session) {
-                gone.push((session.clone(), sent.since(last)));
+                continue;
+            }
+            let absent = self.seen.remove(session).map(|last| sent.since(last));
+            let is_judged = !self.judged.insert(session.clone());
+            if absent.is_some() || !is_judged && !mutant::is("only_seen_are_judged") {
+                gone.push((session.clone(), absent));
             }
         }
         if !gone.is_empty() {

@@ -59,6 +59,15 @@ macro_rules! script {
     };
 }
 
+/// A script that asks which run of the server this is.
+macro_rules! presence_script {
+    ($name:ident, $file:literal) => {
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            script(concat!(include_str!("prelude.lua"), include_str!("server_run.lua"), include_str!($file)))
+        });
+    };
+}
+
 /// A script that gives something back, or takes what was given back.
 macro_rules! ownership_script {
     ($name:ident, $file:literal) => {
@@ -90,7 +99,8 @@ ownership_script!(SESSION_CLOSE, "session_close.lua");
 script!(SESSION_HEARTBEAT, "session_heartbeat.lua");
 script!(MEMBER_RENEW, "member_renew.lua");
 script!(PRESENCE_PROBERS, "presence_probers.lua");
-script!(PRESENCE_SHORTEN, "presence_shorten.lua");
+presence_script!(PRESENCE_MARK, "presence_mark.lua");
+presence_script!(PRESENCE_SHORTEN, "presence_shorten.lua");
 ownership_script!(SESSION_SWEEP, "session_sweep.lua");
 script!(MEMBER_LIST, "member_list.lua");
 script!(MEMBER_READ, "member_read.lua");

@@ -228,6 +228,7 @@ impl Commands {
                 script
                     .key(keys.probers())
                     .key(keys.asks())
+                    .arg(keys.prefix())
                     .arg(&context.connector)
                     .arg(ms(place))
                     .arg(PROBERS)
@@ -235,19 +236,16 @@ impl Commands {
                 replies::reply(name, self.invoke(name, &script).await?, replies::probing)
             }
             Command::Probe { sessions } => {
-                let mut probe = redis::cmd("PUBSUB");
-                probe.arg("NUMSUB");
-                for session in &sessions {
-                    probe.arg(keys.presence(session.as_str()));
-                }
-                let value = probe.query_async::<Value>(&mut self.connection).await;
-                replies::reply(name, value.map_err(|error| Error::from_redis(name, error))?, replies::present)
+                self.subscribed(name, sessions.iter().map(|session| keys.presence(session.as_str()))).await
+            }
+            Command::CheckProbers { probers } => {
+                self.subscribed(name, probers.iter().map(|prober| keys.inbox(prober))).await
             }
             Command::Shorten { sessions } => {
                 let mut script = scripts::PRESENCE_SHORTEN.key(keys.leases());
                 script.arg(keys.prefix());
                 for (session, absent) in &sessions {
-                    script.arg(session.as_str()).arg(ms(*absent));
+                    script.arg(session.as_str()).arg(absent.map_or_else(String::new, |absent| ms(absent).to_string()));
                 }
                 replies::reply(name, self.invoke(name, &script).await?, replies::shortened)
             }
@@ -286,6 +284,17 @@ impl Commands {
         replies::reply(NAME, value, |items| replies::extended(items, session))
     }
 
+    /// Which of these channels has a subscriber.
+    async fn subscribed(&mut self, name: &str, channels: impl Iterator<Item = String>) -> Result<Reply, Error> {
+        let mut asking = redis::cmd("PUBSUB");
+        asking.arg("NUMSUB");
+        for channel in channels {
+            asking.arg(channel);
+        }
+        let value = asking.query_async::<Value>(&mut self.connection).await;
+        replies::reply(name, value.map_err(|error| Error::from_redis(name, error))?, replies::present)
+    }
+
     async fn query(&mut self, name: &str, command: &redis::Cmd) -> Result<Reply, Error> {
         let done: Result<Value, _> = command.query_async(&mut self.connection).await;
         done.map(|_| Reply::Done).map_err(|error| Error::from_redis(name, error))
@@ -317,6 +326,7 @@ fn name(command: &Command) -> &'static str {
         Command::PlantCanary | Command::TouchCanary => "canary",
         Command::AskToProbe { .. } => "asking for a place among the probers",
         Command::Probe { .. } => "probing the presence of sessions",
+        Command::CheckProbers { .. } => "checking on the probers",
         Command::Shorten { .. } => "shortening of the leases of those who are gone",
         Command::Listen { .. } => "listening",
     }

@@ -287,12 +287,17 @@ impl Keeping {
                 self.lease.connected(connection.is_present);
                 Some(connection)
             }
-            Err(error) => {
+            Err(Unopened { error, may_be_seen }) => {
                 tracing::debug!(%error, "no connection for heartbeats");
                 self.error = Some(error.at(self.dialer.server()));
-                let pause = self.next_pause();
-                let pulse = self.lease.not_connected(clock::now(), pause);
-                self.tell(pulse);
+                let is_seen_by_another = before.as_ref().is_some_and(HeartbeatConnection::is_seen);
+                if may_be_seen && !is_seen_by_another {
+                    self.closed();
+                } else {
+                    let pause = self.next_pause();
+                    let pulse = self.lease.not_connected(clock::now(), pause);
+                    self.tell(pulse);
+                }
                 None
             }
         }
@@ -384,8 +389,21 @@ struct HeartbeatConnection {
     closed: CancellationToken,
 }
 
+/// A connection that did not come to stand.
+struct Unopened {
+    error: Error,
+    /// Whether others may have seen the session by it.
+    may_be_seen: bool,
+}
+
+impl From<Error> for Unopened {
+    fn from(error: Error) -> Self {
+        Self { error, may_be_seen: false }
+    }
+}
+
 impl HeartbeatConnection {
-    async fn open(dialer: &Dialer, session: &SessionId, presence: bool) -> Result<Self, Error> {
+    async fn open(dialer: &Dialer, session: &SessionId, presence: bool) -> Result<Self, Unopened> {
         let closed = CancellationToken::new();
         if !presence {
             let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
@@ -412,13 +430,26 @@ impl HeartbeatConnection {
         let is_present =
             match within(&format!("SUBSCRIBE {channel}"), dialer.config().pulse_timeout(), subscribing).await {
                 Ok(()) => true,
-                Err(error) if error.is_of_the_link() => return Err(error),
+                Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true }),
                 Err(error) => {
                     tracing::warn!(%error, "a crash of this process is seen only when its lease runs out");
                     false
                 }
             };
-        Ok(Self { commands: dialer.commands(connection), is_present, closed })
+        let mut commands = dialer.commands(connection);
+        if is_present {
+            match commands.mark(session).await {
+                Ok(true) => {}
+                Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true }),
+                unmarked => tracing::debug!(?unmarked, "only a prober that sees this process now will see its crash"),
+            }
+        }
+        Ok(Self { commands, is_present, closed })
+    }
+
+    /// Whether others see the session by it.
+    fn is_seen(&self) -> bool {
+        self.is_present && !self.closed.is_cancelled()
     }
 
     /// Waits until the server does not see us by this any more.
@@ -452,6 +483,18 @@ impl super::Commands {
         };
         // What is left out is seen to at the next heartbeat.
         timeout(limit, extending).await.unwrap_or(false)
+    }
+
+    /// Lets any prober judge the session; whether the server could mark its lease.
+    async fn mark(&mut self, session: &SessionId) -> Result<bool, Error> {
+        const NAME: &str = "marking of the lease";
+        let (context, limit) = (self.context.clone(), self.context.config.pulse_timeout());
+        let script = scripts::PRESENCE_MARK.key(context.keys.lease(session.as_str()));
+        let marking = script.invoke_async(&mut self.connection);
+        timeout(limit, marking)
+            .await
+            .map_err(|_| Error::no_answer(NAME, limit))?
+            .map_err(|error| scripts::failed(NAME, error))
     }
 
     /// One heartbeat: whether the lease lives.

@@ -53,7 +53,10 @@ pub(super) fn opened(items: &[Value]) -> Option<Reply> {
 pub(super) fn probing(items: &[Value]) -> Option<Reply> {
     let (holds, rest) = items.split_first()?;
     if number(holds)? == 0 {
-        return Some(Reply::NotProbing { asks: number(rest.first()?)? });
+        let (asks, probers) = rest.split_first()?;
+        let prober = |value: &Value| Some(std::str::from_utf8(text(value)?).ok()?.to_owned());
+        let probers = probers.iter().map(prober).collect::<Option<_>>()?;
+        return Some(Reply::NotProbing { asks: number(asks)?, probers });
     }
     let session = |value: &Value| Some(SessionId::new(std::str::from_utf8(text(value)?).ok()?));
     Some(Reply::Probing { sessions: rest.iter().map(session).collect::<Option<_>>()? })

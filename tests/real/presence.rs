@@ -168,3 +168,77 @@ async fn a_killed_process_is_seen_long_before_its_ttl_and_a_frozen_one_is_left_a
     assert!(begun.elapsed() < LONG / 2, "{:?}: {}", begun.elapsed(), seen.history());
     watcher.close().await.unwrap();
 }
+
+/// The probers among them: they have to be replaced first, and their successors have never seen the dead.
+#[tokio::test]
+async fn processes_killed_together_are_seen_long_before_their_ttl() {
+    let fixture = Fixture::new().await;
+    let mut workers = Vec::new();
+    for number in 0..4 {
+        workers.push(Worker::start(&fixture, &format!("w{number}"), LONG, 1, 1).await);
+    }
+    let probers = async || {
+        let mut asking = redis::cmd("ZCARD");
+        asking.arg(fixture.key("probers"));
+        asking.query_async::<usize>(&mut fixture.connection().await).await.unwrap()
+    };
+    eventually("the workers have both places", async || probers().await == 2).await;
+    let watcher = watcher(&fixture).await;
+    let seen = Recorder::new(&watcher);
+    seen.wait_until("the workers", |record| record.members.len() == 4).await;
+    assert_eq!(watcher.status().sessions_seen, 0, "the watcher is no prober");
+    eventually("each lease is marked", async || marked(&fixture).await == 4).await;
+    let begun = Instant::now();
+    workers.iter().for_each(|worker| worker.signal("-KILL"));
+    seen.wait_for_names(&[]).await;
+    assert!(begun.elapsed() < LONG / 2, "{:?}: {}", begun.elapsed(), seen.history());
+    watcher.close().await.unwrap();
+}
+
+/// How many leases have a mark.
+async fn marked(fixture: &Fixture) -> usize {
+    let mut connection = fixture.connection().await;
+    let sessions: Vec<String> =
+        redis::cmd("ZRANGE").arg(fixture.key("leases")).arg(&["0", "-1"]).query_async(&mut connection).await.unwrap();
+    let mut count = 0;
+    for session in sessions {
+        let key = fixture.key(&format!("leases/{session}"));
+        let lease: Option<String> = redis::cmd("GET").arg(key).query_async(&mut connection).await.unwrap();
+        count += usize::from(lease.is_some_and(|lease| lease.contains("\"run\":\"")));
+    }
+    count
+}
+
+/// A server that comes back with its data takes nobody for dead, however long they take to come back to it.
+#[tokio::test]
+async fn mark_of_an_earlier_run_shortens_no_lease() {
+    let fixture = Fixture::new().await;
+    if !fixture.redis.is_own() {
+        return;
+    }
+    let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
+    let (watcher, group) = (watcher(&fixture).await, through(&fixture, &proxy).await);
+    let seen = Recorder::new(&watcher);
+    group.join("a").await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    are_seen(&watcher).await;
+    eventually("the lease is marked", async || marked(&fixture).await == 1).await;
+    proxy.refuse();
+    fixture.redis.restart_with_data().await.unwrap();
+    let mut state = watcher.state();
+    tokio::time::timeout(PATIENCE, state.wait_for(|state| state == State::Connected)).await.unwrap();
+    let asks = async || {
+        let mut asking = redis::cmd("ZCARD");
+        asking.arg(fixture.key("probers"));
+        asking.query_async::<usize>(&mut fixture.connection().await).await.unwrap()
+    };
+    eventually("the watcher probes", async || asks().await == 1).await;
+    // Its probes are frequent, and a lease that they shorten is over after the grace.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.heal();
+    let mut state = group.state();
+    tokio::time::timeout(PATIENCE, state.wait_for(|state| state == State::Connected)).await.unwrap();
+    assert_eq!(seen.read(|record| (record.joins, record.leaves)), (1, 0), "{}", seen.history());
+    watcher.close().await.unwrap();
+    group.close().await.unwrap();
+}

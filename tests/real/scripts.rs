@@ -88,6 +88,7 @@ pub(crate) fn text(script: &str) -> String {
     match script {
         "lock_acquire" => read("lock_acquire") + &shared + &read("lock_enqueue"),
         "lock_release" => read("lock_release") + &shared + &read("lock_handover"),
+        "presence_mark" | "presence_shorten" => shared + &read("server_run") + &read(script),
         script => shared + &read(script),
     }
 }

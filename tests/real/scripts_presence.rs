@@ -12,7 +12,9 @@ async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let ask = async |caller: &mut Caller, connector: &str, ms: &str| {
-        words(caller.run("presence_probers", &["leases", "probers", "asks"], &[connector, ms, "2", "3"]).await)
+        let prefix = caller.prefix.clone();
+        let args = [&prefix, connector, ms, "2", "3"];
+        words(caller.run("presence_probers", &["leases", "probers", "asks"], &args).await)
     };
     assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "1"]);
     assert!(!caller.ask::<bool>("EXISTS", "probers", &[]).await, "nobody needs a place where there is nobody");
@@ -26,6 +28,70 @@ async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
     caller.ask::<()>("SET", "asks", &["41", "PX", "60000"]).await;
     assert_eq!(ask(&mut caller, "a", "60000").await, ["0", "42"]);
     assert!(caller.ask::<i64>("PTTL", "probers", &[]).await > 0);
+}
+
+#[tokio::test]
+async fn place_of_a_prober_without_its_inbox_is_free() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let ask = async |caller: &mut Caller, connector: &str| {
+        let prefix = caller.prefix.clone();
+        let args = [&prefix, connector, "60000", "2", "3"];
+        words(caller.run("presence_probers", &["leases", "probers", "asks"], &args).await)
+    };
+    caller.ask::<()>("ZADD", "leases", &["5", "s-1"]).await;
+    let mut inboxes = Vec::new();
+    for connector in ["a", "b"] {
+        let mut inbox = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();
+        inbox.subscribe(fixture.key(&format!("inbox/{connector}"))).await.unwrap();
+        inboxes.push(inbox);
+        assert_eq!(ask(&mut caller, connector).await, ["1", "s-1"]);
+    }
+    assert_eq!(ask(&mut caller, "c").await, ["0", "3", "a", "b"], "these have the places");
+    drop(inboxes.pop());
+    eventually("the place of b is free", async || ask(&mut caller, "c").await[0] == "1").await;
+    let (mut places, refused) =
+        (caller.ask::<Vec<String>>("ZRANGE", "probers", &["0", "-1"]).await, ask(&mut caller, "b").await);
+    places.sort();
+    assert_eq!(places, ["a", "~c"], "c has no inbox and keeps its place all the same");
+    assert_eq!((&*refused[0], &refused[2..]), ("0", &["a".to_owned()][..]));
+}
+
+#[tokio::test]
+async fn mark_is_for_this_run_of_the_server_and_leaves_the_ttl_alone() {
+    let fixture = Fixture::new().await;
+    let mut caller = Caller::new(&fixture).await;
+    let mark = async |caller: &mut Caller, session: &str| {
+        crate::scripts::words(caller.run("presence_mark", &[&format!("leases/{session}")], &[]).await).remove(0)
+    };
+    assert_eq!(mark(&mut caller, "never").await, "0");
+    assert!(!caller.ask::<bool>("EXISTS", "leases/never", &[]).await);
+    caller.ask::<()>("SET", "leases/over", &["closed", "PX", "60000"]).await;
+    assert_eq!(mark(&mut caller, "over").await, "0");
+    assert_eq!(caller.ask::<String>("GET", "leases/over", &[]).await, "closed");
+    let info: redis::InfoDict = redis::cmd("INFO").query_async(&mut fixture.connection().await).await.unwrap();
+    let run: String = info.get("run_id").unwrap();
+    let marked = format!(r#"{{"host":"h","grace":4000,"since":1,"run":"{run}"}}"#);
+    caller.ask::<()>("SET", "leases/s", &[r#"{"host":"h","grace":4000,"since":1}"#, "PX", "60000"]).await;
+    for _ in 0..2 {
+        assert_eq!(mark(&mut caller, "s").await, "1");
+        assert_eq!(caller.ask::<String>("GET", "leases/s", &[]).await, marked);
+    }
+    let earlier = marked.replace(&run, "00ff");
+    caller.ask::<()>("SET", "leases/s", &[&earlier, "PX", "60000"]).await;
+    caller.ask::<()>("SET", "leases/t", &[&marked, "PX", "60000"]).await;
+    assert_eq!(mark(&mut caller, "s").await, "1");
+    assert_eq!(caller.ask::<String>("GET", "leases/s", &[]).await, marked, "the mark of an earlier run is replaced");
+    assert!((50_000..=60_000).contains(&caller.ask::<i64>("PTTL", "leases/s", &[]).await));
+
+    caller.ask::<()>("SET", "leases/s", &[&earlier, "PX", "60000"]).await;
+    caller.ask::<()>("SET", "leases/u", &[r#"{"host":"h","grace":4000,"since":1}"#, "PX", "60000"]).await;
+    let prefix = caller.prefix.clone();
+    let args = [prefix.as_str(), "s", "", "t", "", "u", ""];
+    assert_eq!(words(caller.run("presence_shorten", &["leases"], &args).await)[1], "1");
+    assert!(caller.ask::<i64>("PTTL", "leases/s", &[]).await > 50_000, "marked by an earlier run");
+    assert!((3000..=3600).contains(&caller.ask::<i64>("PTTL", "leases/t", &[]).await), "nine tenths of its grace");
+    assert!(caller.ask::<i64>("PTTL", "leases/u", &[]).await > 50_000, "not marked");
 }
 
 #[tokio::test]

@@ -281,3 +281,21 @@ async fn longer_timeout_waits_for_the_one_answer_of_a_write() {
     soon("it is set", set).await.unwrap();
     assert_eq!(soon("it is there", patient.get::<u8>("long")).await.unwrap(), Some(1));
 }
+
+/// With pauses that are as short as the first one at the most.
+#[tokio::test(flavor = "multi_thread")]
+async fn short_timeouts_retry_without_a_panic() {
+    let fixture = Fixture::new().await;
+    if !fixture.redis.is_own() {
+        return;
+    }
+    let short = Duration::from_millis(15);
+    let group = fixture.builder().ttl(LONG).connect_timeout(short).command_timeout(short).connect_lazy().unwrap();
+    let ephemeral = group.ephemeral().timeout(LONG);
+    ephemeral.set("value", &1).await.unwrap();
+    say::<()>(&fixture, &["REPLICAOF", "127.0.0.1", "1"]).await;
+    let limited = group.ephemeral().timeout(Duration::from_millis(400));
+    let refused = tokio::spawn(async move { limited.set("value", &2).await }).await;
+    say::<()>(&fixture, &["REPLICAOF", "NO", "ONE"]).await;
+    assert!(refused.expect("no panic").is_err());
+}

@@ -319,8 +319,12 @@ fn command_line(command: &Command) -> (String, String) {
         Command::Probe { sessions } => {
             format!("probe {}", sessions.iter().map(SessionId::as_str).collect::<Vec<_>>().join(" "))
         }
+        Command::CheckProbers { probers } => format!("check {}", probers.join(" ")),
         Command::Shorten { sessions } => {
-            let gone = sessions.iter().map(|(session, left)| format!("{session}:{}", left.as_millis()));
+            let gone = sessions.iter().map(|(session, absent)| match absent {
+                Some(absent) => format!("{session}:{}", absent.as_millis()),
+                None => format!("{session}:never"),
+            });
             format!("shorten {}", gone.collect::<Vec<_>>().join(" "))
         }
         Command::Listen { source } => format!("listen {source:?}"),
@@ -359,11 +363,14 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             Reply::ValuesListed { due: None, known: (number(count), number(highest)), after, entries }
         }
         ("open", _) => Reply::Opened,
-        ("ask", ["no", asks]) => Reply::NotProbing { asks: number(asks) },
+        ("ask", ["no", asks, probers @ ..]) => {
+            let probers = probers.iter().map(|prober| (*prober).to_owned()).collect();
+            Reply::NotProbing { asks: number(asks), probers }
+        }
         ("ask", sessions) => {
             Reply::Probing { sessions: sessions.iter().map(|session| SessionId::new(*session)).collect() }
         }
-        ("probe", present) => Reply::Present(present.iter().map(|present| *present == "yes").collect()),
+        ("probe" | "check", present) => Reply::Present(present.iter().map(|present| *present == "yes").collect()),
         ("shorten", [ms]) => Reply::Shortened { due: Some(Duration::from_millis(number(ms))) },
         ("listen", inbox_works) => Reply::Listening { inbox_works: *inbox_works != ["deaf"] },
         ("extend", [cursor, held @ ..]) => {

@@ -16,6 +16,7 @@ fn probing(rest: &str) -> String {
          > answer ask s t
          probe s t
          > answer probe yes no
+         shorten t:never
          seen 1
          {rest}"
     )
@@ -54,7 +55,64 @@ fn only_who_was_seen_before_is_given_less_time_and_once() {
 }
 
 #[test]
-fn what_was_seen_over_another_link_does_not_count() {
+fn unseen_session_is_judged_once_after_each_ask() {
+    check_presence(&probing(
+        "> wait 20
+         probe s t
+         > answer probe yes no
+         > wait 480
+         ask
+         probe s t
+         > answer ask s t
+         > answer probe yes no
+         shorten t:never
+         > answer shorten 225
+         > wait 20
+         probe s t
+         > answer probe yes yes
+         seen 2
+         > wait 20
+         probe s t
+         > answer probe yes no
+         shorten t:20
+         seen 1
+         > wait 20
+         probe s t
+         > answer probe yes no",
+    ));
+}
+
+#[test]
+fn connector_without_a_place_takes_that_of_a_prober_that_is_gone() {
+    check_presence(
+        "> up
+         sweep
+         plant
+         ask
+         list all
+         > answer list 9
+         snapshot []
+         state connected
+         > answer sweep
+         > answer ask no 2 p q
+         > wait 50
+         check p q
+         > answer check yes yes
+         > wait 49
+         > wait 1
+         check p q
+         > answer check yes no
+         ask
+         > answer ask s t
+         probe s t
+         > answer probe no yes
+         shorten s:never
+         seen 1",
+    );
+}
+
+#[test]
+fn session_seen_over_another_link_is_judged_by_its_mark() {
     check_presence(&probing(
         "> down
          state suspended
@@ -67,6 +125,7 @@ fn what_was_seen_over_another_link_does_not_count() {
          seen 0
          probe s
          > answer probe no
+         shorten s:never
          > wait 20
          probe s",
     ));
