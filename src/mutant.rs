@@ -34,7 +34,7 @@ pub(crate) const fn is_again(_: &str) -> bool {
 
 /// What is replaced in the scripts, by what, if this mutant is on.
 #[cfg(group_redis_mutants)]
-const IN_SCRIPTS: [(&str, &str, &str); 5] = [
+const IN_SCRIPTS: [(&str, &str, &str); 6] = [
     ("blind_release", " and string.find(records[i], holder, 1, true)", ""),
     (
         "heartbeat_sets",
@@ -43,6 +43,7 @@ const IN_SCRIPTS: [(&str, &str, &str); 5] = [
     ),
     ("tokens_only_count", "math.max(tonumber(revision) + 1, time[1] * 1000000 + time[2])", "tonumber(revision) + 1"),
     ("tokens_only_count", "math.max(revision + 1, time[1] * 1000000 + time[2])", "revision + 1"),
+    ("mark_of_any_run", "return mark == run", "return true"),
     ("dead_waiter_not_skipped", "not session or not is_alive(prefix, session)", "not session"),
 ];
 

@@ -26,8 +26,9 @@ const PAUSE_EACH: Duration = Duration::from_micros(200);
 /// A connector without a place asks again after this, and more seldom the more of them ask.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
 const MOST_WAIT: Duration = Duration::from_secs(60);
-/// Of the time after which a connector without a place asks again, after how much it checks on the probers.
-const STAND_BY: u32 = 10;
+/// A connector without a place checks on the probers so many times as often as it asks, but not more often than this.
+const CHECKS: u32 = 20;
+const LEAST_CHECK: Duration = Duration::from_millis(40);
 /// Where so many have asked within a second, of which half has passed on average, each waits as long as before.
 const ENOUGH_ASKS: f64 = 25.0;
 
@@ -179,7 +180,7 @@ impl Presence {
             // An ask that is under way takes the place.
             (Flight::CheckProbers, Ok(Reply::Present(present))) if self.ask_at.is_some() => {
                 if present.iter().all(|is_present| *is_present) {
-                    self.check_at = (!self.probers.is_empty()).then(|| now + self.wait / STAND_BY);
+                    self.check_later(now);
                 } else {
                     self.ask_at = Some(now);
                 }
@@ -201,7 +202,12 @@ impl Presence {
     /// These have the places from now on, and this connector has none.
     fn stand_by(&mut self, now: Moment, probers: &[String]) {
         self.probers = probers.to_vec();
-        self.check_at = (!probers.is_empty()).then(|| now + self.wait / STAND_BY);
+        self.check_later(now);
+    }
+
+    fn check_later(&mut self, now: Moment) {
+        let pause = LEAST_CHECK.max(self.wait / CHECKS);
+        self.check_at = (!self.probers.is_empty()).then(|| now + pause);
     }
 
     fn is_probing(&self) -> bool {

@@ -4,6 +4,7 @@
 -- To be called by the holder over the connection that is subscribed.
 --
 -- KEYS  1 lease
+-- ARGV  none
 -- Answer  1 it is marked | 0 the lease is gone or closed, or the user may not ask which run of the server this is
 local lease = lease_of(KEYS[1])
 local run = lease and lease ~= 'closed' and server_run()

@@ -27,6 +27,7 @@ pub(crate) async fn inject(stage: &Stage, fault: &str, on: &Worker, chance: &mut
         "stop_short" => process::stop(stage, on, SHORT).await,
         "stop_long" => process::stop(stage, on, LONG).await,
         "kill" => process::kill(stage, on, chance).await,
+        "kill_half" => process::kill_half(stage, chance).await,
         "stop_waiter" => process::stop_waiter(stage, on).await,
         "lease_lost_frozen" => process::lease_lost_frozen(stage, on).await,
         "late_expiry" => process::late_expiry(stage, on, chance).await,

@@ -49,7 +49,7 @@ impl Fault {
     }
 
     pub(crate) fn kills(&self) -> bool {
-        ["kill", "late_expiry"].contains(&self.name)
+        ["kill", "kill_half", "late_expiry"].contains(&self.name)
     }
 
     /// A slow way is no excuse for who hears late: all that goes over it comes in time.
@@ -70,6 +70,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("stop_waiter").silent(2.0).freezing(),
     fault("lease_lost_frozen").breaking().freezing(),
     fault("kill").of_one(),
+    fault("kill_half"),
     fault("busy_runtime").of_one(),
     fault("blocked_runtime").silent(3.0).of_one(),
     // The server.

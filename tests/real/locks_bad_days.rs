@@ -1,5 +1,6 @@
 //! What goes wrong with the holders of locks and with those who wait.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use group_redis::testing::{FaultProxy, Line};
@@ -114,11 +115,24 @@ async fn fill(fixture: &Fixture, keys: usize) {
     say::<Option<()>>(fixture, &["EVAL", script, "0", &keys.to_string()]).await;
 }
 
-/// The one lease that holds the lock runs out at this moment, by the server's clock in milliseconds.
-async fn deadline(fixture: &Fixture, name: &str) -> f64 {
-    let record: String = say(fixture, &["GET", &fixture.key(&format!("locks/{name}"))]).await;
-    let session = record.split("\"session\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    say::<f64>(fixture, &["ZSCORE", &fixture.key("leases"), session]).await
+/// The session that holds the lock.
+async fn session_with(fixture: &Fixture, lock: &str) -> String {
+    let record: String = say(fixture, &["GET", &fixture.key(&format!("locks/{lock}"))]).await;
+    record.split("\"session\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned()
+}
+
+/// When this session's lease ran out, by the server's clock in milliseconds: presence may shorten it before.
+async fn deadline(fixture: &Fixture, session: &str) -> f64 {
+    let last = AtomicU64::new(0);
+    eventually("the lease is over", async || {
+        let due: Option<u64> = say(fixture, &["ZSCORE", &fixture.key("leases"), session]).await;
+        due.is_none_or(|due| {
+            last.store(due, Ordering::Relaxed);
+            false
+        })
+    })
+    .await;
+    last.load(Ordering::Relaxed) as f64
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,8 +151,9 @@ async fn fifty_waiters_have_it_one_after_the_other_when_the_holder_is_killed() {
         eventually("fifty to wait", async || queue(&fixture, "x").await.len() == 50).await;
         let order: Vec<_> = queue(&fixture, "x").await;
         let order: Vec<_> = order.iter().map(|entry| entry.rsplit(' ').next().unwrap().to_owned()).collect();
+        let session = session_with(&fixture, "x").await;
         holder.signal("-KILL");
-        let deadline = deadline(&fixture, "x").await;
+        let deadline = deadline(&fixture, &session).await;
         // Token, member, since when in the server's milliseconds.
         let mut grants: Vec<(u64, String, f64)> = Vec::new();
         for worker in &mut workers {

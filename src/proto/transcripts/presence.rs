@@ -95,10 +95,10 @@ fn connector_without_a_place_takes_that_of_a_prober_that_is_gone() {
          state connected
          > answer sweep
          > answer ask no 2 p q
-         > wait 50
+         > wait 40
          check p q
          > answer check yes yes
-         > wait 49
+         > wait 39
          > wait 1
          check p q
          > answer check yes no

@@ -44,6 +44,17 @@ pub(super) async fn kill(stage: &Stage, on: &Worker, chance: &mut Chance) -> boo
     was_running && !stage.is_running(on)
 }
 
+/// Every second worker at once, the probers perhaps among them.
+pub(super) async fn kill_half(stage: &Stage, chance: &mut Chance) -> bool {
+    let half: Vec<_> = stage.workers.iter().step_by(2).collect();
+    let were_running = half.iter().all(|worker| stage.is_running(worker));
+    futures_util::future::join_all(half.iter().map(|worker| stage.kill(worker))).await;
+    sleep(Duration::from_millis(chance.from(500, 3000))).await;
+    let are_gone = half.iter().all(|worker| !stage.is_running(worker));
+    half.iter().for_each(|worker| stage.start(worker));
+    were_running && are_gone
+}
+
 pub(super) async fn busy(stage: &Stage, on: &Worker) -> bool {
     let begun = now();
     stage.tell(on, "block 750");
