@@ -5,7 +5,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::io::{Command, Output, Tag};
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Tag};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::model::MemberId;
@@ -37,7 +38,7 @@ pub(crate) struct Maintenance {
     reconcile_at: Option<Moment>,
     /// How late the last sweep was sent.
     lag: Option<Duration>,
-    flying: Vec<(Tag, Flight)>,
+    flying: InFlight<Flight>,
 }
 
 /// What maintenance asks of the rest of the machine.
@@ -56,7 +57,7 @@ impl Maintenance {
             touches: VecDeque::new(),
             reconcile_at: None,
             lag: None,
-            flying: Vec::new(),
+            flying: InFlight::new(Owner::Maintenance),
         }
     }
 
@@ -88,11 +89,6 @@ impl Maintenance {
         self.lag
     }
 
-    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
-        let tag = out.command(command);
-        self.flying.push((tag, flight));
-    }
-
     pub(crate) fn sweep(&mut self, out: &mut Outbox) {
         self.sweep_at = None;
         if mutant::is("no_sweep") {
@@ -100,7 +96,7 @@ impl Maintenance {
         }
         if self.settings.sweeps && !self.sweeping {
             self.sweeping = true;
-            self.send(Command::Sweep, Flight::Sweep, out);
+            self.flying.send(Command::Sweep, Flight::Sweep, out);
         }
     }
 
@@ -130,8 +126,7 @@ impl Maintenance {
         failure: Option<&crate::error::Error>,
         out: &mut Outbox,
     ) -> Option<MaintenanceOutcome> {
-        let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
-        let (_, flight) = self.flying.swap_remove(index);
+        let flight = self.flying.take(tag)?;
         let mut outcome = MaintenanceOutcome::default();
         if let Some(error) = failure.filter(|error| error.is_of_the_link()) {
             outcome.broken = Some(error.clone());
@@ -161,7 +156,7 @@ impl Maintenance {
     pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) -> bool {
         while self.touches.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, ids)) = self.touches.pop_front() else { break };
-            self.send(Command::Touch { ids: ids.clone() }, Flight::Touch(ids), out);
+            self.flying.send(Command::Touch { ids: ids.clone() }, Flight::Touch(ids), out);
         }
         if let Some(due) = self.sweep_at.filter(|at| *at <= now) {
             self.lag = Some(now.since(due));

@@ -4,6 +4,7 @@
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
 mod acquisition;
+mod in_flight;
 mod io;
 mod lease;
 mod maintenance;
@@ -31,6 +32,7 @@ use crate::model::{Incarnation, LeaveCause, MemberId, SessionId};
 use crate::mutant;
 use crate::settings::CoreSettings;
 use crate::wire::{KeyEvent, Notice};
+use in_flight::InFlight;
 use maintenance::{Maintenance, MaintenanceOutcome};
 use outbox::Outbox;
 use presence::{Presence, ProbeOutcome};
@@ -79,7 +81,7 @@ pub(crate) struct Machine {
     source: source::SourceSelection,
     presence: Presence,
     watched: WatchedValues,
-    flying: Vec<(Tag, Flight)>,
+    flying: InFlight<Flight>,
     list_wanted: bool,
     /// The listing made last: what must be settled for it to hold, and when it was asked.
     listed: Option<(u64, Moment)>,
@@ -102,8 +104,8 @@ impl Machine {
             maintenance: Maintenance::new(settings.clone()),
             source: source::SourceSelection::new(settings.clone()),
             presence: Presence::new(settings),
-            watched: WatchedValues::default(),
-            flying: Vec::new(),
+            watched: WatchedValues::new(),
+            flying: InFlight::new(Owner::Members),
             list_wanted: false,
             listed: None,
             syncs: Vec::new(),
@@ -254,41 +256,54 @@ impl Machine {
     }
 
     fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
-        let reply = match self.session.reply(now, tag, reply, &mut self.out) {
-            Ok(effects) => return self.take(now, effects),
-            Err(reply) => reply,
-        };
-        if let Some(outcome) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) {
-            if let Ok(Reply::Swept { due, more, dying }) = reply {
-                self.maintenance.swept(now, due, more, dying);
+        match tag.owner {
+            Owner::Session => {
+                let effects = self.session.reply(now, tag, reply, &mut self.out);
+                self.take(now, effects);
             }
-            return self.maintained(outcome);
-        }
-        if let Some(SourceOutcome { anew, broken }) = self.source.reply(now, tag, &reply, &mut self.out) {
-            if anew {
-                self.listening(now);
+            Owner::Members => self.looked_up(now, tag, reply),
+            Owner::Watched => {
+                if let Ok(
+                    Reply::ValuesFound { due, .. } | Reply::ValuesUnchanged { due } | Reply::ValuesListed { due, .. },
+                ) = &reply
+                {
+                    self.maintenance.due(now, *due);
+                }
+                let broken = self.watched.reply(tag, reply, &mut self.out);
+                broken.into_iter().for_each(|error| self.drop_link(error));
             }
-            broken.into_iter().for_each(|error| self.drop_link(error));
-            return;
+            Owner::Maintenance => {
+                let Some(outcome) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) else {
+                    return;
+                };
+                if let Ok(Reply::Swept { due, more, dying }) = reply {
+                    self.maintenance.swept(now, due, more, dying);
+                }
+                self.maintained(outcome);
+            }
+            Owner::Source => {
+                let Some(SourceOutcome { anew, broken }) = self.source.reply(now, tag, &reply, &mut self.out) else {
+                    return;
+                };
+                if anew {
+                    self.listening(now);
+                }
+                broken.into_iter().for_each(|error| self.drop_link(error));
+            }
+            Owner::Presence => {
+                let own = self.session.session();
+                let Some(ProbeOutcome { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out)
+                else {
+                    return;
+                };
+                self.maintenance.due(now, due);
+                broken.into_iter().for_each(|error| self.drop_link(error));
+            }
         }
-        let own = self.session.session();
-        if let Some(ProbeOutcome { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out) {
-            self.maintenance.due(now, due);
-            broken.into_iter().for_each(|error| self.drop_link(error));
-            return;
-        }
-        if let Ok(Reply::ValuesFound { due, .. } | Reply::ValuesUnchanged { due } | Reply::ValuesListed { due, .. }) =
-            &reply
-        {
-            self.maintenance.due(now, *due);
-        }
-        let reply = match self.watched.reply(tag, reply, &mut self.out) {
-            Ok(Some(error)) => return self.drop_link(error),
-            Ok(None) => return,
-            Err(reply) => reply,
-        };
-        let Some(index) = self.flying.iter().position(|(flying, _)| *flying == tag) else { return };
-        let (_, flight) = self.flying.swap_remove(index);
+    }
+
+    fn looked_up(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
             (Flight::Read, Ok(Reply::Found { due, findings })) => {
                 self.maintenance.due(now, due);
@@ -305,8 +320,8 @@ impl Machine {
                 self.maintenance.due(now, due);
                 match self.roster.listed(known, more, entries) {
                     Some(after) => {
-                        let tag = self.out.command(Command::List { known: None, after: Some(after) });
-                        self.flying.push((tag, Flight::List { sent }));
+                        let command = Command::List { known: None, after: Some(after) };
+                        self.flying.send(command, Flight::List { sent }, &mut self.out);
                     }
                     None => self.listing_done(sent),
                 }
@@ -430,12 +445,11 @@ impl Machine {
             && let Some(known) = self.roster.begin_listing()
         {
             self.list_wanted = false;
-            let tag = self.out.command(Command::List { known, after: None });
-            self.flying.push((tag, Flight::List { sent: now }));
+            let command = Command::List { known, after: None };
+            self.flying.send(command, Flight::List { sent: now }, &mut self.out);
         }
         if let Some(wanted) = self.roster.next_read() {
-            let tag = self.out.command(Command::Read { wanted });
-            self.flying.push((tag, Flight::Read));
+            self.flying.send(Command::Read { wanted }, Flight::Read, &mut self.out);
         }
         self.watched.advance(&mut self.out);
     }

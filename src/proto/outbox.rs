@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::io::{Change, Command, Output, Tag};
+use super::io::{Change, Command, Output, Owner, Tag};
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -15,10 +15,11 @@ impl Outbox {
         self.queue.push_back(output);
     }
 
-    pub(crate) fn command(&mut self, command: Command) -> Tag {
+    pub(crate) fn command(&mut self, owner: Owner, command: Command) -> Tag {
         self.tags += 1;
-        self.queue.push_back(Output::Command(Tag(self.tags), command));
-        Tag(self.tags)
+        let tag = Tag { owner, number: self.tags };
+        self.queue.push_back(Output::Command(tag, command));
+        tag
     }
 
     pub(crate) fn changes(&mut self, changes: Vec<Change>) {

@@ -6,7 +6,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::io::{Command, Output, Reply, Tag};
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Reply, Tag};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
@@ -48,7 +49,7 @@ pub(crate) struct Presence {
     wait: Duration,
     /// How many were seen when it was last told.
     told: usize,
-    flying: Vec<(Tag, Flight)>,
+    flying: InFlight<Flight>,
 }
 
 /// What came of a reply.
@@ -70,7 +71,7 @@ impl Presence {
             probe_at: None,
             wait: LEAST_WAIT,
             told: 0,
-            flying: Vec::new(),
+            flying: InFlight::new(Owner::Presence),
         }
     }
 
@@ -92,22 +93,17 @@ impl Presence {
         }
     }
 
-    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
-        let tag = out.command(command);
-        self.flying.push((tag, flight));
-    }
-
     pub(crate) fn timeout(&self) -> Option<Moment> {
         self.ask_at.into_iter().chain(self.probe_at).min()
     }
 
     pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
         if self.ask_at.take_if(|at| *at <= now).is_some() {
-            self.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
+            self.flying.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
         }
         if self.probe_at.take_if(|at| *at <= now).is_some() {
             let sessions: Vec<_> = self.sessions.iter().cloned().collect();
-            self.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
+            self.flying.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
         }
     }
 
@@ -120,8 +116,7 @@ impl Presence {
         own: Option<&SessionId>,
         out: &mut Outbox,
     ) -> Option<ProbeOutcome> {
-        let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
-        let (_, flight) = self.flying.swap_remove(index);
+        let flight = self.flying.take(tag)?;
         let mut outcome = ProbeOutcome::default();
         match (flight, reply) {
             (_, Err(error)) if error.is_of_the_link() => outcome.broken = Some(error.clone()),
@@ -168,7 +163,7 @@ impl Presence {
     }
 
     fn is_probing(&self) -> bool {
-        self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Probe { .. }))
+        self.flying.iter().any(|flight| matches!(flight, Flight::Probe { .. }))
     }
 
     fn probed(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
@@ -181,7 +176,7 @@ impl Presence {
             }
         }
         if !gone.is_empty() {
-            self.send(Command::Shorten { sessions: gone }, Flight::Shorten, out);
+            self.flying.send(Command::Shorten { sessions: gone }, Flight::Shorten, out);
         }
     }
 }

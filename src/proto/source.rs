@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::io::{Command, Output, Reply, SourceReport, Tag};
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Reply, SourceReport, Tag};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
@@ -89,7 +90,7 @@ pub(crate) struct SourceSelection {
     retry_at: Option<Moment>,
     retries: u32,
     report: SourceReport,
-    flying: Option<(Tag, Flight)>,
+    flying: InFlight<Flight>,
 }
 
 impl SourceSelection {
@@ -109,7 +110,7 @@ impl SourceSelection {
             retry_at: None,
             retries: 0,
             report,
-            flying: None,
+            flying: InFlight::new(Owner::Source),
         }
     }
 
@@ -129,7 +130,8 @@ impl SourceSelection {
     }
 
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
-        (self.canary, self.retry_at, self.flying) = (Canary::Idle, None, None);
+        (self.canary, self.retry_at) = (Canary::Idle, None);
+        self.flying.clear();
         self.unproven(out);
     }
 
@@ -144,14 +146,15 @@ impl SourceSelection {
     fn listen(&mut self, out: &mut Outbox) {
         (self.canary, self.is_renewed) = (Canary::Idle, true);
         self.unproven(out);
-        let tag = out.command(Command::Listen { source: self.source() });
-        self.flying = Some((tag, Flight::Listen));
+        self.flying.clear();
+        self.flying.send(Command::Listen { source: self.source() }, Flight::Listen, out);
     }
 
     /// Sends a canary to prove the source, unless one is under way.
     pub(crate) fn prove(&mut self, now: Moment, out: &mut Outbox) {
         if self.source() != EventSource::Poll
-            && let (Canary::Idle, None) = (&self.canary, &self.flying)
+            && let Canary::Idle = self.canary
+            && self.flying.is_empty()
         {
             self.plant(now, out);
         }
@@ -160,8 +163,7 @@ impl SourceSelection {
     fn plant(&mut self, now: Moment, out: &mut Outbox) {
         (self.canary, self.seen) = (Canary::Planting, Seen::default());
         self.begun = now;
-        let tag = out.command(Command::PlantCanary);
-        self.flying = Some((tag, Flight::Plant { sent: now }));
+        self.flying.send(Command::PlantCanary, Flight::Plant { sent: now }, out);
     }
 
     /// The source has told something of the canary.
@@ -174,7 +176,8 @@ impl SourceSelection {
         }
         self.seen.add(key_event);
         if self.seen.is_proof() {
-            (self.canary, self.flying, self.is_proven, self.is_renewed) = (Canary::Idle, None, true, false);
+            self.flying.clear();
+            (self.canary, self.is_proven, self.is_renewed) = (Canary::Idle, true, false);
             (self.report.canary_at, self.report.sweep_lag) = (Some(now), sweep_lag);
             self.settled(now, out);
         }
@@ -219,7 +222,7 @@ impl SourceSelection {
         reply: &Result<Reply, Error>,
         out: &mut Outbox,
     ) -> Option<SourceOutcome> {
-        let (_, flight) = self.flying.take_if(|(flying, _)| *flying == tag)?;
+        let flight = self.flying.take(tag)?;
         let mut heard = SourceOutcome::default();
         match (flight, reply) {
             (_, Err(error)) if error.is_of_the_link() => heard.broken = Some(error.clone()),
@@ -271,14 +274,13 @@ impl SourceSelection {
         match self.canary {
             Canary::Planted { touch_at } if touch_at <= now => {
                 self.canary = Canary::Touching;
-                let tag = out.command(Command::TouchCanary);
-                self.flying = Some((tag, Flight::Touch));
+                self.flying.send(Command::TouchCanary, Flight::Touch, out);
             }
             Canary::Awaiting { until } if until <= now => self.unproven_in_time(out),
             _ => {}
         }
         if self.retry_at.is_some_and(|at| at <= now) {
-            if self.flying.is_none() && matches!(self.canary, Canary::Idle) {
+            if self.flying.is_empty() && matches!(self.canary, Canary::Idle) {
                 (self.retry_at, self.at) = (None, 0);
                 self.listen(out);
             } else {

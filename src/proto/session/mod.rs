@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use trust::Trust;
 
-use super::io::{Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Standing, Tag, Ticket};
+use super::in_flight::InFlight;
+use super::io::{Answer, Change, Command, Contest, Edit, Output, Owner, Pulse, Reply, Request, Standing, Tag, Ticket};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
@@ -154,7 +155,7 @@ pub(crate) struct Session {
     with_edits: BTreeSet<MemberId>,
     waiting: VecDeque<Op>,
     delayed: Vec<(Moment, Op)>,
-    flying: HashMap<Tag, Flight>,
+    flying: InFlight<Flight>,
     /// No request is over before this.
     expire_at: Option<Moment>,
     /// A lease was lost and none has been won since.
@@ -179,7 +180,7 @@ impl Session {
             with_edits: BTreeSet::new(),
             waiting: VecDeque::new(),
             delayed: Vec::new(),
-            flying: HashMap::new(),
+            flying: InFlight::new(Owner::Session),
             expire_at: None,
             lost: false,
             missing_beats: false,
@@ -354,8 +355,8 @@ impl Session {
             return;
         };
         let session = session.clone();
-        let tag = out.command(command);
-        self.flying.insert(tag, Flight::Op { op, session, sent: now, settled: self.settled, draft });
+        let flight = Flight::Op { op, session, sent: now, settled: self.settled, draft };
+        self.flying.send(command, flight, out);
         if let Some(session) = orphan {
             let close = self.op(None, None, Act::Close(session));
             self.waiting.push_back(close);
@@ -387,16 +388,15 @@ impl Session {
             .map(|(id, _)| id.clone())
             .collect();
         for ids in held.chunks(RENEW_CHUNK) {
-            let tag = out.command(Command::Renew { session: session.clone(), ids: ids.to_vec() });
-            self.flying.insert(tag, Flight::Renew);
+            self.flying.send(Command::Renew { session: session.clone(), ids: ids.to_vec() }, Flight::Renew, out);
         }
         self.extend(session, now, 0, Vec::new(), out);
     }
 
     /// Renews what else the session owns, from this place on.
     fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<ListedHold>, out: &mut Outbox) {
-        let tag = out.command(Command::Extend { session: session.clone(), cursor });
-        self.flying.insert(tag, Flight::Extend { session, sent, held });
+        let command = Command::Extend { session: session.clone(), cursor };
+        self.flying.send(command, Flight::Extend { session, sent, held }, out);
     }
 
     /// Puts an operation that was not answered back where it came from.
@@ -419,13 +419,11 @@ impl Session {
 
     /// The link is gone: what was sent is sent again over the next.
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
-        let mut flying: Vec<_> = self.flying.drain().collect();
         // A server that comes back from a crash, or a replica in its place, may not have what was renewed last.
         if let Lease::Held { renew_at, .. } = &mut self.lease {
             *renew_at = Moment::ORIGIN;
         }
-        flying.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
-        for (_, flight) in flying {
+        for flight in self.flying.drain().rev() {
             if let Flight::Op { mut op, .. } = flight {
                 op.uncertain = true;
                 self.park(op, out);

@@ -3,16 +3,10 @@
 use super::*;
 
 impl Session {
-    /// Takes the reply to a command of ours; hands back any other.
-    pub(crate) fn reply(
-        &mut self,
-        now: Moment,
-        tag: Tag,
-        reply: Result<Reply, Error>,
-        out: &mut Outbox,
-    ) -> Result<Effects, Result<Reply, Error>> {
-        let Some(flight) = self.flying.remove(&tag) else { return Err(reply) };
+    /// Takes the reply to a command of ours.
+    pub(crate) fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>, out: &mut Outbox) -> Effects {
         let mut effects = Effects::default();
+        let Some(flight) = self.flying.take(tag) else { return effects };
         match (flight, reply) {
             (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
             (Flight::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
@@ -25,9 +19,8 @@ impl Session {
                 }
             }
             (Flight::Renew | Flight::Extend { .. }, Ok(_)) => {}
-            (flight @ (Flight::Renew | Flight::Extend { .. }), Err(error)) if error.is_of_the_link() => {
-                // What the link took with it is sent again over the next.
-                self.flying.insert(tag, flight);
+            // What the link took with it is sent again over the next.
+            (Flight::Renew | Flight::Extend { .. }, Err(error)) if error.is_of_the_link() => {
                 effects.broken = Some(error);
             }
             (Flight::Renew | Flight::Extend { .. }, Err(error)) => {
@@ -43,11 +36,11 @@ impl Session {
             }
         }
         if let Lease::Opening = self.lease
-            && !self.flying.values().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
+            && !self.flying.iter().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
         {
             self.lease = Lease::Absent;
         }
-        Ok(effects)
+        effects
     }
 
     /// Whether what this did for a session does not count any more, since that session has been lost meanwhile.
@@ -341,7 +334,7 @@ impl Session {
             return;
         }
         let (id, incarnation) = (member.id(), Some(member.incarnation()));
-        let flying = self.flying.values().filter_map(|flight| match flight {
+        let flying = self.flying.iter().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });

@@ -135,7 +135,7 @@ impl Session {
     fn close(&mut self, ticket: Ticket, deadline: Option<Moment>, out: &mut Outbox) {
         self.closing = true;
         out.push(Output::Release);
-        let flying = self.flying.drain().filter_map(|(_, flight)| match flight {
+        let flying = self.flying.drain().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });
@@ -189,7 +189,7 @@ impl Session {
         }
         self.give_up_flying(now, out);
         let edits = self.with_edits.iter().filter_map(|id| self.own.get(id)).flat_map(|own| &own.edits);
-        let flying = self.flying.values().filter_map(|flight| match flight {
+        let flying = self.flying.iter().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });
@@ -233,7 +233,7 @@ impl Session {
             // Nothing comes after it that could wait for it.
             matches!(op.act, Act::Close(_))
         };
-        self.flying.retain(|_, flight| !is_over(flight));
+        self.flying.retain(|flight| !is_over(flight));
         for who in joins {
             if self.own_of(&who).is_some() {
                 self.forget(&who.id, out);
