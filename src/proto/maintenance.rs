@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::effects::Effects;
 use super::in_flight::InFlight;
-use super::io::{Command, Output, Owner, Tag};
+use super::io::{Command, Output, Owner, Reply, Tag};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
+use crate::error::Error;
 use crate::model::MemberId;
 use crate::mutant;
 use crate::settings::CoreSettings;
@@ -39,13 +41,6 @@ pub(crate) struct Maintenance {
     /// How late the last sweep was sent.
     lag: Option<Duration>,
     flying: InFlight<Flight>,
-}
-
-/// What maintenance asks of the rest of the machine.
-#[derive(Debug, Default)]
-pub(crate) struct MaintenanceOutcome {
-    pub(crate) hints: Vec<MemberId>,
-    pub(crate) broken: Option<crate::error::Error>,
 }
 
 impl Maintenance {
@@ -106,7 +101,32 @@ impl Maintenance {
         self.sweep_at = self.sweep_at.into_iter().chain(at).min();
     }
 
-    pub(crate) fn swept(&mut self, now: Moment, due: Option<Duration>, more: bool, dying: Vec<MemberId>) {
+    /// Takes the reply to a command of ours.
+    pub(crate) fn reply(
+        &mut self,
+        now: Moment,
+        tag: Tag,
+        reply: Result<Reply, Error>,
+        effects: &mut Effects,
+        out: &mut Outbox,
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
+        match (flight, reply) {
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
+            (Flight::Sweep, Ok(Reply::Swept { due, more, dying })) => self.swept(now, due, more, dying),
+            (Flight::Sweep, Err(error)) => {
+                self.sweeping = false;
+                self.sweep_at = Some(now + SWEEP_AGAIN);
+                out.push(Output::Warn(Warning::SweepFailed(error)));
+            }
+            // The sweeper reads the touched ids itself: without notifications it would not be told.
+            (Flight::Touch(ids), Ok(_)) => effects.hints = ids,
+            (Flight::Touch(_), Err(error)) => out.push(Output::Warn(Warning::TouchFailed(error))),
+            (Flight::Sweep, Ok(_)) => {}
+        }
+    }
+
+    fn swept(&mut self, now: Moment, due: Option<Duration>, more: bool, dying: Vec<MemberId>) {
         self.sweeping = false;
         if !dying.is_empty() {
             self.touches.push_back((now + TOUCH_AFTER, dying));
@@ -116,34 +136,6 @@ impl Maintenance {
         } else {
             self.due(now, due);
         }
-    }
-
-    /// Takes the reply to a command of ours; hands back any other tag. Sweeps are passed on to [`swept`](Self::swept).
-    pub(crate) fn reply(
-        &mut self,
-        now: Moment,
-        tag: Tag,
-        failure: Option<&crate::error::Error>,
-        out: &mut Outbox,
-    ) -> Option<MaintenanceOutcome> {
-        let flight = self.flying.take(tag)?;
-        let mut outcome = MaintenanceOutcome::default();
-        if let Some(error) = failure.filter(|error| error.is_of_the_link()) {
-            outcome.broken = Some(error.clone());
-            return Some(outcome);
-        }
-        match (flight, failure) {
-            (Flight::Sweep, Some(error)) => {
-                self.sweeping = false;
-                self.sweep_at = Some(now + SWEEP_AGAIN);
-                out.push(Output::Warn(Warning::SweepFailed(error.clone())));
-            }
-            // The sweeper reads the touched ids itself: without notifications it would not be told.
-            (Flight::Touch(ids), None) => outcome.hints = ids,
-            (Flight::Touch(_), Some(error)) => out.push(Output::Warn(Warning::TouchFailed(error.clone()))),
-            (Flight::Sweep, None) => {}
-        }
-        Some(outcome)
     }
 
     pub(crate) fn timeout(&self) -> Option<Moment> {

@@ -4,6 +4,7 @@
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
 mod acquisition;
+mod effects;
 mod in_flight;
 mod io;
 mod lease;
@@ -16,6 +17,7 @@ mod session;
 #[cfg(test)]
 mod simulation;
 mod source;
+mod syncs;
 #[cfg(test)]
 mod transcripts;
 mod warning;
@@ -27,18 +29,19 @@ pub(crate) use lease::{LeaseKeeping, LeaseStep};
 pub(crate) use moment::Moment;
 pub(crate) use warning::Warning;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, MemberId, SessionId};
 use crate::mutant;
 use crate::settings::CoreSettings;
 use crate::wire::{KeyEvent, Notice};
-use in_flight::InFlight;
-use maintenance::{Maintenance, MaintenanceOutcome};
+use effects::{Effects, StoredMember};
+use maintenance::Maintenance;
 use outbox::Outbox;
-use presence::{Presence, ProbeOutcome};
+use presence::Presence;
 use roster::Roster;
-use session::{Effects, Session, StoredMember};
-use source::SourceOutcome;
+use session::Session;
+use source::SourceSelection;
+use syncs::Syncs;
 use watched::WatchedValues;
 
 /// The state of the link and of what is known through it.
@@ -54,23 +57,6 @@ enum LinkState {
     Live,
 }
 
-/// A request to be answered when what was true at its time is known.
-#[derive(Debug)]
-struct PendingSync {
-    ticket: Ticket,
-    deadline: Moment,
-    /// The listing that must have been made.
-    listing: u64,
-    /// How many hints must have been settled, once it has been.
-    barrier: Option<u64>,
-}
-
-#[derive(Debug)]
-enum Flight {
-    List { sent: Moment },
-    Read,
-}
-
 #[derive(Debug)]
 pub(crate) struct Machine {
     link: LinkState,
@@ -78,14 +64,12 @@ pub(crate) struct Machine {
     roster: Roster,
     session: Session,
     maintenance: Maintenance,
-    source: source::SourceSelection,
+    source: SourceSelection,
     presence: Presence,
     watched: WatchedValues,
-    flying: InFlight<Flight>,
-    list_wanted: bool,
     /// The listing made last: what must be settled for it to hold, and when it was asked.
     listed: Option<(u64, Moment)>,
-    syncs: Vec<PendingSync>,
+    syncs: Syncs,
     /// What users were told by the server, and are told when the view shows it.
     answers: Vec<(Ticket, Result<Answer, Error>)>,
     /// Own members of which the roster knew something newer than they, and whose that was.
@@ -99,16 +83,14 @@ impl Machine {
         Self {
             link: LinkState::Detached,
             phase: Phase::Connecting,
-            roster: Roster::default(),
+            roster: Roster::new(),
             session: Session::new(settings.clone()),
             maintenance: Maintenance::new(settings.clone()),
-            source: source::SourceSelection::new(settings.clone()),
+            source: SourceSelection::new(settings.clone()),
             presence: Presence::new(settings),
             watched: WatchedValues::new(),
-            flying: InFlight::new(Owner::Members),
-            list_wanted: false,
             listed: None,
-            syncs: Vec::new(),
+            syncs: Syncs::default(),
             answers: Vec::new(),
             contested: Vec::new(),
             closed: false,
@@ -123,9 +105,11 @@ impl Machine {
 
     /// When to call again, if nothing else happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let syncs = self.syncs.iter().map(|sync| sync.deadline).min();
         let [session, maintenance] = [self.session.timeout(self.is_attached()), self.maintenance.timeout()];
-        [session, maintenance, self.source.timeout(), self.presence.timeout(), syncs].into_iter().flatten().min()
+        [session, maintenance, self.source.timeout(), self.presence.timeout(), self.syncs.timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
@@ -146,9 +130,7 @@ impl Machine {
             }
             Input::Request(ticket, request, limit) => {
                 if let Request::Close = request {
-                    for sync in self.syncs.drain(..) {
-                        self.out.push(Output::Answer(sync.ticket, Err(Error::closed())));
-                    }
+                    self.syncs.fail(&Error::closed(), &mut self.out);
                 }
                 self.session.request(now + limit, ticket, request, &mut self.out);
             }
@@ -195,7 +177,7 @@ impl Machine {
         self.maintenance.reconcile(now, self.source.is_proven(), &mut self.out);
         self.source.prove(now, &mut self.out);
         self.watched.reconcile();
-        self.list_wanted = true;
+        self.roster.want_listing();
     }
 
     fn link_down(&mut self) {
@@ -206,12 +188,8 @@ impl Machine {
         self.source.link_down(&mut self.out);
         self.presence.link_down();
         self.watched.link_down();
-        self.flying.clear();
-        self.list_wanted = false;
         self.listed = None;
-        for sync in &mut self.syncs {
-            (sync.listing, sync.barrier) = (self.roster.listings() + 1, None);
-        }
+        self.syncs.link_down(self.roster.listings() + 1);
     }
 
     fn drop_link(&mut self, error: Error) {
@@ -238,7 +216,7 @@ impl Machine {
             Notice::Everything => {
                 self.roster.doubt();
                 self.watched.doubt();
-                self.list_wanted = true;
+                self.roster.want_listing();
             }
             Notice::Path(path, key_event) => self.watched.hint(path, key_event),
             Notice::Stray(key) => {
@@ -248,113 +226,42 @@ impl Machine {
     }
 
     fn sync(&mut self, ticket: Ticket, deadline: Moment) {
-        self.list_wanted = true;
-        self.syncs.push(PendingSync { ticket, deadline, listing: self.roster.listings() + 1, barrier: None });
+        self.roster.want_listing();
+        self.syncs.ask(ticket, deadline, self.roster.listings() + 1);
         if self.is_attached() {
             self.maintenance.sweep(&mut self.out);
         }
     }
 
     fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
+        let (mut effects, out) = (Effects::default(), &mut self.out);
         match tag.owner {
-            Owner::Session => {
-                let effects = self.session.reply(now, tag, reply, &mut self.out);
-                self.take(now, effects);
-            }
-            Owner::Members => self.looked_up(now, tag, reply),
-            Owner::Watched => {
-                if let Ok(
-                    Reply::ValuesFound { due, .. } | Reply::ValuesUnchanged { due } | Reply::ValuesListed { due, .. },
-                ) = &reply
-                {
-                    self.maintenance.due(now, *due);
-                }
-                let broken = self.watched.reply(tag, reply, &mut self.out);
-                broken.into_iter().for_each(|error| self.drop_link(error));
-            }
-            Owner::Maintenance => {
-                let Some(outcome) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) else {
-                    return;
-                };
-                if let Ok(Reply::Swept { due, more, dying }) = reply {
-                    self.maintenance.swept(now, due, more, dying);
-                }
-                self.maintained(outcome);
-            }
-            Owner::Source => {
-                let Some(SourceOutcome { anew, broken }) = self.source.reply(now, tag, &reply, &mut self.out) else {
-                    return;
-                };
-                if anew {
-                    self.listening(now);
-                }
-                broken.into_iter().for_each(|error| self.drop_link(error));
-            }
+            Owner::Session => self.session.reply(now, tag, reply, &mut effects, out),
+            Owner::Members => self.roster.reply(tag, reply, &mut effects, out),
+            Owner::Watched => self.watched.reply(tag, reply, &mut effects, out),
+            Owner::Maintenance => self.maintenance.reply(now, tag, reply, &mut effects, out),
+            Owner::Source => self.source.reply(now, tag, reply, &mut effects, out),
             Owner::Presence => {
                 let own = self.session.session();
-                let Some(ProbeOutcome { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out)
-                else {
-                    return;
-                };
-                self.maintenance.due(now, due);
-                broken.into_iter().for_each(|error| self.drop_link(error));
+                self.presence.reply(now, tag, reply, own, &mut effects, out);
             }
         }
-    }
-
-    fn looked_up(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
-            (Flight::Read, Ok(Reply::Found { due, findings })) => {
-                self.maintenance.due(now, due);
-                let (changes, strange) = self.roster.found(findings);
-                strange.into_iter().for_each(|warning| self.out.push(Output::Warn(warning)));
-                self.apply(now, changes);
-            }
-            (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
-                self.maintenance.due(now, due);
-                self.roster.unchanged();
-                self.listing_done(sent);
-            }
-            (Flight::List { sent }, Ok(Reply::Part { due, known, more, entries })) => {
-                self.maintenance.due(now, due);
-                match self.roster.listed(known, more, entries) {
-                    Some(after) => {
-                        let command = Command::List { known: None, after: Some(after) };
-                        self.flying.send(command, Flight::List { sent }, &mut self.out);
-                    }
-                    None => self.listing_done(sent),
-                }
-            }
-            (flight, reply) => {
-                let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of members"));
-                self.lookup_failed(&flight, error);
-            }
-        }
-    }
-
-    fn lookup_failed(&mut self, flight: &Flight, error: Error) {
-        match flight {
-            Flight::List { .. } => self.roster.listing_failed(),
-            Flight::Read => self.roster.read_failed(),
-        }
-        if error.is_of_the_link() || matches!(self.link, LinkState::Syncing { .. }) {
-            self.drop_link(error);
-        } else {
-            self.out.push(Output::Warn(Warning::MembersUnread(error.clone())));
-            for sync in self.syncs.drain(..) {
-                self.out.push(Output::Answer(sync.ticket, Err(error.clone())));
-            }
-        }
+        self.take(now, effects);
     }
 
     fn listing_done(&mut self, sent: Moment) {
         let barrier = self.roster.barrier();
         self.listed = Some((barrier, sent));
-        let made = self.roster.listings();
-        for sync in self.syncs.iter_mut().filter(|sync| sync.listing <= made) {
-            sync.barrier.get_or_insert(barrier);
+        self.syncs.listed(self.roster.listings(), barrier);
+    }
+
+    /// The members could not be looked up: before they are known, nothing can begin over this link.
+    fn unread(&mut self, error: Error) {
+        if let LinkState::Syncing { .. } = self.link {
+            return self.drop_link(error);
         }
+        self.out.push(Output::Warn(Warning::MembersUnread(error.clone())));
+        self.syncs.fail(&error, &mut self.out);
     }
 
     /// New truth: for the own members first, then for the users, unless they are to get it all at once.
@@ -375,7 +282,14 @@ impl Machine {
     }
 
     fn take(&mut self, now: Moment, effects: Effects) {
-        let mut changes = Vec::new();
+        self.maintenance.due(now, effects.due);
+        if effects.is_listening_anew {
+            self.listening(now);
+        }
+        if let Some(sent) = effects.listed {
+            self.listing_done(sent);
+        }
+        let mut changes = effects.changes;
         for (id, incarnation, cause) in effects.departed {
             changes.extend(self.roster.depart(&id, incarnation, cause));
         }
@@ -396,18 +310,8 @@ impl Machine {
             self.apply(now, changes);
         }
         self.answers.extend(effects.answers);
-        if let Some(error) = effects.broken {
-            self.drop_link(error);
-        }
-    }
-
-    fn maintained(&mut self, outcome: MaintenanceOutcome) {
-        for id in outcome.hints {
-            self.roster.hint(id, KeyEvent::Other);
-        }
-        if let Some(error) = outcome.broken {
-            self.drop_link(error);
-        }
+        effects.unread.into_iter().for_each(|error| self.unread(error));
+        effects.broken.into_iter().for_each(|error| self.drop_link(error));
     }
 
     fn tick(&mut self, now: Moment) {
@@ -423,13 +327,7 @@ impl Machine {
                 self.reconcile(now);
             }
         }
-        let (over, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(|sync| sync.deadline <= now);
-        self.syncs = waiting;
-        let over: Vec<PendingSync> = over;
-        for sync in over {
-            let message = "the server did not tell who is a member in time";
-            self.out.push(Output::Answer(sync.ticket, Err(Error::new(ErrorKind::Timeout, message))));
-        }
+        self.syncs.expire(now, &mut self.out);
     }
 
     /// Sends what can be sent.
@@ -441,16 +339,7 @@ impl Machine {
         if let LinkState::Deaf = self.link {
             return;
         }
-        if self.list_wanted
-            && let Some(known) = self.roster.begin_listing()
-        {
-            self.list_wanted = false;
-            let command = Command::List { known, after: None };
-            self.flying.send(command, Flight::List { sent: now }, &mut self.out);
-        }
-        if let Some(wanted) = self.roster.next_read() {
-            self.flying.send(Command::Read { wanted }, Flight::Read, &mut self.out);
-        }
+        self.roster.advance(now, &mut self.out);
         self.watched.advance(&mut self.out);
     }
 
@@ -486,13 +375,7 @@ impl Machine {
             let answers = self.answers.drain(..).map(|(ticket, result)| Output::Answer(ticket, result));
             answers.for_each(|answer| self.out.push(answer));
         }
-        self.syncs.retain(|sync| {
-            let synced = sync.barrier.is_some_and(|barrier| barrier <= settled);
-            if synced {
-                self.out.push(Output::Answer(sync.ticket, Ok(Answer::Synced)));
-            }
-            !synced
-        });
+        self.syncs.settled(settled, &mut self.out);
         let phase = match (&self.link, self.phase) {
             _ if self.session.is_closed() => Phase::Closed,
             _ if self.session.is_lost() => Phase::Lost,

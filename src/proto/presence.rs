@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::effects::Effects;
 use super::in_flight::InFlight;
 use super::io::{Command, Output, Owner, Reply, Tag};
 use super::outbox::Outbox;
@@ -50,14 +51,6 @@ pub(crate) struct Presence {
     /// How many were seen when it was last told.
     told: usize,
     flying: InFlight<Flight>,
-}
-
-/// What came of a reply.
-#[derive(Debug, Default)]
-pub(crate) struct ProbeOutcome {
-    /// The time to the earliest deadline, where it was answered.
-    pub(crate) due: Option<Duration>,
-    pub(crate) broken: Option<Error>,
 }
 
 impl Presence {
@@ -107,28 +100,28 @@ impl Presence {
         }
     }
 
-    /// Takes the reply to a command of ours; hands back any other tag. `own` is the session of this connector.
+    /// Takes the reply to a command of ours. `own` is the session of this connector.
     pub(crate) fn reply(
         &mut self,
         now: Moment,
         tag: Tag,
-        reply: &Result<Reply, Error>,
+        reply: Result<Reply, Error>,
         own: Option<&SessionId>,
+        effects: &mut Effects,
         out: &mut Outbox,
-    ) -> Option<ProbeOutcome> {
-        let flight = self.flying.take(tag)?;
-        let mut outcome = ProbeOutcome::default();
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => outcome.broken = Some(error.clone()),
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             (Flight::Shorten, Err(error)) => {
-                out.push(Output::Warn(Warning::ShortenFailed(error.clone())));
+                out.push(Output::Warn(Warning::ShortenFailed(error)));
             }
             (_, Err(error)) => {
                 self.link_down();
                 // What is forbidden stays so; anything else may pass.
                 let is_passing = error.kind() != ErrorKind::Denied;
                 self.ask_at = is_passing.then(|| now + self.settings.reconcile);
-                out.push(Output::Warn(Warning::ProbeFailed(error.clone())));
+                out.push(Output::Warn(Warning::ProbeFailed(error)));
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {
                 self.has_place = true;
@@ -144,22 +137,21 @@ impl Presence {
                 self.sessions.clear();
                 self.seen.clear();
                 self.probe_at = None;
-                let change = (*asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
+                let change = (asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
                 self.wait = self.wait.mul_f64(change).clamp(LEAST_WAIT, MOST_WAIT);
                 self.ask_at = Some(now + self.wait.mul_f64(1.0 + self.settings.jitter));
             }
             (Flight::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
-                self.probed(sent, &sessions, present, out);
+                self.probed(sent, &sessions, &present, out);
                 let pause = PAUSE.max(PAUSE_EACH * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
                 self.probe_at = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
             }
-            (Flight::Shorten, Ok(Reply::Shortened { due })) => outcome.due = *due,
+            (Flight::Shorten, Ok(Reply::Shortened { due })) => effects.due = due,
             (_, Ok(_)) => {}
         }
         if std::mem::replace(&mut self.told, self.seen.len()) != self.seen.len() {
             out.push(Output::Seen(self.seen.len()));
         }
-        Some(outcome)
     }
 
     fn is_probing(&self) -> bool {

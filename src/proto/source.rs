@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::effects::Effects;
 use super::in_flight::InFlight;
 use super::io::{Command, Output, Owner, Reply, SourceReport, Tag};
 use super::outbox::Outbox;
@@ -64,14 +65,6 @@ enum Flight {
     Listen,
     Plant { sent: Moment },
     Touch,
-}
-
-/// What is asked of the rest of the machine.
-#[derive(Debug, Default)]
-pub(crate) struct SourceOutcome {
-    /// A source stands from now on: changes from before it must be listed.
-    pub(crate) anew: bool,
-    pub(crate) broken: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -214,27 +207,27 @@ impl SourceSelection {
         self.listen(out);
     }
 
-    /// Takes the reply to a command of ours; hands back any other tag.
+    /// Takes the reply to a command of ours.
     pub(crate) fn reply(
         &mut self,
         now: Moment,
         tag: Tag,
-        reply: &Result<Reply, Error>,
+        reply: Result<Reply, Error>,
+        effects: &mut Effects,
         out: &mut Outbox,
-    ) -> Option<SourceOutcome> {
-        let flight = self.flying.take(tag)?;
-        let mut heard = SourceOutcome::default();
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => heard.broken = Some(error.clone()),
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             // With `Notifications::Check`, connecting fails.
             (Flight::Listen, Err(error)) if error.kind() == ErrorKind::Notifications && self.report.since.is_none() => {
-                heard.broken = Some(error.clone());
+                effects.broken = Some(error);
             }
             // Polling is the last source: without it nothing would be found.
-            (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => heard.broken = Some(error.clone()),
+            (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => effects.broken = Some(error),
             (Flight::Listen, Err(error)) => self.give_up(&error.to_string(), out),
             (Flight::Listen, Ok(reply)) => {
-                heard.anew = true;
+                effects.is_listening_anew = true;
                 self.report.inbox_works = matches!(reply, Reply::Listening { inbox_works: true });
                 out.push(Output::Inbox(self.report.inbox_works));
                 if self.source() == EventSource::Poll {
@@ -255,10 +248,9 @@ impl SourceSelection {
             (Flight::Plant { .. } | Flight::Touch, Err(error)) => {
                 // Where nothing can be written, out of memory say, this proves nothing.
                 self.canary = Canary::Idle;
-                out.push(Output::Warn(Warning::CanaryFailed(error.clone())));
+                out.push(Output::Warn(Warning::CanaryFailed(error)));
             }
         }
-        Some(heard)
     }
 
     pub(crate) fn timeout(&self) -> Option<Moment> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Warning;
+use super::effects::Effects;
 use super::in_flight::InFlight;
 use super::io::{Command, Output, Owner, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
 use super::outbox::Outbox;
@@ -181,11 +182,11 @@ impl WatchedValues {
         }
     }
 
-    /// Takes the reply to a command of ours. An error of the link is the caller's.
-    pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, out: &mut Outbox) -> Option<Error> {
-        let flight = self.flying.take(tag)?;
+    /// Takes the reply to a command of ours.
+    pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => return Some(error),
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             (Flight::Subscribe(topic), reply) => {
                 if let Err(error) = reply {
                     out.push(Output::Warn(Warning::NotSubscribed { topic: topic.clone(), error }));
@@ -198,9 +199,16 @@ impl WatchedValues {
                     None => self.list_wanted = true,
                 }
             }
-            (Flight::Read(asked), Ok(Reply::ValuesFound { findings, .. })) => self.found(asked, findings, out),
-            (Flight::List, Ok(Reply::ValuesUnchanged { .. })) => self.listing = None,
-            (Flight::List, Ok(Reply::ValuesListed { known, after, entries, .. })) => {
+            (Flight::Read(asked), Ok(Reply::ValuesFound { due, findings })) => {
+                effects.due = due;
+                self.found(asked, findings, out);
+            }
+            (Flight::List, Ok(Reply::ValuesUnchanged { due })) => {
+                effects.due = due;
+                self.listing = None;
+            }
+            (Flight::List, Ok(Reply::ValuesListed { due, known, after, entries })) => {
+                effects.due = due;
                 self.catalogued(known, after, entries, out);
             }
             (flight, reply) => {
@@ -212,7 +220,6 @@ impl WatchedValues {
                 }
             }
         }
-        None
     }
 
     fn found(&mut self, asked: Vec<Asked>, findings: Vec<ValueFinding>, out: &mut Outbox) {

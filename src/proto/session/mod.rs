@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use trust::Trust;
 
+use super::effects::{Effects, StoredMember};
 use super::in_flight::InFlight;
 use super::io::{Answer, Change, Command, Contest, Edit, Output, Owner, Pulse, Reply, Request, Standing, Tag, Ticket};
 use super::outbox::Outbox;
@@ -114,34 +115,6 @@ enum Flight {
         sent: Moment,
         held: Vec<ListedHold>,
     },
-}
-
-/// A record of ours, and how many hints had been settled when it was sent: what was read since may be newer.
-#[derive(Debug)]
-pub(crate) struct StoredMember {
-    pub(crate) member: Arc<Member>,
-    pub(crate) settled: u64,
-}
-
-/// What the session tells the rest of the machine.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    /// Records that are known because we wrote them.
-    pub(crate) stored: Vec<StoredMember>,
-    /// Incarnations that are known to be over. They count before what is stored.
-    pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
-    /// To be given when what they speak of can be seen.
-    pub(crate) answers: Vec<(Ticket, Result<Answer, Error>)>,
-    /// Ids to read.
-    pub(crate) hints: Vec<MemberId>,
-    /// The link turned out to be of no use.
-    pub(crate) broken: Option<Error>,
-}
-
-impl Effects {
-    fn answer(&mut self, ticket: Option<Ticket>, result: Result<Answer, Error>) {
-        self.answers.extend(ticket.map(|ticket| (ticket, result)));
-    }
 }
 
 #[derive(Debug)]

@@ -4,9 +4,15 @@ use super::*;
 
 impl Session {
     /// Takes the reply to a command of ours.
-    pub(crate) fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>, out: &mut Outbox) -> Effects {
-        let mut effects = Effects::default();
-        let Some(flight) = self.flying.take(tag) else { return effects };
+    pub(crate) fn reply(
+        &mut self,
+        now: Moment,
+        tag: Tag,
+        reply: Result<Reply, Error>,
+        effects: &mut Effects,
+        out: &mut Outbox,
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
             (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
             (Flight::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
@@ -29,10 +35,10 @@ impl Session {
                 }
                 out.push(Output::Warn(Warning::RenewalFailed(error)));
             }
-            (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
+            (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, effects, out),
             (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
             (Flight::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
-                self.done(now, op, (sent, settled), draft, reply, &mut effects, out);
+                self.done(now, op, (sent, settled), draft, reply, effects, out);
             }
         }
         if let Lease::Opening = self.lease
@@ -40,7 +46,6 @@ impl Session {
         {
             self.lease = Lease::Absent;
         }
-        effects
     }
 
     /// Whether what this did for a session does not count any more, since that session has been lost meanwhile.
