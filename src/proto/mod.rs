@@ -18,6 +18,7 @@ mod session;
 mod simulation;
 mod source;
 mod syncs;
+mod timers;
 #[cfg(test)]
 mod transcripts;
 mod warning;
@@ -42,6 +43,7 @@ use roster::Roster;
 use session::Session;
 use source::SourceSelection;
 use syncs::Syncs;
+use timers::Timer;
 use watched::WatchedValues;
 
 /// The state of the link and of what is known through it.
@@ -105,11 +107,7 @@ impl Machine {
 
     /// When to call again, if nothing else happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let [session, maintenance] = [self.session.timeout(self.is_attached()), self.maintenance.timeout()];
-        [session, maintenance, self.source.timeout(), self.presence.timeout(), self.syncs.timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        self.out.timers.next()
     }
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
@@ -165,7 +163,7 @@ impl Machine {
         }
         if let LinkState::Deaf = self.link {
             self.link = LinkState::Syncing { listing: self.roster.listings() + 1 };
-            self.presence.link_up(now);
+            self.presence.link_up(now, &mut self.out);
         } else {
             self.roster.doubt();
             self.watched.relisten();
@@ -184,9 +182,9 @@ impl Machine {
         self.link = LinkState::Detached;
         self.roster.abandon();
         self.session.link_down(&mut self.out);
-        self.maintenance.link_down();
+        self.maintenance.link_down(&mut self.out);
         self.source.link_down(&mut self.out);
-        self.presence.link_down();
+        self.presence.link_down(&mut self.out);
         self.watched.link_down();
         self.listed = None;
         self.syncs.link_down(self.roster.listings() + 1);
@@ -210,7 +208,7 @@ impl Machine {
                 let was_proven = self.source.is_proven();
                 self.source.canary(now, key_event, self.maintenance.lag(), &mut self.out);
                 if !was_proven && self.source.is_proven() {
-                    self.maintenance.relax(now);
+                    self.maintenance.relax(now, &mut self.out);
                 }
             }
             Notice::Everything => {
@@ -227,7 +225,7 @@ impl Machine {
 
     fn sync(&mut self, ticket: Ticket, deadline: Moment) {
         self.roster.want_listing();
-        self.syncs.ask(ticket, deadline, self.roster.listings() + 1);
+        self.syncs.ask(ticket, deadline, self.roster.listings() + 1, &mut self.out);
         if self.is_attached() {
             self.maintenance.sweep(&mut self.out);
         }
@@ -271,7 +269,7 @@ impl Machine {
             if let Change::Joined(member) = change
                 && self.session.session() != Some(member.session())
             {
-                self.presence.joined(now, member.session());
+                self.presence.joined(now, member.session(), &mut self.out);
             }
         }
         self.session.observe(&changes, &mut effects, &mut self.out);
@@ -282,7 +280,7 @@ impl Machine {
     }
 
     fn take(&mut self, now: Moment, effects: Effects) {
-        self.maintenance.due(now, effects.due);
+        self.maintenance.due(now, effects.due, &mut self.out);
         if effects.is_listening_anew {
             self.listening(now);
         }
@@ -314,20 +312,34 @@ impl Machine {
         effects.broken.into_iter().for_each(|error| self.drop_link(error));
     }
 
+    /// Lets time have its effect.
     fn tick(&mut self, now: Moment) {
-        self.session.tick(now, &mut self.out);
-        if self.is_attached() {
-            let was_proven = self.source.is_proven();
-            self.source.tick(now, &mut self.out);
-            if was_proven && !self.source.is_proven() {
-                self.maintenance.hurry(now);
-            }
-            self.presence.tick(now, &mut self.out);
-            if self.maintenance.tick(now, &mut self.out) {
-                self.reconcile(now);
+        for timer in Timer::ALL {
+            if let Some(due) = self.out.timers.expired(timer, now) {
+                self.expired(now, timer, due);
             }
         }
-        self.syncs.expire(now, &mut self.out);
+    }
+
+    fn expired(&mut self, now: Moment, timer: Timer, due: Moment) {
+        let (was_proven, out) = (self.source.is_proven(), &mut self.out);
+        match timer {
+            Timer::Lease => self.session.distrust(now, out),
+            Timer::Retry => self.session.retry(now, out),
+            Timer::Request => self.session.expire(now, out),
+            Timer::Renewal => self.session.want_renewal(),
+            Timer::Canary => self.source.canary_due(out),
+            Timer::BetterSource => self.source.retry(now, out),
+            Timer::Place => self.presence.ask(out),
+            Timer::Probe => self.presence.probe(now, out),
+            Timer::Touch => self.maintenance.touch(now, out),
+            Timer::Sweep => self.maintenance.sweep_due(now, due, out),
+            Timer::Reconcile => self.reconcile(now),
+            Timer::Sync => self.syncs.expire(now, out),
+        }
+        if was_proven && !self.source.is_proven() {
+            self.maintenance.hurry(now, &mut self.out);
+        }
     }
 
     /// Sends what can be sent.

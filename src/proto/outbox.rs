@@ -1,13 +1,15 @@
-//! One queue for everything that comes out, so that its order is a fact.
+//! What comes out: one queue for everything, so that its order is a fact, and when to be called again.
 
 use std::collections::VecDeque;
 
 use super::io::{Change, Command, Output, Owner, Tag};
+use super::timers::Timers;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Output>,
     tags: u64,
+    pub(crate) timers: Timers,
 }
 
 impl Outbox {

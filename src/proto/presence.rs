@@ -10,6 +10,7 @@ use super::effects::Effects;
 use super::in_flight::InFlight;
 use super::io::{Command, Output, Owner, Reply, Tag};
 use super::outbox::Outbox;
+use super::timers::Timer;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
@@ -44,8 +45,6 @@ pub(crate) struct Presence {
     sessions: BTreeSet<SessionId>,
     /// When each was last seen, over this link.
     seen: HashMap<SessionId, Moment>,
-    ask_at: Option<Moment>,
-    probe_at: Option<Moment>,
     /// How long to wait for a place that was not to be had.
     wait: Duration,
     /// How many were seen when it was last told.
@@ -60,44 +59,41 @@ impl Presence {
             has_place: false,
             sessions: BTreeSet::new(),
             seen: HashMap::new(),
-            ask_at: None,
-            probe_at: None,
             wait: LEAST_WAIT,
             told: 0,
             flying: InFlight::new(Owner::Presence),
         }
     }
 
-    pub(crate) fn link_up(&mut self, now: Moment) {
-        self.ask_at = self.settings.presence.then_some(now);
+    pub(crate) fn link_up(&self, now: Moment, out: &mut Outbox) {
+        out.timers.set(Timer::Place, self.settings.presence.then_some(now));
     }
 
-    pub(crate) fn link_down(&mut self) {
+    pub(crate) fn link_down(&mut self, out: &mut Outbox) {
+        for timer in [Timer::Place, Timer::Probe] {
+            out.timers.clear(timer);
+        }
         *self = Self { told: self.told, wait: self.wait, ..Self::new(self.settings.clone()) };
     }
 
     /// A member of this session has joined: the server names the session only when it is asked again.
-    pub(crate) fn joined(&mut self, now: Moment, session: &SessionId) {
+    pub(crate) fn joined(&mut self, now: Moment, session: &SessionId, out: &mut Outbox) {
         if self.has_place && !session.is_adopted() && !self.sessions.contains(session) {
             self.sessions.insert(session.clone());
-            if self.probe_at.is_none() && !self.is_probing() {
-                self.probe_at = Some(now);
+            if !self.is_probing(out) {
+                out.timers.set(Timer::Probe, now);
             }
         }
     }
 
-    pub(crate) fn timeout(&self) -> Option<Moment> {
-        self.ask_at.into_iter().chain(self.probe_at).min()
+    /// Asks for a place among the probers, or to keep it.
+    pub(crate) fn ask(&mut self, out: &mut Outbox) {
+        self.flying.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
     }
 
-    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
-        if self.ask_at.take_if(|at| *at <= now).is_some() {
-            self.flying.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
-        }
-        if self.probe_at.take_if(|at| *at <= now).is_some() {
-            let sessions: Vec<_> = self.sessions.iter().cloned().collect();
-            self.flying.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
-        }
+    pub(crate) fn probe(&mut self, now: Moment, out: &mut Outbox) {
+        let sessions: Vec<_> = self.sessions.iter().cloned().collect();
+        self.flying.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
     }
 
     /// Takes the reply to a command of ours. `own` is the session of this connector.
@@ -117,34 +113,35 @@ impl Presence {
                 out.push(Output::Warn(Warning::ShortenFailed(error)));
             }
             (_, Err(error)) => {
-                self.link_down();
+                self.link_down(out);
                 // What is forbidden stays so; anything else may pass.
                 let is_passing = error.kind() != ErrorKind::Denied;
-                self.ask_at = is_passing.then(|| now + self.settings.reconcile);
+                out.timers.set(Timer::Place, is_passing.then(|| now + self.settings.reconcile));
                 out.push(Output::Warn(Warning::ProbeFailed(error)));
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {
                 self.has_place = true;
                 self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
                 self.seen.retain(|session, _| sessions.contains(session));
-                self.ask_at = Some(now + PLACE / 2);
-                if !self.sessions.is_empty() && self.probe_at.is_none() && !self.is_probing() {
-                    self.probe_at = Some(now);
+                out.timers.set(Timer::Place, now + PLACE / 2);
+                if !self.sessions.is_empty() && !self.is_probing(out) {
+                    out.timers.set(Timer::Probe, now);
                 }
             }
             (Flight::Ask, Ok(Reply::NotProbing { asks })) => {
                 self.has_place = false;
                 self.sessions.clear();
                 self.seen.clear();
-                self.probe_at = None;
+                out.timers.clear(Timer::Probe);
                 let change = (asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
                 self.wait = self.wait.mul_f64(change).clamp(LEAST_WAIT, MOST_WAIT);
-                self.ask_at = Some(now + self.wait.mul_f64(1.0 + self.settings.jitter));
+                out.timers.set(Timer::Place, now + self.wait.mul_f64(1.0 + self.settings.jitter));
             }
             (Flight::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
                 self.probed(sent, &sessions, &present, out);
                 let pause = PAUSE.max(PAUSE_EACH * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
-                self.probe_at = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
+                let again = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
+                out.timers.set(Timer::Probe, again);
             }
             (Flight::Shorten, Ok(Reply::Shortened { due })) => effects.due = due,
             (_, Ok(_)) => {}
@@ -154,8 +151,9 @@ impl Presence {
         }
     }
 
-    fn is_probing(&self) -> bool {
-        self.flying.iter().any(|flight| matches!(flight, Flight::Probe { .. }))
+    /// Whether a probe is under way or to come.
+    fn is_probing(&self, out: &Outbox) -> bool {
+        out.timers.is_set(Timer::Probe) || self.flying.iter().any(|flight| matches!(flight, Flight::Probe { .. }))
     }
 
     fn probed(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {

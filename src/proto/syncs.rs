@@ -3,6 +3,7 @@
 use super::Moment;
 use super::io::{Answer, Output, Ticket};
 use super::outbox::Outbox;
+use super::timers::Timer;
 use crate::error::{Error, ErrorKind};
 
 #[derive(Debug)]
@@ -21,8 +22,9 @@ pub(crate) struct Syncs {
 }
 
 impl Syncs {
-    pub(crate) fn ask(&mut self, ticket: Ticket, deadline: Moment, listing: u64) {
+    pub(crate) fn ask(&mut self, ticket: Ticket, deadline: Moment, listing: u64, out: &mut Outbox) {
         self.pending.push(PendingSync { ticket, deadline, listing, barrier: None });
+        out.timers.set_sooner(Timer::Sync, deadline);
     }
 
     /// The link that would have told it is gone: this listing will, over the next.
@@ -45,16 +47,14 @@ impl Syncs {
         for sync in self.pending.extract_if(.., is_done) {
             out.push(Output::Answer(sync.ticket, Ok(Answer::Synced)));
         }
+        self.time(out);
     }
 
     pub(crate) fn fail(&mut self, error: &Error, out: &mut Outbox) {
         for sync in self.pending.drain(..) {
             out.push(Output::Answer(sync.ticket, Err(error.clone())));
         }
-    }
-
-    pub(crate) fn timeout(&self) -> Option<Moment> {
-        self.pending.iter().map(|sync| sync.deadline).min()
+        self.time(out);
     }
 
     /// Answers those whose time is up.
@@ -63,5 +63,10 @@ impl Syncs {
             let message = "the server did not tell who is a member in time";
             out.push(Output::Answer(sync.ticket, Err(Error::new(ErrorKind::Timeout, message))));
         }
+        self.time(out);
+    }
+
+    fn time(&self, out: &mut Outbox) {
+        out.timers.set(Timer::Sync, self.pending.iter().map(|sync| sync.deadline).min());
     }
 }
