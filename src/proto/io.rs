@@ -15,9 +15,23 @@ use crate::wire::{ListedHold, LockRecord, Notice, QueueEntry, ValueRecord, shown
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u64);
 
-/// Names a command until its reply. Replies to tags that the core has forgotten are dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Tag(pub(crate) u64);
+/// A part of the core that sends commands of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Session,
+    Members,
+    Watched,
+    Maintenance,
+    Source,
+    Presence,
+}
+
+/// Names a command until its reply, and whose that is. Replies to tags that their owner has forgotten are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub(crate) owner: Owner,
+    pub(crate) number: u64,
+}
 
 #[derive(Debug)]
 pub(crate) enum Input {

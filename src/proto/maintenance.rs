@@ -5,9 +5,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::io::{Command, Output, Tag};
+use super::effects::Effects;
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Reply, Tag};
 use super::outbox::Outbox;
+use super::timers::Timer;
 use super::{Moment, Warning};
+use crate::error::Error;
 use crate::model::MemberId;
 use crate::mutant;
 use crate::settings::CoreSettings;
@@ -31,36 +35,23 @@ enum Flight {
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     settings: CoreSettings,
-    sweep_at: Option<Moment>,
-    sweeping: bool,
+    /// When to sweep next, as far as it is known while a sweep is under way.
+    planned: Option<Moment>,
     touches: VecDeque<(Moment, Vec<MemberId>)>,
-    reconcile_at: Option<Moment>,
     /// How late the last sweep was sent.
     lag: Option<Duration>,
-    flying: Vec<(Tag, Flight)>,
-}
-
-/// What maintenance asks of the rest of the machine.
-#[derive(Debug, Default)]
-pub(crate) struct MaintenanceOutcome {
-    pub(crate) hints: Vec<MemberId>,
-    pub(crate) broken: Option<crate::error::Error>,
+    flying: InFlight<Flight>,
 }
 
 impl Maintenance {
     pub(crate) fn new(settings: CoreSettings) -> Self {
-        Self {
-            settings,
-            sweep_at: None,
-            sweeping: false,
-            touches: VecDeque::new(),
-            reconcile_at: None,
-            lag: None,
-            flying: Vec::new(),
-        }
+        Self { settings, planned: None, touches: VecDeque::new(), lag: None, flying: InFlight::new(Owner::Maintenance) }
     }
 
-    pub(crate) fn link_down(&mut self) {
+    pub(crate) fn link_down(&mut self, out: &mut Outbox) {
+        for timer in [Timer::Touch, Timer::Sweep, Timer::Reconcile] {
+            out.timers.clear(timer);
+        }
         *self = Self { lag: self.lag, ..Self::new(self.settings.clone()) };
     }
 
@@ -68,19 +59,19 @@ impl Maintenance {
     pub(crate) fn reconcile(&mut self, now: Moment, is_told: bool, out: &mut Outbox) {
         let jitter = 0.85 + 0.15 * self.settings.jitter;
         let interval = if is_told { self.settings.reconcile } else { self.settings.poll };
-        self.reconcile_at = Some(now + interval.mul_f64(jitter));
+        out.timers.set(Timer::Reconcile, now + interval.mul_f64(jitter));
         self.sweep(out);
     }
 
     /// No source announces changes any more: the next reconcile comes soon.
-    pub(crate) fn hurry(&mut self, now: Moment) {
-        self.reconcile_at = self.reconcile_at.map(|at| at.min(now + self.settings.poll));
+    pub(crate) fn hurry(&self, now: Moment, out: &mut Outbox) {
+        out.timers.set_sooner(Timer::Reconcile, now + self.settings.poll);
     }
 
     /// A source announces changes from now on.
-    pub(crate) fn relax(&mut self, now: Moment) {
+    pub(crate) fn relax(&self, now: Moment, out: &mut Outbox) {
         let jitter = 0.85 + 0.15 * self.settings.jitter;
-        self.reconcile_at = self.reconcile_at.map(|_| now + self.settings.reconcile.mul_f64(jitter));
+        out.timers.set(Timer::Reconcile, now + self.settings.reconcile.mul_f64(jitter));
     }
 
     /// How late the last sweep was sent.
@@ -88,85 +79,87 @@ impl Maintenance {
         self.lag
     }
 
-    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
-        let tag = out.command(command);
-        self.flying.push((tag, flight));
-    }
-
     pub(crate) fn sweep(&mut self, out: &mut Outbox) {
-        self.sweep_at = None;
+        self.planned = None;
+        out.timers.clear(Timer::Sweep);
         if mutant::is("no_sweep") {
             return;
         }
-        if self.settings.sweeps && !self.sweeping {
-            self.sweeping = true;
-            self.send(Command::Sweep, Flight::Sweep, out);
+        if self.settings.sweeps && !self.is_sweeping() {
+            self.flying.send(Command::Sweep, Flight::Sweep, out);
         }
     }
 
     /// Some answer told how long it is to the earliest deadline.
-    pub(crate) fn due(&mut self, now: Moment, due: Option<Duration>) {
-        let at = due.map(|due| now + due + PAST_DEADLINE + SWEEP_JITTER.mul_f64(self.settings.jitter));
-        self.sweep_at = self.sweep_at.into_iter().chain(at).min();
-    }
-
-    pub(crate) fn swept(&mut self, now: Moment, due: Option<Duration>, more: bool, dying: Vec<MemberId>) {
-        self.sweeping = false;
-        if !dying.is_empty() {
-            self.touches.push_back((now + TOUCH_AFTER, dying));
-        }
-        if more {
-            self.sweep_at = Some(now);
-        } else {
-            self.due(now, due);
+    pub(crate) fn due(&mut self, now: Moment, due: Option<Duration>, out: &mut Outbox) {
+        if let Some(due) = due {
+            self.plan(now + due + PAST_DEADLINE + SWEEP_JITTER.mul_f64(self.settings.jitter), out);
         }
     }
 
-    /// Takes the reply to a command of ours; hands back any other tag. Sweeps are passed on to [`swept`](Self::swept).
+    fn plan(&mut self, at: Moment, out: &mut Outbox) {
+        if self.is_sweeping() {
+            self.planned = Some(self.planned.map_or(at, |planned| planned.min(at)));
+        } else if self.settings.sweeps {
+            out.timers.set_sooner(Timer::Sweep, at);
+        }
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.flying.iter().any(|flight| matches!(flight, Flight::Sweep))
+    }
+
+    /// Takes the reply to a command of ours.
     pub(crate) fn reply(
         &mut self,
         now: Moment,
         tag: Tag,
-        failure: Option<&crate::error::Error>,
+        reply: Result<Reply, Error>,
+        effects: &mut Effects,
         out: &mut Outbox,
-    ) -> Option<MaintenanceOutcome> {
-        let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
-        let (_, flight) = self.flying.swap_remove(index);
-        let mut outcome = MaintenanceOutcome::default();
-        if let Some(error) = failure.filter(|error| error.is_of_the_link()) {
-            outcome.broken = Some(error.clone());
-            return Some(outcome);
-        }
-        match (flight, failure) {
-            (Flight::Sweep, Some(error)) => {
-                self.sweeping = false;
-                self.sweep_at = Some(now + SWEEP_AGAIN);
-                out.push(Output::Warn(Warning::SweepFailed(error.clone())));
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
+        match (flight, reply) {
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
+            (Flight::Sweep, Ok(Reply::Swept { due, more, dying })) => self.swept(now, due, more, dying, out),
+            (Flight::Sweep, Err(error)) => {
+                self.planned = None;
+                out.timers.set(Timer::Sweep, now + SWEEP_AGAIN);
+                out.push(Output::Warn(Warning::SweepFailed(error)));
             }
             // The sweeper reads the touched ids itself: without notifications it would not be told.
-            (Flight::Touch(ids), None) => outcome.hints = ids,
-            (Flight::Touch(_), Some(error)) => out.push(Output::Warn(Warning::TouchFailed(error.clone()))),
-            (Flight::Sweep, None) => {}
+            (Flight::Touch(ids), Ok(_)) => effects.hints = ids,
+            (Flight::Touch(_), Err(error)) => out.push(Output::Warn(Warning::TouchFailed(error))),
+            (Flight::Sweep, Ok(_)) => {}
         }
-        Some(outcome)
     }
 
-    pub(crate) fn timeout(&self) -> Option<Moment> {
-        let touch = self.touches.front().map(|(at, _)| *at);
-        let sweep = self.sweep_at.filter(|_| self.settings.sweeps && !self.sweeping);
-        [touch, sweep, self.reconcile_at].into_iter().flatten().min()
+    fn swept(&mut self, now: Moment, due: Option<Duration>, more: bool, dying: Vec<MemberId>, out: &mut Outbox) {
+        let planned = self.planned.take();
+        if !dying.is_empty() {
+            self.touches.push_back((now + TOUCH_AFTER, dying));
+            out.timers.set_sooner(Timer::Touch, now + TOUCH_AFTER);
+        }
+        if more {
+            out.timers.set(Timer::Sweep, now);
+        } else {
+            planned.into_iter().for_each(|at| self.plan(at, out));
+            self.due(now, due, out);
+        }
     }
 
-    /// Lets time have its effect; answers whether it is time to reconcile.
-    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) -> bool {
+    /// The sweep that was to come then is due.
+    pub(crate) fn sweep_due(&mut self, now: Moment, due: Moment, out: &mut Outbox) {
+        self.lag = Some(now.since(due));
+        self.sweep(out);
+    }
+
+    /// Touches the keys whose time to live has passed.
+    pub(crate) fn touch(&mut self, now: Moment, out: &mut Outbox) {
         while self.touches.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, ids)) = self.touches.pop_front() else { break };
-            self.send(Command::Touch { ids: ids.clone() }, Flight::Touch(ids), out);
+            self.flying.send(Command::Touch { ids: ids.clone() }, Flight::Touch(ids), out);
         }
-        if let Some(due) = self.sweep_at.filter(|at| *at <= now) {
-            self.lag = Some(now.since(due));
-            self.sweep(out);
-        }
-        self.reconcile_at.is_some_and(|at| at <= now)
+        out.timers.set(Timer::Touch, self.touches.front().map(|(at, _)| *at));
     }
 }

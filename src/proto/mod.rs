@@ -4,6 +4,8 @@
 //! again with [`Input::Tick`] when [`Machine::poll_timeout`] has come. The form is that of `str0m` and `quinn-proto`.
 
 mod acquisition;
+mod effects;
+mod in_flight;
 mod io;
 mod lease;
 mod maintenance;
@@ -15,6 +17,8 @@ mod session;
 #[cfg(test)]
 mod simulation;
 mod source;
+mod syncs;
+mod timers;
 #[cfg(test)]
 mod transcripts;
 mod warning;
@@ -26,17 +30,20 @@ pub(crate) use lease::{LeaseKeeping, LeaseStep};
 pub(crate) use moment::Moment;
 pub(crate) use warning::Warning;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, MemberId, SessionId};
 use crate::mutant;
 use crate::settings::CoreSettings;
 use crate::wire::{KeyEvent, Notice};
-use maintenance::{Maintenance, MaintenanceOutcome};
+use effects::{Effects, StoredMember};
+use maintenance::Maintenance;
 use outbox::Outbox;
-use presence::{Presence, ProbeOutcome};
+use presence::Presence;
 use roster::Roster;
-use session::{Effects, Session, StoredMember};
-use source::SourceOutcome;
+use session::Session;
+use source::SourceSelection;
+use syncs::Syncs;
+use timers::Timer;
 use watched::WatchedValues;
 
 /// The state of the link and of what is known through it.
@@ -52,23 +59,6 @@ enum LinkState {
     Live,
 }
 
-/// A request to be answered when what was true at its time is known.
-#[derive(Debug)]
-struct PendingSync {
-    ticket: Ticket,
-    deadline: Moment,
-    /// The listing that must have been made.
-    listing: u64,
-    /// How many hints must have been settled, once it has been.
-    barrier: Option<u64>,
-}
-
-#[derive(Debug)]
-enum Flight {
-    List { sent: Moment },
-    Read,
-}
-
 #[derive(Debug)]
 pub(crate) struct Machine {
     link: LinkState,
@@ -76,14 +66,12 @@ pub(crate) struct Machine {
     roster: Roster,
     session: Session,
     maintenance: Maintenance,
-    source: source::SourceSelection,
+    source: SourceSelection,
     presence: Presence,
     watched: WatchedValues,
-    flying: Vec<(Tag, Flight)>,
-    list_wanted: bool,
     /// The listing made last: what must be settled for it to hold, and when it was asked.
     listed: Option<(u64, Moment)>,
-    syncs: Vec<PendingSync>,
+    syncs: Syncs,
     /// What users were told by the server, and are told when the view shows it.
     answers: Vec<(Ticket, Result<Answer, Error>)>,
     /// Own members of which the roster knew something newer than they, and whose that was.
@@ -97,16 +85,14 @@ impl Machine {
         Self {
             link: LinkState::Detached,
             phase: Phase::Connecting,
-            roster: Roster::default(),
+            roster: Roster::new(),
             session: Session::new(settings.clone()),
             maintenance: Maintenance::new(settings.clone()),
-            source: source::SourceSelection::new(settings.clone()),
+            source: SourceSelection::new(settings.clone()),
             presence: Presence::new(settings),
-            watched: WatchedValues::default(),
-            flying: Vec::new(),
-            list_wanted: false,
+            watched: WatchedValues::new(),
             listed: None,
-            syncs: Vec::new(),
+            syncs: Syncs::default(),
             answers: Vec::new(),
             contested: Vec::new(),
             closed: false,
@@ -121,9 +107,7 @@ impl Machine {
 
     /// When to call again, if nothing else happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Moment> {
-        let syncs = self.syncs.iter().map(|sync| sync.deadline).min();
-        let [session, maintenance] = [self.session.timeout(self.is_attached()), self.maintenance.timeout()];
-        [session, maintenance, self.source.timeout(), self.presence.timeout(), syncs].into_iter().flatten().min()
+        self.out.timers.next()
     }
 
     pub(crate) fn handle_input(&mut self, now: Moment, input: Input) {
@@ -144,9 +128,7 @@ impl Machine {
             }
             Input::Request(ticket, request, limit) => {
                 if let Request::Close = request {
-                    for sync in self.syncs.drain(..) {
-                        self.out.push(Output::Answer(sync.ticket, Err(Error::closed())));
-                    }
+                    self.syncs.fail(&Error::closed(), &mut self.out);
                 }
                 self.session.request(now + limit, ticket, request, &mut self.out);
             }
@@ -181,7 +163,7 @@ impl Machine {
         }
         if let LinkState::Deaf = self.link {
             self.link = LinkState::Syncing { listing: self.roster.listings() + 1 };
-            self.presence.link_up(now);
+            self.presence.link_up(now, &mut self.out);
         } else {
             self.roster.doubt();
             self.watched.relisten();
@@ -193,23 +175,19 @@ impl Machine {
         self.maintenance.reconcile(now, self.source.is_proven(), &mut self.out);
         self.source.prove(now, &mut self.out);
         self.watched.reconcile();
-        self.list_wanted = true;
+        self.roster.want_listing();
     }
 
     fn link_down(&mut self) {
         self.link = LinkState::Detached;
         self.roster.abandon();
         self.session.link_down(&mut self.out);
-        self.maintenance.link_down();
+        self.maintenance.link_down(&mut self.out);
         self.source.link_down(&mut self.out);
-        self.presence.link_down();
+        self.presence.link_down(&mut self.out);
         self.watched.link_down();
-        self.flying.clear();
-        self.list_wanted = false;
         self.listed = None;
-        for sync in &mut self.syncs {
-            (sync.listing, sync.barrier) = (self.roster.listings() + 1, None);
-        }
+        self.syncs.link_down(self.roster.listings() + 1);
     }
 
     fn drop_link(&mut self, error: Error) {
@@ -230,13 +208,13 @@ impl Machine {
                 let was_proven = self.source.is_proven();
                 self.source.canary(now, key_event, self.maintenance.lag(), &mut self.out);
                 if !was_proven && self.source.is_proven() {
-                    self.maintenance.relax(now);
+                    self.maintenance.relax(now, &mut self.out);
                 }
             }
             Notice::Everything => {
                 self.roster.doubt();
                 self.watched.doubt();
-                self.list_wanted = true;
+                self.roster.want_listing();
             }
             Notice::Path(path, key_event) => self.watched.hint(path, key_event),
             Notice::Stray(key) => {
@@ -246,100 +224,42 @@ impl Machine {
     }
 
     fn sync(&mut self, ticket: Ticket, deadline: Moment) {
-        self.list_wanted = true;
-        self.syncs.push(PendingSync { ticket, deadline, listing: self.roster.listings() + 1, barrier: None });
+        self.roster.want_listing();
+        self.syncs.ask(ticket, deadline, self.roster.listings() + 1, &mut self.out);
         if self.is_attached() {
             self.maintenance.sweep(&mut self.out);
         }
     }
 
     fn reply(&mut self, now: Moment, tag: Tag, reply: Result<Reply, Error>) {
-        let reply = match self.session.reply(now, tag, reply, &mut self.out) {
-            Ok(effects) => return self.take(now, effects),
-            Err(reply) => reply,
-        };
-        if let Some(outcome) = self.maintenance.reply(now, tag, reply.as_ref().err(), &mut self.out) {
-            if let Ok(Reply::Swept { due, more, dying }) = reply {
-                self.maintenance.swept(now, due, more, dying);
-            }
-            return self.maintained(outcome);
-        }
-        if let Some(SourceOutcome { anew, broken }) = self.source.reply(now, tag, &reply, &mut self.out) {
-            if anew {
-                self.listening(now);
-            }
-            broken.into_iter().for_each(|error| self.drop_link(error));
-            return;
-        }
-        let own = self.session.session();
-        if let Some(ProbeOutcome { due, broken }) = self.presence.reply(now, tag, &reply, own, &mut self.out) {
-            self.maintenance.due(now, due);
-            broken.into_iter().for_each(|error| self.drop_link(error));
-            return;
-        }
-        if let Ok(Reply::ValuesFound { due, .. } | Reply::ValuesUnchanged { due } | Reply::ValuesListed { due, .. }) =
-            &reply
-        {
-            self.maintenance.due(now, *due);
-        }
-        let reply = match self.watched.reply(tag, reply, &mut self.out) {
-            Ok(Some(error)) => return self.drop_link(error),
-            Ok(None) => return,
-            Err(reply) => reply,
-        };
-        let Some(index) = self.flying.iter().position(|(flying, _)| *flying == tag) else { return };
-        let (_, flight) = self.flying.swap_remove(index);
-        match (flight, reply) {
-            (Flight::Read, Ok(Reply::Found { due, findings })) => {
-                self.maintenance.due(now, due);
-                let (changes, strange) = self.roster.found(findings);
-                strange.into_iter().for_each(|warning| self.out.push(Output::Warn(warning)));
-                self.apply(now, changes);
-            }
-            (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
-                self.maintenance.due(now, due);
-                self.roster.unchanged();
-                self.listing_done(sent);
-            }
-            (Flight::List { sent }, Ok(Reply::Part { due, known, more, entries })) => {
-                self.maintenance.due(now, due);
-                match self.roster.listed(known, more, entries) {
-                    Some(after) => {
-                        let tag = self.out.command(Command::List { known: None, after: Some(after) });
-                        self.flying.push((tag, Flight::List { sent }));
-                    }
-                    None => self.listing_done(sent),
-                }
-            }
-            (flight, reply) => {
-                let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of members"));
-                self.lookup_failed(&flight, error);
+        let (mut effects, out) = (Effects::default(), &mut self.out);
+        match tag.owner {
+            Owner::Session => self.session.reply(now, tag, reply, &mut effects, out),
+            Owner::Members => self.roster.reply(tag, reply, &mut effects, out),
+            Owner::Watched => self.watched.reply(tag, reply, &mut effects, out),
+            Owner::Maintenance => self.maintenance.reply(now, tag, reply, &mut effects, out),
+            Owner::Source => self.source.reply(now, tag, reply, &mut effects, out),
+            Owner::Presence => {
+                let own = self.session.session();
+                self.presence.reply(now, tag, reply, own, &mut effects, out);
             }
         }
-    }
-
-    fn lookup_failed(&mut self, flight: &Flight, error: Error) {
-        match flight {
-            Flight::List { .. } => self.roster.listing_failed(),
-            Flight::Read => self.roster.read_failed(),
-        }
-        if error.is_of_the_link() || matches!(self.link, LinkState::Syncing { .. }) {
-            self.drop_link(error);
-        } else {
-            self.out.push(Output::Warn(Warning::MembersUnread(error.clone())));
-            for sync in self.syncs.drain(..) {
-                self.out.push(Output::Answer(sync.ticket, Err(error.clone())));
-            }
-        }
+        self.take(now, effects);
     }
 
     fn listing_done(&mut self, sent: Moment) {
         let barrier = self.roster.barrier();
         self.listed = Some((barrier, sent));
-        let made = self.roster.listings();
-        for sync in self.syncs.iter_mut().filter(|sync| sync.listing <= made) {
-            sync.barrier.get_or_insert(barrier);
+        self.syncs.listed(self.roster.listings(), barrier);
+    }
+
+    /// The members could not be looked up: before they are known, nothing can begin over this link.
+    fn unread(&mut self, error: Error) {
+        if let LinkState::Syncing { .. } = self.link {
+            return self.drop_link(error);
         }
+        self.out.push(Output::Warn(Warning::MembersUnread(error.clone())));
+        self.syncs.fail(&error, &mut self.out);
     }
 
     /// New truth: for the own members first, then for the users, unless they are to get it all at once.
@@ -349,7 +269,7 @@ impl Machine {
             if let Change::Joined(member) = change
                 && self.session.session() != Some(member.session())
             {
-                self.presence.joined(now, member.session());
+                self.presence.joined(now, member.session(), &mut self.out);
             }
         }
         self.session.observe(&changes, &mut effects, &mut self.out);
@@ -360,7 +280,14 @@ impl Machine {
     }
 
     fn take(&mut self, now: Moment, effects: Effects) {
-        let mut changes = Vec::new();
+        self.maintenance.due(now, effects.due, &mut self.out);
+        if effects.is_listening_anew {
+            self.listening(now);
+        }
+        if let Some(sent) = effects.listed {
+            self.listing_done(sent);
+        }
+        let mut changes = effects.changes;
         for (id, incarnation, cause) in effects.departed {
             changes.extend(self.roster.depart(&id, incarnation, cause));
         }
@@ -381,39 +308,38 @@ impl Machine {
             self.apply(now, changes);
         }
         self.answers.extend(effects.answers);
-        if let Some(error) = effects.broken {
-            self.drop_link(error);
-        }
+        effects.unread.into_iter().for_each(|error| self.unread(error));
+        effects.broken.into_iter().for_each(|error| self.drop_link(error));
     }
 
-    fn maintained(&mut self, outcome: MaintenanceOutcome) {
-        for id in outcome.hints {
-            self.roster.hint(id, KeyEvent::Other);
-        }
-        if let Some(error) = outcome.broken {
-            self.drop_link(error);
-        }
-    }
-
+    /// Lets time have its effect.
     fn tick(&mut self, now: Moment) {
-        self.session.tick(now, &mut self.out);
-        if self.is_attached() {
-            let was_proven = self.source.is_proven();
-            self.source.tick(now, &mut self.out);
-            if was_proven && !self.source.is_proven() {
-                self.maintenance.hurry(now);
-            }
-            self.presence.tick(now, &mut self.out);
-            if self.maintenance.tick(now, &mut self.out) {
-                self.reconcile(now);
+        for timer in Timer::ALL {
+            if let Some(due) = self.out.timers.expired(timer, now) {
+                self.expired(now, timer, due);
             }
         }
-        let (over, waiting) = std::mem::take(&mut self.syncs).into_iter().partition(|sync| sync.deadline <= now);
-        self.syncs = waiting;
-        let over: Vec<PendingSync> = over;
-        for sync in over {
-            let message = "the server did not tell who is a member in time";
-            self.out.push(Output::Answer(sync.ticket, Err(Error::new(ErrorKind::Timeout, message))));
+    }
+
+    fn expired(&mut self, now: Moment, timer: Timer, due: Moment) {
+        let (was_proven, out) = (self.source.is_proven(), &mut self.out);
+        match timer {
+            Timer::Lease => self.session.distrust(now, out),
+            Timer::Retry => self.session.retry(now, out),
+            Timer::Request => self.session.expire(now, out),
+            Timer::Renewal => self.session.want_renewal(),
+            Timer::Canary => self.source.canary_due(out),
+            Timer::BetterSource => self.source.retry(now, out),
+            Timer::Place => self.presence.ask(out),
+            Timer::Probers => self.presence.check(out),
+            Timer::Probe => self.presence.probe(now, out),
+            Timer::Touch => self.maintenance.touch(now, out),
+            Timer::Sweep => self.maintenance.sweep_due(now, due, out),
+            Timer::Reconcile => self.reconcile(now),
+            Timer::Sync => self.syncs.expire(now, out),
+        }
+        if was_proven && !self.source.is_proven() {
+            self.maintenance.hurry(now, &mut self.out);
         }
     }
 
@@ -426,17 +352,7 @@ impl Machine {
         if let LinkState::Deaf = self.link {
             return;
         }
-        if self.list_wanted
-            && let Some(known) = self.roster.begin_listing()
-        {
-            self.list_wanted = false;
-            let tag = self.out.command(Command::List { known, after: None });
-            self.flying.push((tag, Flight::List { sent: now }));
-        }
-        if let Some(wanted) = self.roster.next_read() {
-            let tag = self.out.command(Command::Read { wanted });
-            self.flying.push((tag, Flight::Read));
-        }
+        self.roster.advance(now, &mut self.out);
         self.watched.advance(&mut self.out);
     }
 
@@ -472,13 +388,7 @@ impl Machine {
             let answers = self.answers.drain(..).map(|(ticket, result)| Output::Answer(ticket, result));
             answers.for_each(|answer| self.out.push(answer));
         }
-        self.syncs.retain(|sync| {
-            let synced = sync.barrier.is_some_and(|barrier| barrier <= settled);
-            if synced {
-                self.out.push(Output::Answer(sync.ticket, Ok(Answer::Synced)));
-            }
-            !synced
-        });
+        self.syncs.settled(settled, &mut self.out);
         let phase = match (&self.link, self.phase) {
             _ if self.session.is_closed() => Phase::Closed,
             _ if self.session.is_lost() => Phase::Lost,

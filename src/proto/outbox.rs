@@ -1,13 +1,15 @@
-//! One queue for everything that comes out, so that its order is a fact.
+//! What comes out: one queue for everything, so that its order is a fact, and when to be called again.
 
 use std::collections::VecDeque;
 
-use super::io::{Change, Command, Output, Tag};
+use super::io::{Change, Command, Output, Owner, Tag};
+use super::timers::Timers;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Output>,
     tags: u64,
+    pub(crate) timers: Timers,
 }
 
 impl Outbox {
@@ -15,10 +17,11 @@ impl Outbox {
         self.queue.push_back(output);
     }
 
-    pub(crate) fn command(&mut self, command: Command) -> Tag {
+    pub(crate) fn command(&mut self, owner: Owner, command: Command) -> Tag {
         self.tags += 1;
-        self.queue.push_back(Output::Command(Tag(self.tags), command));
-        Tag(self.tags)
+        let tag = Tag { owner, number: self.tags };
+        self.queue.push_back(Output::Command(tag, command));
+        tag
     }
 
     pub(crate) fn changes(&mut self, changes: Vec<Change>) {

@@ -8,8 +8,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::io::{Command, Output, Reply, Tag};
+use super::effects::Effects;
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Reply, Tag};
 use super::outbox::Outbox;
+use super::timers::Timer;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
@@ -53,22 +56,11 @@ pub(crate) struct Presence {
     judged: BTreeSet<SessionId>,
     /// The probers to check on while there is no place.
     probers: Vec<String>,
-    ask_at: Option<Moment>,
-    probe_at: Option<Moment>,
-    check_at: Option<Moment>,
     /// How long to wait for a place that was not to be had.
     wait: Duration,
     /// How many were seen when it was last told.
     told: usize,
-    flying: Vec<(Tag, Flight)>,
-}
-
-/// What came of a reply.
-#[derive(Debug, Default)]
-pub(crate) struct ProbeOutcome {
-    /// The time to the earliest deadline, where it was answered.
-    pub(crate) due: Option<Duration>,
-    pub(crate) broken: Option<Error>,
+    flying: InFlight<Flight>,
 }
 
 impl Presence {
@@ -80,90 +72,82 @@ impl Presence {
             seen: HashMap::new(),
             judged: BTreeSet::new(),
             probers: Vec::new(),
-            ask_at: None,
-            probe_at: None,
-            check_at: None,
             wait: LEAST_WAIT,
             told: 0,
-            flying: Vec::new(),
+            flying: InFlight::new(Owner::Presence),
         }
     }
 
-    pub(crate) fn link_up(&mut self, now: Moment) {
-        self.ask_at = self.settings.presence.then_some(now);
+    pub(crate) fn link_up(&self, now: Moment, out: &mut Outbox) {
+        out.timers.set(Timer::Place, self.settings.presence.then_some(now));
     }
 
-    pub(crate) fn link_down(&mut self) {
+    pub(crate) fn link_down(&mut self, out: &mut Outbox) {
+        for timer in [Timer::Place, Timer::Probers, Timer::Probe] {
+            out.timers.clear(timer);
+        }
         *self = Self { told: self.told, wait: self.wait, ..Self::new(self.settings.clone()) };
     }
 
     /// A member of this session has joined: the server names the session only when it is asked again.
-    pub(crate) fn joined(&mut self, now: Moment, session: &SessionId) {
+    pub(crate) fn joined(&mut self, now: Moment, session: &SessionId, out: &mut Outbox) {
         if self.has_place && !session.is_adopted() && !self.sessions.contains(session) {
             self.sessions.insert(session.clone());
             // It is not subscribed yet, very likely.
             self.judged.insert(session.clone());
-            if self.probe_at.is_none() && !self.is_probing() {
-                self.probe_at = Some(now);
+            if !self.is_probing(out) {
+                out.timers.set(Timer::Probe, now);
             }
         }
     }
 
-    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
-        let tag = out.command(command);
-        self.flying.push((tag, flight));
+    /// Asks for a place among the probers, or to keep it.
+    pub(crate) fn ask(&mut self, out: &mut Outbox) {
+        self.flying.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
     }
 
-    pub(crate) fn timeout(&self) -> Option<Moment> {
-        [self.ask_at, self.probe_at, self.check_at].into_iter().flatten().min()
+    pub(crate) fn probe(&mut self, now: Moment, out: &mut Outbox) {
+        let sessions: Vec<_> = self.sessions.iter().cloned().collect();
+        self.flying.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
     }
 
-    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
-        if self.ask_at.take_if(|at| *at <= now).is_some() {
-            self.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
-        }
-        if self.check_at.take_if(|at| *at <= now).is_some() {
-            self.send(Command::CheckProbers { probers: self.probers.clone() }, Flight::CheckProbers, out);
-        }
-        if self.probe_at.take_if(|at| *at <= now).is_some() {
-            let sessions: Vec<_> = self.sessions.iter().cloned().collect();
-            self.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
-        }
+    /// Asks whether the probers are still there.
+    pub(crate) fn check(&mut self, out: &mut Outbox) {
+        self.flying.send(Command::CheckProbers { probers: self.probers.clone() }, Flight::CheckProbers, out);
     }
 
-    /// Takes the reply to a command of ours; hands back any other tag. `own` is the session of this connector.
+    /// Takes the reply to a command of ours. `own` is the session of this connector.
     pub(crate) fn reply(
         &mut self,
         now: Moment,
         tag: Tag,
-        reply: &Result<Reply, Error>,
+        reply: Result<Reply, Error>,
         own: Option<&SessionId>,
+        effects: &mut Effects,
         out: &mut Outbox,
-    ) -> Option<ProbeOutcome> {
-        let index = self.flying.iter().position(|(flying, _)| *flying == tag)?;
-        let (_, flight) = self.flying.swap_remove(index);
-        let mut outcome = ProbeOutcome::default();
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => outcome.broken = Some(error.clone()),
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             (Flight::Shorten, Err(error)) => {
-                out.push(Output::Warn(Warning::ShortenFailed(error.clone())));
+                out.push(Output::Warn(Warning::ShortenFailed(error)));
             }
             (_, Err(error)) => {
-                self.link_down();
+                self.link_down(out);
                 // What is forbidden stays so; anything else may pass.
                 let is_passing = error.kind() != ErrorKind::Denied;
-                self.ask_at = is_passing.then(|| now + self.settings.reconcile);
-                out.push(Output::Warn(Warning::ProbeFailed(error.clone())));
+                out.timers.set(Timer::Place, is_passing.then(|| now + self.settings.reconcile));
+                out.push(Output::Warn(Warning::ProbeFailed(error)));
             }
             (Flight::Ask, Ok(Reply::Probing { sessions })) => {
                 self.has_place = true;
-                self.stand_by(now, &[]);
+                self.stand_by(now, Vec::new(), out);
                 self.judged.clear();
                 self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
                 self.seen.retain(|session, _| sessions.contains(session));
-                self.ask_at = Some(now + PLACE / 2);
-                if !self.sessions.is_empty() && self.probe_at.is_none() && !self.is_probing() {
-                    self.probe_at = Some(now);
+                out.timers.set(Timer::Place, now + PLACE / 2);
+                if !self.sessions.is_empty() && !self.is_probing(out) {
+                    out.timers.set(Timer::Probe, now);
                 }
             }
             (Flight::Ask, Ok(Reply::NotProbing { asks, probers })) => {
@@ -171,47 +155,48 @@ impl Presence {
                 self.sessions.clear();
                 self.seen.clear();
                 self.judged.clear();
-                self.probe_at = None;
-                let change = (*asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
+                out.timers.clear(Timer::Probe);
+                let change = (asks as f64 / ENOUGH_ASKS).clamp(0.5, 2.0);
                 self.wait = self.wait.mul_f64(change).clamp(LEAST_WAIT, MOST_WAIT);
-                self.ask_at = Some(now + self.wait.mul_f64(1.0 + self.settings.jitter));
-                self.stand_by(now, probers);
+                out.timers.set(Timer::Place, now + self.wait.mul_f64(1.0 + self.settings.jitter));
+                self.stand_by(now, probers, out);
             }
             // An ask that is under way takes the place.
-            (Flight::CheckProbers, Ok(Reply::Present(present))) if self.ask_at.is_some() => {
+            (Flight::CheckProbers, Ok(Reply::Present(present))) if out.timers.is_set(Timer::Place) => {
                 if present.iter().all(|is_present| *is_present) {
-                    self.check_later(now);
+                    self.check_later(now, out);
                 } else {
-                    self.ask_at = Some(now);
+                    out.timers.set(Timer::Place, now);
                 }
             }
             (Flight::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
-                self.probed(sent, &sessions, present, out);
+                self.probed(sent, &sessions, &present, out);
                 let pause = PAUSE.max(PAUSE_EACH * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
-                self.probe_at = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
+                let again = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
+                out.timers.set(Timer::Probe, again);
             }
-            (Flight::Shorten, Ok(Reply::Shortened { due })) => outcome.due = *due,
+            (Flight::Shorten, Ok(Reply::Shortened { due })) => effects.due = due,
             (_, Ok(_)) => {}
         }
         if std::mem::replace(&mut self.told, self.seen.len()) != self.seen.len() {
             out.push(Output::Seen(self.seen.len()));
         }
-        Some(outcome)
     }
 
     /// These have the places from now on, and this connector has none.
-    fn stand_by(&mut self, now: Moment, probers: &[String]) {
-        self.probers = probers.to_vec();
-        self.check_later(now);
+    fn stand_by(&mut self, now: Moment, probers: Vec<String>, out: &mut Outbox) {
+        self.probers = probers;
+        self.check_later(now, out);
     }
 
-    fn check_later(&mut self, now: Moment) {
+    fn check_later(&self, now: Moment, out: &mut Outbox) {
         let pause = LEAST_CHECK.max(self.wait / CHECKS);
-        self.check_at = (!self.probers.is_empty()).then(|| now + pause);
+        out.timers.set(Timer::Probers, (!self.probers.is_empty()).then(|| now + pause));
     }
 
-    fn is_probing(&self) -> bool {
-        self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Probe { .. }))
+    /// Whether a probe is under way or to come.
+    fn is_probing(&self, out: &Outbox) -> bool {
+        out.timers.is_set(Timer::Probe) || self.flying.iter().any(|flight| matches!(flight, Flight::Probe { .. }))
     }
 
     fn probed(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
@@ -229,7 +214,7 @@ impl Presence {
             }
         }
         if !gone.is_empty() {
-            self.send(Command::Shorten { sessions: gone }, Flight::Shorten, out);
+            self.flying.send(Command::Shorten { sessions: gone }, Flight::Shorten, out);
         }
     }
 }

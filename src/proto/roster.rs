@@ -7,8 +7,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::Warning;
-use super::io::{Change, Entry, Finding, Known, Written};
+use super::effects::Effects;
+use super::in_flight::InFlight;
+use super::io::{Change, Command, Entry, Finding, Known, Output, Owner, Reply, Tag, Written};
+use super::outbox::Outbox;
+use super::{Moment, Warning};
+use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, Member, MemberId, SessionId};
 use crate::mutant;
 use crate::wire::KeyEvent;
@@ -16,7 +20,13 @@ use crate::wire::KeyEvent;
 /// How many ids one read asks for.
 pub(crate) const READ_CHUNK: usize = 500;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
+enum Flight {
+    List { sent: Moment },
+    Read,
+}
+
+#[derive(Debug)]
 pub(crate) struct Roster {
     members: HashMap<MemberId, Arc<Member>>,
     /// Incarnations that have left while a read might still bring word of them.
@@ -30,6 +40,8 @@ pub(crate) struct Roster {
     known: Option<Known>,
     listing: Option<Listing>,
     listings: u64,
+    list_wanted: bool,
+    flying: InFlight<Flight>,
 }
 
 #[derive(Debug)]
@@ -51,6 +63,23 @@ struct Listing {
 }
 
 impl Roster {
+    pub(crate) fn new() -> Self {
+        Self {
+            members: HashMap::new(),
+            departed: HashMap::new(),
+            hinted: HashMap::new(),
+            queue: VecDeque::new(),
+            reading: Vec::new(),
+            queued: 0,
+            settled: 0,
+            known: None,
+            listing: None,
+            listings: 0,
+            list_wanted: false,
+            flying: InFlight::new(Owner::Members),
+        }
+    }
+
     pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.values()
     }
@@ -71,7 +100,14 @@ impl Roster {
         self.reading.clear();
         self.settled = self.queued;
         self.listing = None;
+        self.list_wanted = false;
         self.known = None;
+        self.flying.clear();
+    }
+
+    /// There is to be a listing.
+    pub(crate) fn want_listing(&mut self) {
+        self.list_wanted = true;
     }
 
     /// No longer trusts the last listing, so that the next one is made in full.
@@ -92,8 +128,55 @@ impl Roster {
         }
     }
 
+    /// Sends what can be sent over a link that stands.
+    pub(crate) fn advance(&mut self, now: Moment, out: &mut Outbox) {
+        if self.list_wanted
+            && let Some(known) = self.begin_listing()
+        {
+            self.list_wanted = false;
+            self.flying.send(Command::List { known, after: None }, Flight::List { sent: now }, out);
+        }
+        if let Some(wanted) = self.next_read() {
+            self.flying.send(Command::Read { wanted }, Flight::Read, out);
+        }
+    }
+
+    /// Takes the reply to a command of ours.
+    pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
+        let Some(flight) = self.flying.take(tag) else { return };
+        match (flight, reply) {
+            (Flight::Read, Ok(Reply::Found { due, findings })) => {
+                effects.due = due;
+                self.found(findings, &mut effects.changes, out);
+            }
+            (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
+                (effects.due, effects.listed) = (due, Some(sent));
+                self.unchanged();
+            }
+            (Flight::List { sent }, Ok(Reply::Part { due, known, more, entries })) => {
+                effects.due = due;
+                match self.listed(known, more, entries) {
+                    Some(after) => {
+                        let command = Command::List { known: None, after: Some(after) };
+                        self.flying.send(command, Flight::List { sent }, out);
+                    }
+                    None => effects.listed = Some(sent),
+                }
+            }
+            (flight, reply) => {
+                let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of members"));
+                match flight {
+                    Flight::List { .. } => self.listing_failed(),
+                    Flight::Read => self.read_failed(),
+                }
+                let to = if error.is_of_the_link() { &mut effects.broken } else { &mut effects.unread };
+                *to = Some(error);
+            }
+        }
+    }
+
     /// The next ids to read, each with the session that held it, unless a read is under way.
-    pub(crate) fn next_read(&mut self) -> Option<Vec<(MemberId, Option<SessionId>)>> {
+    fn next_read(&mut self) -> Option<Vec<(MemberId, Option<SessionId>)>> {
         if !self.reading.is_empty() || self.queue.is_empty() {
             return None;
         }
@@ -109,9 +192,8 @@ impl Roster {
         Some(wanted)
     }
 
-    /// The answers to the read under way become changes; the strings are for the log.
-    pub(crate) fn found(&mut self, findings: Vec<Finding>) -> (Vec<Change>, Vec<Warning>) {
-        let (mut changes, mut strange) = (Vec::new(), Vec::new());
+    /// The answers to the read under way become changes.
+    fn found(&mut self, findings: Vec<Finding>, changes: &mut Vec<Change>, out: &mut Outbox) {
         let asked = std::mem::take(&mut self.reading);
         self.settled += asked.len() as u64;
         let mut later = Vec::new();
@@ -124,8 +206,8 @@ impl Roster {
             }
             let cause = match finding {
                 Finding::Record(member) => {
-                    self.forget_what_the_server_forgot(&asked, member.incarnation(), &mut changes);
-                    self.store(member, &mut changes);
+                    self.forget_what_the_server_forgot(&asked, member.incarnation(), changes);
+                    self.store(member, changes);
                     continue;
                 }
                 Finding::Later => {
@@ -133,7 +215,7 @@ impl Roster {
                     continue;
                 }
                 Finding::NoMember(why) => {
-                    strange.push(Warning::NoMember { id: asked.id.clone(), reason: why });
+                    out.push(Output::Warn(Warning::NoMember { id: asked.id.clone(), reason: why }));
                     LeaveCause::Removed
                 }
                 Finding::Left => LeaveCause::Left,
@@ -159,11 +241,10 @@ impl Roster {
         if self.is_idle() {
             self.departed.clear();
         }
-        (changes, strange)
     }
 
     /// The read under way brought no answer: what it asked is asked by the next full listing.
-    pub(crate) fn read_failed(&mut self) {
+    fn read_failed(&mut self) {
         self.settled += self.reading.len() as u64;
         self.reading.clear();
         self.known = None;
@@ -236,7 +317,7 @@ impl Roster {
     }
 
     /// Begins a listing, unless one is under way. `Some(None)` asks for all of it.
-    pub(crate) fn begin_listing(&mut self) -> Option<Option<Known>> {
+    fn begin_listing(&mut self) -> Option<Option<Known>> {
         if self.listing.is_some() {
             return None;
         }
@@ -251,7 +332,7 @@ impl Roster {
     }
 
     /// The listing said that nothing changed. Members that other programs keep have no revision: read them.
-    pub(crate) fn unchanged(&mut self) {
+    fn unchanged(&mut self) {
         self.listing = None;
         let adopted: Vec<_> = self.members().filter(|member| member.is_adopted()).map(|m| m.id().clone()).collect();
         for id in adopted {
@@ -260,7 +341,7 @@ impl Roster {
     }
 
     /// Takes one part of a listing; answers where the next part begins, or `None` when it is complete.
-    pub(crate) fn listed(&mut self, part: Known, more: bool, entries: Vec<Entry>) -> Option<Incarnation> {
+    fn listed(&mut self, part: Known, more: bool, entries: Vec<Entry>) -> Option<Incarnation> {
         let mut listing = self.listing.take()?;
         let first = *listing.first.get_or_insert(part);
         for entry in entries {
@@ -290,7 +371,7 @@ impl Roster {
         None
     }
 
-    pub(crate) fn listing_failed(&mut self) {
+    fn listing_failed(&mut self) {
         self.listing = None;
         self.known = None;
     }

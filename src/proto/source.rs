@@ -5,8 +5,11 @@
 
 use std::time::Duration;
 
-use super::io::{Command, Output, Reply, SourceReport, Tag};
+use super::effects::Effects;
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Reply, SourceReport, Tag};
 use super::outbox::Outbox;
+use super::timers::Timer;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::settings::{CoreSettings, EventSource};
@@ -48,14 +51,10 @@ enum Canary {
     Idle,
     /// Sent. Its short life counts from the answer, which is later than its beginning.
     Planting,
-    Planted {
-        touch_at: Moment,
-    },
+    Planted,
     Touching,
     /// Every event has been caused: time counts only from then.
-    Awaiting {
-        until: Moment,
-    },
+    Awaiting,
 }
 
 #[derive(Debug)]
@@ -63,14 +62,6 @@ enum Flight {
     Listen,
     Plant { sent: Moment },
     Touch,
-}
-
-/// What is asked of the rest of the machine.
-#[derive(Debug, Default)]
-pub(crate) struct SourceOutcome {
-    /// A source stands from now on: changes from before it must be listed.
-    pub(crate) anew: bool,
-    pub(crate) broken: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -86,10 +77,9 @@ pub(crate) struct SourceSelection {
     is_proven: bool,
     /// It has been made anew since it last proved itself.
     is_renewed: bool,
-    retry_at: Option<Moment>,
     retries: u32,
     report: SourceReport,
-    flying: Option<(Tag, Flight)>,
+    flying: InFlight<Flight>,
 }
 
 impl SourceSelection {
@@ -106,10 +96,9 @@ impl SourceSelection {
             begun: Moment::ORIGIN,
             is_proven: false,
             is_renewed: false,
-            retry_at: None,
             retries: 0,
             report,
-            flying: None,
+            flying: InFlight::new(Owner::Source),
         }
     }
 
@@ -129,7 +118,9 @@ impl SourceSelection {
     }
 
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
-        (self.canary, self.retry_at, self.flying) = (Canary::Idle, None, None);
+        self.rest(out);
+        out.timers.clear(Timer::BetterSource);
+        self.flying.clear();
         self.unproven(out);
     }
 
@@ -142,16 +133,24 @@ impl SourceSelection {
     }
 
     fn listen(&mut self, out: &mut Outbox) {
-        (self.canary, self.is_renewed) = (Canary::Idle, true);
+        self.is_renewed = true;
+        self.rest(out);
         self.unproven(out);
-        let tag = out.command(Command::Listen { source: self.source() });
-        self.flying = Some((tag, Flight::Listen));
+        self.flying.clear();
+        self.flying.send(Command::Listen { source: self.source() }, Flight::Listen, out);
+    }
+
+    /// No canary is under way.
+    fn rest(&mut self, out: &mut Outbox) {
+        self.canary = Canary::Idle;
+        out.timers.clear(Timer::Canary);
     }
 
     /// Sends a canary to prove the source, unless one is under way.
     pub(crate) fn prove(&mut self, now: Moment, out: &mut Outbox) {
         if self.source() != EventSource::Poll
-            && let (Canary::Idle, None) = (&self.canary, &self.flying)
+            && let Canary::Idle = self.canary
+            && self.flying.is_empty()
         {
             self.plant(now, out);
         }
@@ -160,8 +159,7 @@ impl SourceSelection {
     fn plant(&mut self, now: Moment, out: &mut Outbox) {
         (self.canary, self.seen) = (Canary::Planting, Seen::default());
         self.begun = now;
-        let tag = out.command(Command::PlantCanary);
-        self.flying = Some((tag, Flight::Plant { sent: now }));
+        self.flying.send(Command::PlantCanary, Flight::Plant { sent: now }, out);
     }
 
     /// The source has told something of the canary.
@@ -174,7 +172,9 @@ impl SourceSelection {
         }
         self.seen.add(key_event);
         if self.seen.is_proof() {
-            (self.canary, self.flying, self.is_proven, self.is_renewed) = (Canary::Idle, None, true, false);
+            self.rest(out);
+            self.flying.clear();
+            (self.is_proven, self.is_renewed) = (true, false);
             (self.report.canary_at, self.report.sweep_lag) = (Some(now), sweep_lag);
             self.settled(now, out);
         }
@@ -187,10 +187,12 @@ impl SourceSelection {
             (self.report.source, self.report.since) = (source, Some(now));
         }
         if self.at == 0 {
-            (self.retry_at, self.retries, self.report.reason) = (None, 0, None);
-        } else if self.retry_at.is_none() {
+            out.timers.clear(Timer::BetterSource);
+            (self.retries, self.report.reason) = (0, None);
+        } else if !out.timers.is_set(Timer::BetterSource) {
             let pause = self.settings.reconcile * 2u32.saturating_pow(self.retries).min(LONGEST_RETRY);
-            (self.retry_at, self.retries) = (Some(now + pause), self.retries.saturating_add(1));
+            out.timers.set(Timer::BetterSource, now + pause);
+            self.retries = self.retries.saturating_add(1);
         }
         self.report.is_proven = source != EventSource::Poll;
         out.push(Output::Source(self.report.clone()));
@@ -199,7 +201,7 @@ impl SourceSelection {
     /// The source is of no use; the next takes its place.
     fn give_up(&mut self, reason: &str, out: &mut Outbox) {
         let given_up = self.source();
-        self.canary = Canary::Idle;
+        self.rest(out);
         self.at = (self.at + 1).min(self.sources.len() - 1);
         if self.retries == 0 || self.report.source == given_up {
             let next = self.source();
@@ -211,27 +213,27 @@ impl SourceSelection {
         self.listen(out);
     }
 
-    /// Takes the reply to a command of ours; hands back any other tag.
+    /// Takes the reply to a command of ours.
     pub(crate) fn reply(
         &mut self,
         now: Moment,
         tag: Tag,
-        reply: &Result<Reply, Error>,
+        reply: Result<Reply, Error>,
+        effects: &mut Effects,
         out: &mut Outbox,
-    ) -> Option<SourceOutcome> {
-        let (_, flight) = self.flying.take_if(|(flying, _)| *flying == tag)?;
-        let mut heard = SourceOutcome::default();
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => heard.broken = Some(error.clone()),
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             // With `Notifications::Check`, connecting fails.
             (Flight::Listen, Err(error)) if error.kind() == ErrorKind::Notifications && self.report.since.is_none() => {
-                heard.broken = Some(error.clone());
+                effects.broken = Some(error);
             }
             // Polling is the last source: without it nothing would be found.
-            (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => heard.broken = Some(error.clone()),
+            (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => effects.broken = Some(error),
             (Flight::Listen, Err(error)) => self.give_up(&error.to_string(), out),
             (Flight::Listen, Ok(reply)) => {
-                heard.anew = true;
+                effects.is_listening_anew = true;
                 self.report.inbox_works = matches!(reply, Reply::Listening { inbox_works: true });
                 out.push(Output::Inbox(self.report.inbox_works));
                 if self.source() == EventSource::Poll {
@@ -241,55 +243,49 @@ impl SourceSelection {
             (Flight::Plant { sent }, Ok(_)) => {
                 self.report.round_trip = Some(now.since(sent));
                 if let Canary::Planting = self.canary {
-                    self.canary = Canary::Planted { touch_at: now + TOUCH_AFTER };
+                    self.canary = Canary::Planted;
+                    out.timers.set(Timer::Canary, now + TOUCH_AFTER);
                 }
             }
             (Flight::Touch, Ok(_)) => {
                 if let Canary::Touching = self.canary {
-                    self.canary = Canary::Awaiting { until: now + self.settings.canary_timeout };
+                    self.canary = Canary::Awaiting;
+                    out.timers.set(Timer::Canary, now + self.settings.canary_timeout);
                 }
             }
             (Flight::Plant { .. } | Flight::Touch, Err(error)) => {
                 // Where nothing can be written, out of memory say, this proves nothing.
-                self.canary = Canary::Idle;
-                out.push(Output::Warn(Warning::CanaryFailed(error.clone())));
+                self.rest(out);
+                out.push(Output::Warn(Warning::CanaryFailed(error)));
             }
         }
-        Some(heard)
     }
 
-    pub(crate) fn timeout(&self) -> Option<Moment> {
-        let canary = match self.canary {
-            Canary::Idle | Canary::Planting | Canary::Touching => None,
-            Canary::Planted { touch_at } => Some(touch_at),
-            Canary::Awaiting { until } => Some(until),
-        };
-        canary.into_iter().chain(self.retry_at).min()
-    }
-
-    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
+    /// The canary's timer has run out.
+    pub(crate) fn canary_due(&mut self, out: &mut Outbox) {
         match self.canary {
-            Canary::Planted { touch_at } if touch_at <= now => {
+            Canary::Planted => {
                 self.canary = Canary::Touching;
-                let tag = out.command(Command::TouchCanary);
-                self.flying = Some((tag, Flight::Touch));
+                self.flying.send(Command::TouchCanary, Flight::Touch, out);
             }
-            Canary::Awaiting { until } if until <= now => self.unproven_in_time(out),
-            _ => {}
+            Canary::Awaiting => self.unproven_in_time(out),
+            Canary::Idle | Canary::Planting | Canary::Touching => {}
         }
-        if self.retry_at.is_some_and(|at| at <= now) {
-            if self.flying.is_none() && matches!(self.canary, Canary::Idle) {
-                (self.retry_at, self.at) = (None, 0);
-                self.listen(out);
-            } else {
-                self.retry_at = Some(now + self.settings.canary_timeout);
-            }
+    }
+
+    /// Tries the best source again, once no canary is under way.
+    pub(crate) fn retry(&mut self, now: Moment, out: &mut Outbox) {
+        if self.flying.is_empty() && matches!(self.canary, Canary::Idle) {
+            self.at = 0;
+            self.listen(out);
+        } else {
+            out.timers.set(Timer::BetterSource, now + self.settings.canary_timeout);
         }
     }
 
     /// The canary's events did not come in time.
     fn unproven_in_time(&mut self, out: &mut Outbox) {
-        self.canary = Canary::Idle;
+        self.rest(out);
         if self.is_renewed {
             self.give_up("the events of its canary do not arrive", out);
         } else {

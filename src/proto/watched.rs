@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::Warning;
-use super::io::{Command, Output, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
+use super::effects::Effects;
+use super::in_flight::InFlight;
+use super::io::{Command, Output, Owner, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
 use super::outbox::Outbox;
 use crate::error::Error;
 use crate::model::SessionId;
@@ -45,7 +47,7 @@ struct Listing {
     seen: HashSet<String>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WatchedValues {
     topics: BTreeMap<Topic, Coverage>,
     kept: BTreeMap<String, Arc<WatchedValue>>,
@@ -54,10 +56,23 @@ pub(crate) struct WatchedValues {
     listing: Option<Listing>,
     list_wanted: bool,
     known: Option<(u64, u64)>,
-    flying: Vec<(Tag, Flight)>,
+    flying: InFlight<Flight>,
 }
 
 impl WatchedValues {
+    pub(crate) fn new() -> Self {
+        Self {
+            topics: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            hinted: HashMap::new(),
+            queue: VecDeque::new(),
+            listing: None,
+            list_wanted: false,
+            known: None,
+            flying: InFlight::new(Owner::Watched),
+        }
+    }
+
     /// This topic is watched from now on.
     pub(crate) fn watch(&mut self, topic: Topic) {
         self.topics.entry(topic).or_insert(Coverage::Unheard);
@@ -77,7 +92,7 @@ impl WatchedValues {
     /// Hints come from elsewhere from now on: everything is subscribed to there.
     pub(crate) fn relisten(&mut self) {
         self.topics.values_mut().for_each(|coverage| *coverage = Coverage::Unheard);
-        self.flying.retain(|(_, flight)| !matches!(flight, Flight::Subscribe(_)));
+        self.flying.retain(|flight| !matches!(flight, Flight::Subscribe(_)));
         self.doubt();
     }
 
@@ -116,11 +131,6 @@ impl WatchedValues {
         }
     }
 
-    fn send(&mut self, command: Command, flight: Flight, out: &mut Outbox) {
-        let tag = out.command(command);
-        self.flying.push((tag, flight));
-    }
-
     /// Sends what can be sent over a link that stands.
     pub(crate) fn advance(&mut self, out: &mut Outbox) {
         let unheard: Vec<_> = self
@@ -128,19 +138,19 @@ impl WatchedValues {
             .iter()
             .filter(|(topic, coverage)| {
                 **coverage == Coverage::Unheard
-                    && !self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Subscribe(to) if to == *topic))
+                    && !self.flying.iter().any(|flight| matches!(flight, Flight::Subscribe(to) if to == *topic))
             })
             .map(|(topic, _)| topic.clone())
             .collect();
         for topic in unheard {
-            self.send(Command::Subscribe { topic: topic.clone() }, Flight::Subscribe(topic), out);
+            self.flying.send(Command::Subscribe { topic: topic.clone() }, Flight::Subscribe(topic), out);
         }
         if self.list_wanted && self.listing.is_none() {
             self.list_wanted = false;
             self.listing = Some(Listing::default());
-            self.send(Command::ListValues { known: self.known, after: None }, Flight::List, out);
+            self.flying.send(Command::ListValues { known: self.known, after: None }, Flight::List, out);
         }
-        let is_reading = self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Read(_)));
+        let is_reading = self.flying.iter().any(|flight| matches!(flight, Flight::Read(_)));
         if !is_reading && !self.queue.is_empty() {
             let take = self.queue.len().min(READ_CHUNK);
             let (mut paths, mut asked) = (Vec::with_capacity(take), Vec::with_capacity(take));
@@ -150,7 +160,7 @@ impl WatchedValues {
                 paths.push((path.clone(), session));
                 asked.push(Asked { path, key_event });
             }
-            self.send(Command::ReadValues { paths }, Flight::Read(asked), out);
+            self.flying.send(Command::ReadValues { paths }, Flight::Read(asked), out);
         }
         self.cover(out);
     }
@@ -160,7 +170,7 @@ impl WatchedValues {
         let is_idle = self.queue.is_empty()
             && self.listing.is_none()
             && !self.list_wanted
-            && !self.flying.iter().any(|(_, flight)| matches!(flight, Flight::Read(_)));
+            && !self.flying.iter().any(|flight| matches!(flight, Flight::Read(_)));
         if !is_idle {
             return;
         }
@@ -172,17 +182,11 @@ impl WatchedValues {
         }
     }
 
-    /// Takes the reply to a command of ours; hands back any other. An error of the link is the caller's.
-    pub(crate) fn reply(
-        &mut self,
-        tag: Tag,
-        reply: Result<Reply, Error>,
-        out: &mut Outbox,
-    ) -> Result<Option<Error>, Result<Reply, Error>> {
-        let Some(index) = self.flying.iter().position(|(flying, _)| *flying == tag) else { return Err(reply) };
-        let (_, flight) = self.flying.swap_remove(index);
+    /// Takes the reply to a command of ours.
+    pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (_, Err(error)) if error.is_of_the_link() => return Ok(Some(error)),
+            (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             (Flight::Subscribe(topic), reply) => {
                 if let Err(error) = reply {
                     out.push(Output::Warn(Warning::NotSubscribed { topic: topic.clone(), error }));
@@ -195,9 +199,16 @@ impl WatchedValues {
                     None => self.list_wanted = true,
                 }
             }
-            (Flight::Read(asked), Ok(Reply::ValuesFound { findings, .. })) => self.found(asked, findings, out),
-            (Flight::List, Ok(Reply::ValuesUnchanged { .. })) => self.listing = None,
-            (Flight::List, Ok(Reply::ValuesListed { known, after, entries, .. })) => {
+            (Flight::Read(asked), Ok(Reply::ValuesFound { due, findings })) => {
+                effects.due = due;
+                self.found(asked, findings, out);
+            }
+            (Flight::List, Ok(Reply::ValuesUnchanged { due })) => {
+                effects.due = due;
+                self.listing = None;
+            }
+            (Flight::List, Ok(Reply::ValuesListed { due, known, after, entries })) => {
+                effects.due = due;
                 self.catalogued(known, after, entries, out);
             }
             (flight, reply) => {
@@ -209,7 +220,6 @@ impl WatchedValues {
                 }
             }
         }
-        Ok(None)
     }
 
     fn found(&mut self, asked: Vec<Asked>, findings: Vec<ValueFinding>, out: &mut Outbox) {
@@ -262,7 +272,7 @@ impl WatchedValues {
         }
         if let Some(after) = after {
             self.listing = Some(listing);
-            return self.send(Command::ListValues { known: None, after: Some(after) }, Flight::List, out);
+            return self.flying.send(Command::ListValues { known: None, after: Some(after) }, Flight::List, out);
         }
         let missing = self.kept.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
         let missing: Vec<_> = missing.cloned().collect();

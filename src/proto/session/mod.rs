@@ -14,8 +14,11 @@ use std::time::Duration;
 
 use trust::Trust;
 
-use super::io::{Answer, Change, Command, Contest, Edit, Output, Pulse, Reply, Request, Standing, Tag, Ticket};
+use super::effects::{Effects, StoredMember};
+use super::in_flight::InFlight;
+use super::io::{Answer, Change, Command, Contest, Edit, Output, Owner, Pulse, Reply, Request, Standing, Tag, Ticket};
 use super::outbox::Outbox;
+use super::timers::Timer;
 use super::{Moment, Warning};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, SessionId, check_tags};
@@ -44,7 +47,6 @@ enum Lease {
         until: Moment,
         over: Moment,
         trust: Trust,
-        renew_at: Moment,
     },
 }
 
@@ -115,34 +117,6 @@ enum Flight {
     },
 }
 
-/// A record of ours, and how many hints had been settled when it was sent: what was read since may be newer.
-#[derive(Debug)]
-pub(crate) struct StoredMember {
-    pub(crate) member: Arc<Member>,
-    pub(crate) settled: u64,
-}
-
-/// What the session tells the rest of the machine.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    /// Records that are known because we wrote them.
-    pub(crate) stored: Vec<StoredMember>,
-    /// Incarnations that are known to be over. They count before what is stored.
-    pub(crate) departed: Vec<(MemberId, Incarnation, LeaveCause)>,
-    /// To be given when what they speak of can be seen.
-    pub(crate) answers: Vec<(Ticket, Result<Answer, Error>)>,
-    /// Ids to read.
-    pub(crate) hints: Vec<MemberId>,
-    /// The link turned out to be of no use.
-    pub(crate) broken: Option<Error>,
-}
-
-impl Effects {
-    fn answer(&mut self, ticket: Option<Ticket>, result: Result<Answer, Error>) {
-        self.answers.extend(ticket.map(|ticket| (ticket, result)));
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Session {
     settings: CoreSettings,
@@ -154,13 +128,13 @@ pub(crate) struct Session {
     with_edits: BTreeSet<MemberId>,
     waiting: VecDeque<Op>,
     delayed: Vec<(Moment, Op)>,
-    flying: HashMap<Tag, Flight>,
-    /// No request is over before this.
-    expire_at: Option<Moment>,
+    flying: InFlight<Flight>,
     /// A lease was lost and none has been won since.
     lost: bool,
     missing_beats: bool,
     closing: bool,
+    /// Whether to renew the safety ttl.
+    renewal_wanted: bool,
     /// Whether to ask what the session holds before the next renewal asks it anyway.
     audit_wanted: bool,
     /// How many hints the roster has settled.
@@ -179,11 +153,11 @@ impl Session {
             with_edits: BTreeSet::new(),
             waiting: VecDeque::new(),
             delayed: Vec::new(),
-            flying: HashMap::new(),
-            expire_at: None,
+            flying: InFlight::new(Owner::Session),
             lost: false,
             missing_beats: false,
             closing: false,
+            renewal_wanted: false,
             audit_wanted: false,
             settled: 0,
         }
@@ -270,7 +244,7 @@ impl Session {
                         match op.opens.take() {
                             _ if !op.uncertain => {}
                             Some(session) => {
-                                let close = self.op(None, None, Act::Close(session));
+                                let close = self.op(Act::Close(session));
                                 self.waiting.push_back(close);
                             }
                             None => self.take_back(id, None),
@@ -293,7 +267,7 @@ impl Session {
                 let suspended =
                     || Error::new(ErrorKind::Timeout, "the lease is not vouched for: the server does not answer");
                 answer(out, op.ticket, if *trust == Trust::Held { Ok(Answer::Opened) } else { Err(suspended()) });
-                let orphan = op.opens.take().map(|session| self.op(None, None, Act::Close(session)));
+                let orphan = op.opens.take().map(|session| self.op(Act::Close(session)));
                 self.waiting.extend(orphan);
                 return;
             }
@@ -354,10 +328,10 @@ impl Session {
             return;
         };
         let session = session.clone();
-        let tag = out.command(command);
-        self.flying.insert(tag, Flight::Op { op, session, sent: now, settled: self.settled, draft });
+        let flight = Flight::Op { op, session, sent: now, settled: self.settled, draft };
+        self.flying.send(command, flight, out);
         if let Some(session) = orphan {
-            let close = self.op(None, None, Act::Close(session));
+            let close = self.op(Act::Close(session));
             self.waiting.push_back(close);
         }
     }
@@ -374,12 +348,11 @@ impl Session {
     }
 
     fn renew(&mut self, now: Moment, out: &mut Outbox) {
-        let Lease::Held { session, renew_at, .. } = &mut self.lease else { return };
-        if now < *renew_at {
+        let Some(session) = self.session().cloned() else { return };
+        if !std::mem::take(&mut self.renewal_wanted) {
             return;
         }
-        *renew_at = now + RENEW_EVERY * self.settings.ttl;
-        let session = session.clone();
+        out.timers.set(Timer::Renewal, now + RENEW_EVERY * self.settings.ttl);
         let held: Vec<_> = self
             .own
             .iter()
@@ -387,16 +360,15 @@ impl Session {
             .map(|(id, _)| id.clone())
             .collect();
         for ids in held.chunks(RENEW_CHUNK) {
-            let tag = out.command(Command::Renew { session: session.clone(), ids: ids.to_vec() });
-            self.flying.insert(tag, Flight::Renew);
+            self.flying.send(Command::Renew { session: session.clone(), ids: ids.to_vec() }, Flight::Renew, out);
         }
         self.extend(session, now, 0, Vec::new(), out);
     }
 
     /// Renews what else the session owns, from this place on.
     fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<ListedHold>, out: &mut Outbox) {
-        let tag = out.command(Command::Extend { session: session.clone(), cursor });
-        self.flying.insert(tag, Flight::Extend { session, sent, held });
+        let command = Command::Extend { session: session.clone(), cursor };
+        self.flying.send(command, Flight::Extend { session, sent, held }, out);
     }
 
     /// Puts an operation that was not answered back where it came from.
@@ -419,13 +391,10 @@ impl Session {
 
     /// The link is gone: what was sent is sent again over the next.
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
-        let mut flying: Vec<_> = self.flying.drain().collect();
         // A server that comes back from a crash, or a replica in its place, may not have what was renewed last.
-        if let Lease::Held { renew_at, .. } = &mut self.lease {
-            *renew_at = Moment::ORIGIN;
-        }
-        flying.sort_unstable_by_key(|(tag, _)| std::cmp::Reverse(*tag));
-        for (_, flight) in flying {
+        self.renewal_wanted = true;
+        out.timers.clear(Timer::Renewal);
+        for flight in self.flying.drain().rev() {
             if let Flight::Op { mut op, .. } = flight {
                 op.uncertain = true;
                 self.park(op, out);
@@ -436,31 +405,16 @@ impl Session {
         }
     }
 
-    /// Whether the clock has something for us.
-    pub(crate) fn timeout(&self, attached: bool) -> Option<Moment> {
-        let lease = match &self.lease {
-            Lease::Held { until, over, trust, renew_at, .. } => {
-                let end = match trust {
-                    Trust::Held => Some(*until),
-                    Trust::Suspended { .. } => Some(*over),
-                    Trust::Expired => None,
-                };
-                let renew = attached.then_some(*renew_at);
-                end.into_iter().chain(renew).min()
-            }
-            Lease::Absent | Lease::Opening => None,
-        };
-        self.delayed.iter().map(|(at, _)| *at).chain(self.expire_at).chain(lease).min()
+    /// The safety ttl is to be renewed.
+    pub(crate) fn want_renewal(&mut self) {
+        self.renewal_wanted = true;
     }
 
-    /// Lets time have its effect.
-    pub(crate) fn tick(&mut self, now: Moment, out: &mut Outbox) {
-        self.distrust(now, out);
-        let (due, later) = self.delayed.drain(..).partition(|(at, _)| *at <= now);
-        self.delayed = later;
-        let due: Vec<(Moment, Op)> = due;
-        self.waiting.extend(due.into_iter().map(|(_, op)| op));
-        self.expire(now, out);
+    /// Does again what failed some time ago.
+    pub(crate) fn retry(&mut self, now: Moment, out: &mut Outbox) {
+        let due = self.delayed.extract_if(.., |(at, _)| *at <= now);
+        self.waiting.extend(due.map(|(_, op)| op));
+        out.timers.set(Timer::Retry, self.delayed.iter().map(|(at, _)| *at).min());
     }
 }
 

@@ -3,16 +3,16 @@
 use super::*;
 
 impl Session {
-    /// Takes the reply to a command of ours; hands back any other.
+    /// Takes the reply to a command of ours.
     pub(crate) fn reply(
         &mut self,
         now: Moment,
         tag: Tag,
         reply: Result<Reply, Error>,
+        effects: &mut Effects,
         out: &mut Outbox,
-    ) -> Result<Effects, Result<Reply, Error>> {
-        let Some(flight) = self.flying.remove(&tag) else { return Err(reply) };
-        let mut effects = Effects::default();
+    ) {
+        let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
             (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
             (Flight::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
@@ -25,29 +25,27 @@ impl Session {
                 }
             }
             (Flight::Renew | Flight::Extend { .. }, Ok(_)) => {}
-            (flight @ (Flight::Renew | Flight::Extend { .. }), Err(error)) if error.is_of_the_link() => {
-                // What the link took with it is sent again over the next.
-                self.flying.insert(tag, flight);
+            // What the link took with it is sent again over the next.
+            (Flight::Renew | Flight::Extend { .. }, Err(error)) if error.is_of_the_link() => {
                 effects.broken = Some(error);
             }
             (Flight::Renew | Flight::Extend { .. }, Err(error)) => {
-                if let Lease::Held { renew_at, .. } = &mut self.lease {
-                    *renew_at = (*renew_at).min(now + self.settings.ttl / RENEW_AGAIN);
+                if self.session().is_some() {
+                    out.timers.set_sooner(Timer::Renewal, now + self.settings.ttl / RENEW_AGAIN);
                 }
                 out.push(Output::Warn(Warning::RenewalFailed(error)));
             }
-            (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, &mut effects, out),
+            (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, effects, out),
             (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
             (Flight::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
-                self.done(now, op, (sent, settled), draft, reply, &mut effects, out);
+                self.done(now, op, (sent, settled), draft, reply, effects, out);
             }
         }
         if let Lease::Opening = self.lease
-            && !self.flying.values().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
+            && !self.flying.iter().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
         {
             self.lease = Lease::Absent;
         }
-        Ok(effects)
     }
 
     /// Whether what this did for a session does not count any more, since that session has been lost meanwhile.
@@ -158,10 +156,12 @@ impl Session {
     /// The session that this operation was to open stands, its lease acknowledged when sent then.
     fn opened(&mut self, now: Moment, sent: Moment, op: &Op, out: &mut Outbox) {
         let Some(session) = &op.opens else { return };
-        let renew_at = now + RENEW_EVERY * self.settings.ttl;
         let until = sent + self.settings.lost_after;
         let session = session.clone();
-        self.lease = Lease::Held { session: session.clone(), until, over: until, trust: Trust::Held, renew_at };
+        self.lease = Lease::Held { session: session.clone(), until, over: until, trust: Trust::Held };
+        self.renewal_wanted = false;
+        out.timers.set(Timer::Renewal, now + RENEW_EVERY * self.settings.ttl);
+        self.watch_lease(out);
         (self.lost, self.missing_beats) = (false, false);
         out.push(Output::Keep(session, sent));
     }
@@ -187,7 +187,7 @@ impl Session {
             Act::Join(who, _) if op.ticket.is_none() && self.own_of(who).is_some() => {
                 out.push(Output::Warn(Warning::RejoinFailed { id: who.id.clone(), error }));
                 op.opens = None;
-                self.delay(now, op);
+                self.delay(now, op, out);
             }
             Act::Join(who, _) => {
                 if self.own_of(who).is_some_and(|own| own.state == OwnState::Joining) {
@@ -202,7 +202,7 @@ impl Session {
                 out.push(Output::Warn(Warning::LeaveFailed { id: id.clone(), error: error.clone() }));
                 answer(out, op.ticket.take(), Err(error));
                 op.deadline = None;
-                self.delay(now, op);
+                self.delay(now, op, out);
             }
             Act::Edit(who, _) => {
                 self.edit_over(&who.clone());
@@ -216,17 +216,19 @@ impl Session {
     }
 
     /// Does it again later, at longer and longer intervals.
-    fn delay(&mut self, now: Moment, op: Op) {
+    fn delay(&mut self, now: Moment, op: Op, out: &mut Outbox) {
         let pause = Duration::from_millis(50) * 2u32.saturating_pow(op.attempts.min(10));
-        self.delayed.push((now + pause.min(self.settings.ttl), op));
+        let at = now + pause.min(self.settings.ttl);
+        self.delayed.push((at, op));
+        out.timers.set_sooner(Timer::Retry, at);
     }
 
     /// The server has said that the lease is gone, and with it everything that lived by it.
     pub(super) fn lease_lost(&mut self, effects: &mut Effects, out: &mut Outbox) {
-        if !matches!(self.lease, Lease::Held { .. }) {
+        if self.session().is_none() {
             return;
         }
-        self.lease = Lease::Absent;
+        self.end_lease(out);
         self.lost = true;
         out.push(Output::Release);
         let held: Vec<_> = self
@@ -258,7 +260,7 @@ impl Session {
                 own.state = OwnState::Rejoining { last: incarnation, cause };
                 out.push(Output::Standing(id.clone(), Standing::Lost(cause)));
                 let who = Who { id: id.clone(), life: own.life };
-                let op = self.op(None, None, Act::Join(who, Contest::Rejoin));
+                let op = self.op(Act::Join(who, Contest::Rejoin));
                 self.waiting.push_back(op);
             }
             OnLost::Stop => self.end(id, cause, out),
@@ -341,7 +343,7 @@ impl Session {
             return;
         }
         let (id, incarnation) = (member.id(), Some(member.incarnation()));
-        let flying = self.flying.values().filter_map(|flight| match flight {
+        let flying = self.flying.iter().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });

@@ -4,7 +4,6 @@ use super::*;
 
 impl Session {
     pub(crate) fn request(&mut self, deadline: Moment, ticket: Ticket, request: Request, out: &mut Outbox) {
-        let deadline = Some(deadline);
         if self.closing {
             out.push(Output::Answer(ticket, Err(Error::closed())));
             return;
@@ -15,7 +14,7 @@ impl Session {
             Request::Edit(id, edit) => self.edit(ticket, deadline, id, edit, out),
             Request::Leave(id) => self.leave(ticket, deadline, &id, out),
             Request::Open => {
-                let op = self.op(Some(ticket), deadline, Act::Open);
+                let op = self.asked(ticket, deadline, Act::Open, out);
                 self.waiting.push_back(op);
             }
             Request::Watch(_) | Request::Sync => {}
@@ -26,18 +25,24 @@ impl Session {
     /// Gives a lock back, or a place in its queue.
     pub(crate) fn give_back(&mut self, queue_entry: QueueEntry) {
         if !self.closing {
-            let op = self.op(None, None, Act::GiveBack(queue_entry));
+            let op = self.op(Act::GiveBack(queue_entry));
             self.waiting.push_back(op);
         }
     }
 
-    pub(super) fn op(&mut self, ticket: Option<Ticket>, deadline: Option<Moment>, act: Act) -> Op {
+    /// An operation for which nobody waits.
+    pub(super) fn op(&mut self, act: Act) -> Op {
         self.nonces += 1;
-        self.expire_at = self.expire_at.into_iter().chain(deadline).min();
-        Op { ticket, deadline, nonce: self.nonces, uncertain: false, attempts: 0, opens: None, act }
+        Op { ticket: None, deadline: None, nonce: self.nonces, uncertain: false, attempts: 0, opens: None, act }
     }
 
-    fn join(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, draft: MemberDraft, out: &mut Outbox) {
+    /// An operation whose caller waits until then.
+    fn asked(&mut self, ticket: Ticket, deadline: Moment, act: Act, out: &mut Outbox) -> Op {
+        out.timers.set_sooner(Timer::Request, deadline);
+        Op { ticket: Some(ticket), deadline: Some(deadline), ..self.op(act) }
+    }
+
+    fn join(&mut self, ticket: Ticket, deadline: Moment, id: MemberId, draft: MemberDraft, out: &mut Outbox) {
         if self.own.get(&id).is_some_and(|own| !matches!(own.state, OwnState::Ended(_))) {
             let message = format!("this connector has joined as {id:?} already; update that membership or leave it");
             out.push(Output::Answer(ticket, Err(Error::new(ErrorKind::AlreadyJoined, message))));
@@ -45,11 +50,11 @@ impl Session {
         }
         self.lives += 1;
         let life = self.lives;
-        self.seek(ticket, deadline, Who { id: id.clone(), life });
+        self.seek(ticket, deadline, Who { id: id.clone(), life }, out);
         self.own.insert(id, Own { life, draft, state: OwnState::Joining, edits: VecDeque::new(), editing: false });
     }
 
-    fn rejoin(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, out: &mut Outbox) {
+    fn rejoin(&mut self, ticket: Ticket, deadline: Moment, id: MemberId, out: &mut Outbox) {
         match self.own.get_mut(&id) {
             Some(Own { state: OwnState::Held { incarnation, .. }, .. }) => {
                 let incarnation = *incarnation;
@@ -60,7 +65,7 @@ impl Session {
                     own.state = OwnState::Joining;
                 }
                 let life = own.life;
-                self.seek(ticket, deadline, Who { id, life });
+                self.seek(ticket, deadline, Who { id, life }, out);
             }
             _ => {
                 let message = format!("member {id:?} has left; join it anew");
@@ -69,9 +74,9 @@ impl Session {
         }
     }
 
-    fn edit(&mut self, ticket: Ticket, deadline: Option<Moment>, id: MemberId, edit: Edit, out: &mut Outbox) {
+    fn edit(&mut self, ticket: Ticket, deadline: Moment, id: MemberId, edit: Edit, out: &mut Outbox) {
         let life = self.own.get(&id).filter(|own| !matches!(own.state, OwnState::Ended(_))).map(|own| own.life);
-        let op = life.map(|life| self.op(Some(ticket), deadline, Act::Edit(Who { id: id.clone(), life }, edit)));
+        let op = life.map(|life| self.asked(ticket, deadline, Act::Edit(Who { id: id.clone(), life }, edit), out));
         let (Some(op), Some(own)) = (op, self.own.get_mut(&id)) else {
             out.push(Output::Answer(ticket, Err(not_held(&id))));
             return;
@@ -80,16 +85,16 @@ impl Session {
         self.with_edits.insert(id);
     }
 
-    fn seek(&mut self, ticket: Ticket, deadline: Option<Moment>, who: Who) {
+    fn seek(&mut self, ticket: Ticket, deadline: Moment, who: Who, out: &mut Outbox) {
         let contest = match self.settings.on_conflict {
             OnConflict::TakeOver => Contest::Take,
             OnConflict::Reject => Contest::Yield,
         };
-        let op = self.op(Some(ticket), deadline, Act::Join(who, contest));
+        let op = self.asked(ticket, deadline, Act::Join(who, contest), out);
         self.waiting.push_back(op);
     }
 
-    fn leave(&mut self, ticket: Ticket, deadline: Option<Moment>, id: &MemberId, out: &mut Outbox) {
+    fn leave(&mut self, ticket: Ticket, deadline: Moment, id: &MemberId, out: &mut Outbox) {
         let Some(own) = self.forget(id, out) else {
             out.push(Output::Answer(ticket, Ok(Answer::Left(false))));
             return;
@@ -106,14 +111,14 @@ impl Session {
                 return;
             }
         };
-        let op = self.op(Some(ticket), deadline, Act::Leave(id.clone(), incarnation));
+        let op = self.asked(ticket, deadline, Act::Leave(id.clone(), incarnation), out);
         self.waiting.push_back(op);
     }
 
     /// Takes what the server has of a member that is over, its record or its place in the index, for as long as its
     /// session lives.
     pub(super) fn take_back(&mut self, id: MemberId, incarnation: Option<Incarnation>) {
-        let op = self.op(None, None, Act::Leave(id, incarnation));
+        let op = self.op(Act::Leave(id, incarnation));
         self.waiting.push_back(op);
     }
 
@@ -132,10 +137,10 @@ impl Session {
         Some(own)
     }
 
-    fn close(&mut self, ticket: Ticket, deadline: Option<Moment>, out: &mut Outbox) {
+    fn close(&mut self, ticket: Ticket, deadline: Moment, out: &mut Outbox) {
         self.closing = true;
         out.push(Output::Release);
-        let flying = self.flying.drain().filter_map(|(_, flight)| match flight {
+        let flying = self.flying.drain().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });
@@ -156,12 +161,12 @@ impl Session {
             out.push(Output::Standing(id, Standing::Ended(cause)));
         }
         self.with_edits.clear();
-        if let Lease::Held { session, .. } = std::mem::replace(&mut self.lease, Lease::Absent) {
-            sessions.insert(session);
-        }
+        out.timers.clear(Timer::Retry);
+        sessions.extend(self.end_lease(out));
         let mut last = Some(ticket);
         for session in sessions {
-            let op = self.op(last.take(), deadline, Act::Close(session));
+            let op = Op { ticket: last.take(), deadline: Some(deadline), ..self.op(Act::Close(session)) };
+            out.timers.set_sooner(Timer::Request, deadline);
             self.waiting.push_back(op);
         }
         if let Some(ticket) = last {
@@ -170,10 +175,7 @@ impl Session {
     }
 
     /// Answers the requests whose time is up.
-    pub(super) fn expire(&mut self, now: Moment, out: &mut Outbox) {
-        if self.expire_at.is_none_or(|at| now < at) {
-            return;
-        }
+    pub(crate) fn expire(&mut self, now: Moment, out: &mut Outbox) {
         let is_over = |op: &Op| op.deadline.is_some_and(|deadline| deadline <= now);
         let (over, waiting): (VecDeque<Op>, _) = self.waiting.drain(..).partition(is_over);
         self.waiting = waiting;
@@ -189,12 +191,12 @@ impl Session {
         }
         self.give_up_flying(now, out);
         let edits = self.with_edits.iter().filter_map(|id| self.own.get(id)).flat_map(|own| &own.edits);
-        let flying = self.flying.values().filter_map(|flight| match flight {
+        let flying = self.flying.iter().filter_map(|flight| match flight {
             Flight::Op { op, .. } => Some(op),
             Flight::Renew | Flight::Extend { .. } => None,
         });
         let rest = self.waiting.iter().chain(edits).chain(flying).filter_map(|op| op.deadline);
-        self.expire_at = rest.min();
+        out.timers.set(Timer::Request, rest.min());
         for op in over {
             let is_uncertain = op.uncertain || matches!(op.act, Act::Leave(..));
             answer(out, op.ticket, Err(late(&op.act, is_uncertain)));
@@ -208,7 +210,7 @@ impl Session {
                 (Act::Leave(id, incarnation), _) => self.take_back(id, incarnation),
                 _ if !op.uncertain => {}
                 (Act::Join(..) | Act::Open, Some(session)) => {
-                    let close = self.op(None, None, Act::Close(session));
+                    let close = self.op(Act::Close(session));
                     self.waiting.push_back(close);
                 }
                 (Act::Join(who, _), None) => self.take_back(who.id, None),
@@ -233,7 +235,7 @@ impl Session {
             // Nothing comes after it that could wait for it.
             matches!(op.act, Act::Close(_))
         };
-        self.flying.retain(|_, flight| !is_over(flight));
+        self.flying.retain(|flight| !is_over(flight));
         for who in joins {
             if self.own_of(&who).is_some() {
                 self.forget(&who.id, out);

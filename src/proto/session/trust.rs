@@ -26,8 +26,29 @@ impl Session {
         matches!(self.lease, Lease::Held { trust: Trust::Suspended { .. }, .. })
     }
 
+    /// Sees to it that the end of the present trust is not missed.
+    pub(super) fn watch_lease(&self, out: &mut Outbox) {
+        let end = match &self.lease {
+            Lease::Held { until, trust: Trust::Held, .. } => Some(*until),
+            Lease::Held { over, trust: Trust::Suspended { .. }, .. } => Some(*over),
+            Lease::Held { trust: Trust::Expired, .. } | Lease::Absent | Lease::Opening => None,
+        };
+        out.timers.set(Timer::Lease, end);
+    }
+
+    /// There is no lease any more; the answer is whose it was.
+    pub(super) fn end_lease(&mut self, out: &mut Outbox) -> Option<SessionId> {
+        for timer in [Timer::Lease, Timer::Renewal] {
+            out.timers.clear(timer);
+        }
+        match std::mem::replace(&mut self.lease, Lease::Absent) {
+            Lease::Held { session, .. } => Some(session),
+            Lease::Absent | Lease::Opening => None,
+        }
+    }
+
     /// What the passing of time means for what lives by the lease.
-    pub(super) fn distrust(&mut self, now: Moment, out: &mut Outbox) {
+    pub(crate) fn distrust(&mut self, now: Moment, out: &mut Outbox) {
         if let Lease::Held { until, trust: Trust::Held, .. } = &self.lease
             && *until <= now
         {
@@ -40,6 +61,7 @@ impl Session {
             out.push(Output::Expire);
             self.tell_held(|_| Standing::Lost(LeaveCause::Expired), out);
         }
+        self.watch_lease(out);
     }
 
     /// A guard has seen that the lease is not vouched for, perhaps before the clock came here.
@@ -53,6 +75,7 @@ impl Session {
     fn suspend(&mut self, now: Moment, out: &mut Outbox) {
         let Lease::Held { trust: trust @ Trust::Held, .. } = &mut self.lease else { return };
         *trust = Trust::Suspended { since: now };
+        self.watch_lease(out);
         out.push(Output::Suspend);
         self.tell_held(Standing::Suspended, out);
     }
@@ -72,6 +95,7 @@ impl Session {
         let Lease::Held { until, trust, .. } = &mut self.lease else { return };
         if matches!(trust, Trust::Suspended { since } if *since <= sent) && now < *until {
             *trust = Trust::Held;
+            self.watch_lease(out);
             out.push(Output::Resume);
         }
     }
@@ -89,23 +113,25 @@ impl Session {
             return;
         }
         (*until, *over) = (vouched, ended);
+        let before = *trust;
+        if let (Pulse::Alive, Trust::Expired) = (pulse, before) {
+            *trust = Trust::Held;
+        }
         self.missing_beats = pulse == Pulse::Missed;
-        match pulse {
-            Pulse::Alive => {
-                match *trust {
-                    Trust::Held => return,
-                    // The lease has lived. Which locks have, the server is asked.
-                    Trust::Suspended { .. } => self.audit_wanted = true,
-                    // Nothing is held by it any more.
-                    Trust::Expired => {
-                        *trust = Trust::Held;
-                        out.push(Output::Resume);
-                    }
-                }
+        self.watch_lease(out);
+        match (pulse, before) {
+            (Pulse::Lost, _) => self.lease_lost(effects, out),
+            (Pulse::Missed, _) | (Pulse::Alive, Trust::Held) => {}
+            // The lease has lived. Which locks have, the server is asked.
+            (Pulse::Alive, Trust::Suspended { .. }) => {
+                self.audit_wanted = true;
                 self.tell_held(Standing::Held, out);
             }
-            Pulse::Missed => {}
-            Pulse::Lost => self.lease_lost(effects, out),
+            // Nothing is held by it any more.
+            (Pulse::Alive, Trust::Expired) => {
+                out.push(Output::Resume);
+                self.tell_held(Standing::Held, out);
+            }
         }
     }
 }

@@ -149,7 +149,9 @@ impl Script {
                     self.sent.remove(sent.unwrap_or_else(|| panic!("{command} was not sent: {:?}", self.sent)));
                 Input::Reply(tag, reply(command, rest))
             }
-            ["late", ref rest @ ..] => Input::Reply(Tag(0), reply(rest[0], &rest[1..])),
+            ["late", ref rest @ ..] => {
+                Input::Reply(Tag { owner: Owner::Members, number: 0 }, reply(rest[0], &rest[1..]))
+            }
             _ => panic!("{line:?} is no input"),
         };
         self.machine.handle_input(Moment::from_origin(self.now), input);
