@@ -22,7 +22,7 @@ use crate::clock::{self, sleep_until};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
 use crate::proto::{LeaseKeeping, LeaseStep, Moment, Pulse, Reply};
-use crate::scripts;
+use crate::scripts::session;
 use crate::settings::{Config, Heartbeats};
 
 /// How a heartbeat ended. Only the latest counts.
@@ -406,7 +406,7 @@ impl HeartbeatConnection {
             }
             connection => connection?,
         };
-        let channel = dialer.context().keys.presence(session.as_str());
+        let channel = dialer.scripts().keys.presence(session.as_str());
         let mut subscriber = connection.clone();
         let subscribing = subscriber.subscribe(&channel);
         let is_present =
@@ -430,13 +430,14 @@ impl HeartbeatConnection {
     }
 }
 
-impl super::Commands {
+impl Commands {
     /// Renews the safety ttl of everything that the session owns; answers whether there was time for all of it.
     async fn extend_all(&mut self, session: &SessionId, limit: Duration) -> bool {
         let extending = async {
             let mut cursor = 0;
             loop {
-                match self.extend(session, cursor).await {
+                let extend = session::extend(&self.context.scripts, session, cursor);
+                match self.invoke_unbounded(&extend).await {
                     Ok(Reply::Extended { cursor: 0, .. }) => return true,
                     Ok(Reply::Extended { cursor: next, .. }) => cursor = next,
                     Ok(other) => {
@@ -456,10 +457,7 @@ impl super::Commands {
 
     /// One heartbeat: whether the lease lives.
     async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
-        let (keys, config) = (&self.context.keys, &self.context.config);
-        let mut script = scripts::SESSION_HEARTBEAT.key(keys.lease(session.as_str()));
-        let ttl = u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX);
-        script.key(keys.leases()).arg(session.as_str()).arg(ttl);
-        script.invoke_async(&mut self.connection).await.map_err(|error| scripts::failed("heartbeat", error))
+        let heartbeat = session::heartbeat(&self.context.scripts, session);
+        self.invoke_unbounded(&heartbeat).await
     }
 }
