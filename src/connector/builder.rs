@@ -305,7 +305,8 @@ impl GroupConnectorBuilder {
         let (contents, watched) = watched();
         let server = dialer.server().clone();
         let (report, limit) = (link.subscribe(), config.request_timeout());
-        let direct = Direct::new(standing, present, caller.clone(), server.clone(), report, limit);
+        let scripts = dialer.scripts().clone();
+        let direct = Direct::new(standing, present, caller.clone(), server.clone(), scripts, report, limit);
         let inner = Inner {
             caller,
             server,

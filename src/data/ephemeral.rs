@@ -16,9 +16,9 @@ use crate::engine::Caller;
 use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::Revision;
-use crate::proto::{Reply, Request, Topic, ValueFinding};
+use crate::proto::{Request, Topic, ValueFinding};
+use crate::scripts::value::{self, ValueSet, ValueSetAnswer};
 use crate::settings::{CallTimeout, OnConflict};
-use crate::transport::{EphemeralSet, EphemeralSetAnswer};
 use crate::wire::{decode_path, encode_path};
 
 /// How many values one call reads.
@@ -55,20 +55,13 @@ impl DataAccess {
         let begins = encode_path(prefix);
         let (mut paths, mut after) = (Vec::new(), None);
         loop {
-            let reply = self.direct.repeat("a listing", limit, |commands| {
-                let begins = begins.clone();
-                async move { commands.list_values(index, &begins, None, after).await }
-            });
-            match reply.await? {
-                Reply::ValuesListed { entries, after: next, .. } => {
-                    paths.extend(entries.into_iter().filter_map(|(path, _)| decode_path(path.as_bytes())));
-                    after = next;
-                    if after.is_none() {
-                        paths.sort_unstable();
-                        return Ok(paths);
-                    }
-                }
-                _ => return Err(Error::unexpected("a look-up of values").at(self.direct.server())),
+            let list = value::list(self.direct.scripts(), index, &begins, None, after);
+            let part = self.direct.invoke(limit, &list).await?.part.unwrap_or_default();
+            paths.extend(part.entries.into_iter().filter_map(|(path, _)| decode_path(path.as_bytes())));
+            after = part.after;
+            if after.is_none() {
+                paths.sort_unstable();
+                return Ok(paths);
             }
         }
     }
@@ -194,25 +187,24 @@ impl Ephemeral {
         let (name, path, on_conflict) = (path, encode_path(path), self.on_conflict);
         let storing = async {
             loop {
-                let session = direct.validity(limit).await?.session().clone();
-                let write =
-                    EphemeralSet { path: path.clone(), session, nonce, expiry, on_conflict, bytes: bytes.clone() };
-                let write = Arc::new(write);
-                let answer = direct.repeat("set of an ephemeral value", limit, |commands| {
+                let validity = direct.validity(limit).await?;
+                let session = validity.session();
+                let value = ValueSet { path: &path, session, nonce, expiry, on_conflict, bytes: &bytes };
+                let set = value::set(direct.scripts(), value);
+                let answer = direct.repeat(set.name(), limit, |commands| {
                     is_asked.store(true, Ordering::Relaxed);
-                    let write = write.clone();
-                    async move { commands.store(&write).await }
+                    commands.invoke(&set)
                 });
                 match answer.await? {
-                    EphemeralSetAnswer::ValueRecord(revision) => return Ok(revision),
-                    EphemeralSetAnswer::Conflict { owner } => {
+                    ValueSetAnswer::Stored(revision) => return Ok(revision),
+                    ValueSetAnswer::Conflict { owner } => {
                         let message = format!(
                             "{name:?} has been set by another live connector, {owner}; choose another path, wait, or \
                              use OnConflict::TakeOver"
                         );
                         return Err(Error::new(ErrorKind::Conflict, message).at(direct.server()));
                     }
-                    EphemeralSetAnswer::Lost => direct.caller().lease_lost(write.session.clone()),
+                    ValueSetAnswer::Lost => direct.caller().lease_lost(session.clone()),
                 }
                 sleep(SESSION_PAUSE).await;
             }
@@ -260,12 +252,9 @@ impl Ephemeral {
         let Some(validity) = self.data.direct.present() else {
             return if self.data.direct.is_closed() { Err(Error::closed()) } else { Ok(false) };
         };
-        let path = encode_path(path);
-        let erasing = self.data.direct.repeat("deletion of an ephemeral value", limit, |commands| {
-            let (path, session) = (path.clone(), validity.session().clone());
-            async move { commands.erase(&path, &session).await }
-        });
-        erasing.await
+        let direct = &self.data.direct;
+        let delete = value::delete(direct.scripts(), &encode_path(path), validity.session());
+        direct.invoke(limit, &delete).await
     }
 
     /// The paths that begin with `prefix`, in order; all of them if it is empty. It takes a round trip for every
@@ -301,15 +290,9 @@ impl Ephemeral {
         let (limit, mut values) = (self.timeout.limit()?, Vec::new());
         while !paths.is_empty() {
             let chunk: Vec<_> = paths.drain(..paths.len().min(READ_CHUNK)).collect();
-            let wanted: Arc<[_]> =
-                chunk.iter().map(|path| (format!("ephemerals/{}", encode_path(path)), None)).collect();
-            let reading = self.data.direct.repeat("reading of values", limit, |commands| {
-                let wanted = wanted.clone();
-                async move { commands.read_values(&wanted).await }
-            });
-            let Reply::ValuesFound { findings, .. } = reading.await? else {
-                return Err(Error::unexpected("a look-up of values").at(self.data.direct.server()));
-            };
+            let wanted = chunk.iter().map(|path| (format!("ephemerals/{}", encode_path(path)), None)).collect();
+            let read = value::read(self.data.direct.scripts(), wanted);
+            let findings = self.data.direct.invoke(limit, &read).await?.findings;
             for (path, finding) in chunk.into_iter().zip(findings) {
                 match finding {
                     ValueFinding::Value(stored) => values.push(DataValue::new(path, stored.bytes, stored.revision)),

@@ -13,6 +13,7 @@ use super::{DataValue, check_path, check_value, json};
 use crate::ErrorKind;
 use crate::error::Error;
 use crate::model::Revision;
+use crate::scripts::persistent;
 use crate::settings::CallTimeout;
 use crate::wire::encode_path;
 
@@ -118,8 +119,8 @@ impl Persistent {
         if values.is_empty() {
             return Ok(Vec::new());
         }
-        let setting = |commands: crate::transport::Commands| async move { commands.persist(&values).await };
-        self.data.direct().once("set of persistent values", self.timeout.limit()?, setting).await
+        let direct = self.data.direct();
+        direct.invoke_once(self.timeout.limit()?, &persistent::set(direct.scripts(), &values)).await
     }
 
     /// Sets a value, as JSON, if its revision is the expected one, or, with `None`, if there is no value. Answers the
@@ -155,10 +156,9 @@ impl Persistent {
         let value = value.into();
         check_path(path)?;
         check_value(&value)?;
-        let path = encode_path(path);
-        let setting =
-            |commands: crate::transport::Commands| async move { commands.exchange(&path, expected, &value).await };
-        self.data.direct().once("exchange of a persistent value", self.timeout.limit()?, setting).await
+        let direct = self.data.direct();
+        let exchange = persistent::exchange(direct.scripts(), &encode_path(path), expected, &value);
+        direct.invoke_once(self.timeout.limit()?, &exchange).await
     }
 
     /// The value at that path, parsed from JSON; `None` where there is none. One round trip.
@@ -181,12 +181,10 @@ impl Persistent {
     /// Dropping the future changes nothing.
     pub async fn read(&self, path: &str) -> Result<Option<DataValue>, Error> {
         check_path(path)?;
-        let encoded = encode_path(path);
-        let reading = self.data.direct().repeat("reading of a persistent value", self.timeout.limit()?, |commands| {
-            let encoded = encoded.clone();
-            async move { commands.read_persistent(&encoded).await }
-        });
-        Ok(reading.await?.map(|(bytes, revision)| DataValue::new(path.to_owned(), bytes, revision)))
+        let direct = self.data.direct();
+        let get = persistent::get(direct.scripts(), &encode_path(path));
+        let found = direct.invoke(self.timeout.limit()?, &get).await?;
+        Ok(found.map(|(bytes, revision)| DataValue::new(path.to_owned(), bytes, revision)))
     }
 
     /// Deletes the value at that path. Answers whether there was one. One round trip.
@@ -198,9 +196,9 @@ impl Persistent {
     /// Dropped before it has answered, the value is deleted or not.
     pub async fn del(&self, path: &str) -> Result<bool, Error> {
         check_path(path)?;
-        let path = encode_path(path);
-        let deleting = |commands: crate::transport::Commands| async move { commands.delete_persistent(&path).await };
-        self.data.direct().once("deletion of a persistent value", self.timeout.limit()?, deleting).await
+        let direct = self.data.direct();
+        let delete = persistent::delete(direct.scripts(), &encode_path(path));
+        direct.invoke_once(self.timeout.limit()?, &delete).await
     }
 
     /// The paths that begin with `prefix`, in order; all of them if it is empty. It takes a round trip for every

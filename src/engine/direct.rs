@@ -12,6 +12,7 @@ use crate::clock;
 use crate::engine::Caller;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Request;
+use crate::scripts::{ScriptCall, ScriptContext};
 use crate::transport::Commands;
 
 /// The first pause before a call is made again, over this link or the next.
@@ -27,6 +28,7 @@ pub(crate) struct Direct {
     validity: ValidityWatch,
     caller: Caller,
     server: Arc<str>,
+    scripts: Arc<ScriptContext>,
     report: watch::Receiver<LinkReport>,
     /// How long a call may wait for a link and its answer, where its caller does not say.
     limit: Duration,
@@ -38,10 +40,11 @@ impl Direct {
         validity: ValidityWatch,
         caller: Caller,
         server: Arc<str>,
+        scripts: Arc<ScriptContext>,
         report: watch::Receiver<LinkReport>,
         limit: Duration,
     ) -> Self {
-        Self { link, validity, caller, server, report, limit }
+        Self { link, validity, caller, server, scripts, report, limit }
     }
 
     pub(crate) fn caller(&self) -> &Caller {
@@ -51,6 +54,11 @@ impl Direct {
     /// The server's address and database.
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.server
+    }
+
+    /// What the arguments of the scripts say of this connector.
+    pub(crate) fn scripts(&self) -> &ScriptContext {
+        &self.scripts
     }
 
     /// This error of a call that was not done in time, with the reason why there is no link, where there is none.
@@ -102,6 +110,16 @@ impl Direct {
     /// The present session, as long as it can be relied on.
     pub(crate) fn present(&self) -> Option<Arc<Validity>> {
         self.validity.borrow().clone().filter(|validity| validity.is_held())
+    }
+
+    /// Invokes a script, not twice: where its answer is lost, the caller is to decide.
+    pub(crate) async fn invoke_once<T>(&self, limit: Duration, call: &ScriptCall<'_, T>) -> Result<T, Error> {
+        self.once(call.name(), limit, |commands| commands.invoke(call)).await
+    }
+
+    /// Invokes a script that may be invoked twice, again where the link fails, for so long.
+    pub(crate) async fn invoke<T>(&self, limit: Duration, call: &ScriptCall<'_, T>) -> Result<T, Error> {
+        self.repeat(call.name(), limit, |commands| commands.invoke(call)).await
     }
 
     /// Makes a call that is not made twice: where its answer is lost, the caller is to decide.

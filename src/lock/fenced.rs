@@ -11,7 +11,8 @@ use crate::ErrorKind;
 use crate::data::{check_path, json};
 use crate::error::Error;
 use crate::model::Revision;
-use crate::transport::{FencedWrite, FromRedisValue};
+use crate::scripts::lock::{self, FencedScript, FencedWrite};
+use crate::transport::FromRedisValue;
 use crate::wire::encode_path;
 
 /// Writes to the group's [persistent data](crate::Persistent) that the server makes only while this guard's token is
@@ -51,10 +52,8 @@ impl<'a> Fenced<'a> {
     /// # Cancel safety
     /// As for [`set`](Self::set).
     pub async fn set_bytes(&self, path: &str, value: impl Into<Vec<u8>>) -> Result<Revision, Error> {
-        match self.write(path, Some(value.into())).await? {
-            FencedWrite::Set(revision) => Ok(revision),
-            _ => Err(Error::unexpected("a fenced write").at(self.facts.locks.direct.server())),
-        }
+        let set = |written| if let FencedWrite::Set(revision) = written { Some(revision) } else { None };
+        self.write(path, Some(value.into()), set).await
     }
 
     /// Deletes a value. Answers whether there was one. One round trip.
@@ -65,20 +64,21 @@ impl<'a> Fenced<'a> {
     /// # Cancel safety
     /// Dropped before it has answered, the value is deleted or not.
     pub async fn del(&self, path: &str) -> Result<bool, Error> {
-        match self.write(path, None).await? {
-            FencedWrite::Deleted(deleted) => Ok(deleted),
-            _ => Err(Error::unexpected("a fenced write").at(self.facts.locks.direct.server())),
-        }
+        let deleted = |written| if let FencedWrite::Deleted(deleted) = written { Some(deleted) } else { None };
+        self.write(path, None, deleted).await
     }
 
-    async fn write(&self, path: &str, value: Option<Vec<u8>>) -> Result<FencedWrite, Error> {
+    async fn write<T>(
+        &self,
+        path: &str,
+        value: Option<Vec<u8>>,
+        written: impl Fn(FencedWrite) -> Option<T>,
+    ) -> Result<T, Error> {
         check_path(path)?;
-        let path = encode_path(path);
-        let written = self.facts.locks.direct.once("a fenced write", self.facts.limit, |commands| {
-            let hold_id = self.facts.queue_entry.hold_id.clone();
-            async move { commands.fence(&hold_id, &path, value.as_deref()).await }
-        });
-        self.unless_lost(written.await?)
+        let (direct, hold_id) = (&self.facts.locks.direct, &self.facts.queue_entry.hold_id);
+        let write = lock::fenced_write(direct.scripts(), hold_id, &encode_path(path), value.as_deref());
+        let answer = self.unless_lost(direct.invoke_once(self.facts.limit, &write).await?)?;
+        written(answer).ok_or_else(|| Error::unexpected(write.name()).at(direct.server()))
     }
 
     /// Runs a Lua script on values of the group. `KEYS` are the keys of these paths of the persistent data, and
@@ -103,11 +103,11 @@ impl<'a> Fenced<'a> {
     pub async fn eval<T: FromRedisValue>(&self, script: &str, paths: &[&str], args: &[&str]) -> Result<T, Error> {
         paths.iter().try_for_each(|path| check_path(path))?;
         let paths: Vec<_> = paths.iter().map(|path| encode_path(path)).collect();
-        let answered = self.facts.locks.direct.once("a fenced script", self.facts.limit, |commands| {
-            let hold_id = self.facts.queue_entry.hold_id.clone();
-            async move { commands.fenced(&hold_id, script, &paths, args).await }
-        });
-        self.unless_lost(answered.await?)
+        let (direct, hold_id) = (&self.facts.locks.direct, &self.facts.queue_entry.hold_id);
+        let script = FencedScript::new(script);
+        let run = lock::fenced_script(direct.scripts(), &script, hold_id, &paths, args);
+        let answer = self.unless_lost(direct.invoke_once(self.facts.limit, &run).await?)?;
+        answer.read().map_err(|error| error.at(direct.server()))
     }
 
     fn unless_lost<T>(&self, answer: Option<T>) -> Result<T, Error> {

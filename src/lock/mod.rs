@@ -32,8 +32,8 @@ use crate::cache::LockTable;
 use crate::engine::Direct;
 use crate::error::{Error, ErrorKind};
 use crate::model::{FencingToken, MemberId, check_name};
+use crate::scripts::lock;
 use crate::settings::{CallTimeout, Config};
-use crate::transport::Commands;
 use crate::wire::encode_path;
 
 /// How many may read at once.
@@ -300,11 +300,8 @@ impl Lock {
 
     async fn inspect(&self) -> Result<(Vec<LockHolder>, Vec<LockWaiter>), Error> {
         let request = self.request.as_ref().map_err(Clone::clone)?;
-        let inspection = self.locks.direct.repeat("inspection", request.limit, |commands| {
-            let name = request.name.clone();
-            async move { commands.inspect(&name).await }
-        });
-        let inspection = inspection.await?;
+        let inspect = lock::inspect(self.locks.direct.scripts(), &request.name);
+        let inspection = self.locks.direct.invoke(request.limit, &inspect).await?;
         let at = |since: Duration| SystemTime::UNIX_EPOCH + since;
         let holders = inspection.holders.into_iter().map(|record| LockHolder {
             since: at(Duration::from_millis(record.since_ms)),
@@ -332,10 +329,10 @@ impl Lock {
     /// # Cancel safety
     /// Dropped before it has answered, it is broken or not.
     pub async fn break_lock(&self) -> Result<u64, Error> {
-        let LockRequest { name, limit, .. } = self.request.clone()?;
+        let request = self.request.as_ref().map_err(Clone::clone)?;
+        let break_lock = lock::break_lock(self.locks.direct.scripts(), &request.name);
         // Not repeated: what is held after a lost answer may be another's.
-        let breaking = |commands: Commands| async move { commands.break_lock(&name).await };
-        self.locks.direct.once("breaking of the lock", limit, breaking).await
+        self.locks.direct.invoke_once(request.limit, &break_lock).await
     }
 }
 

@@ -1,152 +1,42 @@
-//! The Lua scripts. Sent by their digest, and loaded when the server says that it does not know them.
+//! The Lua scripts, each beside the one function that calls it and the one that reads its answer.
+//!
+//! A function lists keys and arguments in the order of the script's header. It sends nothing: `transport` does. The
+//! scripts are sent by their digest, and loaded when the server says that it does not know them.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+mod call;
+mod fields;
+pub(crate) mod lock;
+pub(crate) mod member;
+pub(crate) mod persistent;
+pub(crate) mod presence;
+pub(crate) mod session;
+mod text;
+pub(crate) mod value;
 
-use redis::{RedisError, Script};
+use std::time::Duration;
 
-use crate::error::Error;
-use crate::mutant;
+pub(crate) use call::{BatchRequest, BatchScript, ScriptCall};
+pub(crate) use fields::number;
 
-/// The texts of the scripts in use, by their digests: an error names the line where a script failed.
-static TEXTS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+use crate::wire::Keys;
 
-fn script(text: &str) -> Script {
-    let text = mutant::script(text);
-    let script = Script::new(&text);
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    texts.get_or_insert_default().insert(script.get_hash().to_owned(), text.into_owned());
-    script
+/// What the arguments of many scripts say of this connector and its group.
+#[derive(Debug)]
+pub(crate) struct ScriptContext {
+    pub(crate) keys: Keys,
+    pub(crate) connector: String,
+    /// The start of a lease's value, which names its holder.
+    pub(crate) holder: String,
+    pub(crate) ttl: Duration,
+    /// The safety ttl of what a session owns.
+    pub(crate) safety: Duration,
 }
 
-/// Translates what redis said of a script. Older servers do not say which command a user may not run.
-pub(crate) fn failed(call: &str, error: RedisError) -> Error {
-    let refused = error.detail().and_then(refused);
-    match refused {
-        Some(refused) => Error::from_redis_about(call, &refused, error),
-        None => Error::from_redis(call, error),
-    }
+pub(crate) fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What the user may not do: what the line that the server names wanted, or loading the script.
-fn refused(said: &str) -> Option<String> {
-    // Before Redis 7.0 it names the command alone.
-    if said.contains("'script' command or its subcommand") {
-        return Some("the user may not run script|load".to_owned());
-    }
-    let line = said.split("@user_script:").nth(1)?.trim_start();
-    let line: usize = line.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
-    let digest = said.split(|c: char| !c.is_ascii_hexdigit()).find(|word| word.len() == 40)?;
-    let texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    let line = texts.as_ref()?.get(digest)?.lines().nth(line.checked_sub(1)?)?;
-    let calls = line.split("call('").skip(1).filter_map(|call| call.split('\'').next());
-    let commands: Vec<_> = calls.collect();
-    if commands.is_empty() {
-        return None;
-    }
-    let commands = commands.join(" or ");
-    Some(match () {
-        () if said.contains("keys") => format!("the user may not use a key of the group, in {commands}"),
-        () if said.contains("channel") => format!("the user may not use a channel of the group, in {commands}"),
-        () => format!("the user may not run {commands}"),
-    })
-}
-
-macro_rules! script {
-    ($name:ident, $file:literal) => {
-        pub(crate) static $name: LazyLock<Script> =
-            LazyLock::new(|| script(concat!(include_str!("prelude.lua"), include_str!($file))));
-    };
-}
-
-/// A script that asks which run of the server this is.
-macro_rules! presence_script {
-    ($name:ident, $file:literal) => {
-        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            script(concat!(include_str!("prelude.lua"), include_str!("server_run.lua"), include_str!($file)))
-        });
-    };
-}
-
-/// A script that gives something back, or takes what was given back.
-macro_rules! ownership_script {
-    ($name:ident, $file:literal) => {
-        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            script(concat!(include_str!("prelude.lua"), include_str!("ownership.lua"), include_str!($file)))
-        });
-    };
-}
-
-/// A script whose first part does without the shared functions, since making them costs as much as its own work.
-macro_rules! split_script {
-    ($name:ident, $first:literal, $rest:literal) => {
-        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            script(concat!(
-                include_str!($first),
-                include_str!("prelude.lua"),
-                include_str!("ownership.lua"),
-                include_str!($rest)
-            ))
-        });
-    };
-}
-
-script!(SESSION_OPEN, "session_open.lua");
-script!(MEMBER_JOIN, "member_join.lua");
-script!(MEMBER_UPDATE, "member_update.lua");
-script!(MEMBER_LEAVE, "member_leave.lua");
-ownership_script!(SESSION_CLOSE, "session_close.lua");
-script!(SESSION_HEARTBEAT, "session_heartbeat.lua");
-script!(MEMBER_RENEW, "member_renew.lua");
-script!(PRESENCE_PROBERS, "presence_probers.lua");
-presence_script!(PRESENCE_MARK, "presence_mark.lua");
-presence_script!(PRESENCE_SHORTEN, "presence_shorten.lua");
-ownership_script!(SESSION_SWEEP, "session_sweep.lua");
-script!(MEMBER_LIST, "member_list.lua");
-script!(MEMBER_READ, "member_read.lua");
-ownership_script!(SESSION_EXTEND, "session_extend.lua");
-split_script!(LOCK_ACQUIRE, "lock_acquire.lua", "lock_enqueue.lua");
-split_script!(LOCK_RELEASE, "lock_release.lua", "lock_handover.lua");
-ownership_script!(LOCK_BREAK, "lock_break.lua");
-script!(VALUE_SET, "value_set.lua");
-script!(VALUE_DELETE, "value_delete.lua");
-ownership_script!(VALUE_READ, "value_read.lua");
-script!(VALUE_LIST, "value_list.lua");
-script!(PERSISTENT_SET, "persistent_set.lua");
-script!(PERSISTENT_EXCHANGE, "persistent_exchange.lua");
-script!(PERSISTENT_GET, "persistent_get.lua");
-script!(PERSISTENT_DELETE, "persistent_delete.lua");
-ownership_script!(LOCK_FENCED_WRITE, "lock_fenced_write.lua");
-
-/// What is put before a script of the user's.
-pub(crate) const FENCED_PREFIX: &str =
-    concat!(include_str!("prelude.lua"), include_str!("ownership.lua"), include_str!("lock_fenced_script.lua"));
-
-ownership_script!(LOCK_INSPECT, "lock_inspect.lua");
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_user_may_not_do_in_a_script_is_read_off_its_line() {
-        let text =
-            "-- KEYS\nlocal a = redis.call('GET', KEYS[1])\nredis.pcall('ZADD', KEYS[2], redis.call('TIME')[1], a)";
-        let digest = script(text).get_hash().to_owned();
-        let older = |what: &str, line: u32| {
-            refused(&format!("The user executing the script can't {what} script: {digest}, on @user_script:{line}."))
-        };
-        let run = "run this command or subcommand";
-        assert_eq!(older(run, 2).as_deref(), Some("the user may not run GET"));
-        assert_eq!(older(run, 3).as_deref(), Some("the user may not run ZADD or TIME"));
-        let keys = older("access at least one of the keys mentioned in the command arguments", 2);
-        assert_eq!(keys.as_deref(), Some("the user may not use a key of the group, in GET"));
-        assert_eq!(older(run, 1), None);
-        assert_eq!(older(run, 9), None);
-        let newer = format!("User u has no permissions to run the 'get' command script: {digest}, on @user_script:2.");
-        assert_eq!(refused(&newer).as_deref(), Some("the user may not run GET"));
-        let load = "this user has no permissions to run the 'script' command or its subcommand";
-        assert_eq!(refused(load).as_deref(), Some("the user may not run script|load"));
-        assert_eq!(refused("Error running script (call to f_0): @user_script:2: @user_script: 2: no"), None);
-    }
+/// Where a listing goes on, in the order of the revisions.
+fn range_after(after: Option<u64>) -> String {
+    after.map_or_else(|| "-inf".to_owned(), |after| format!("({after}"))
 }

@@ -12,14 +12,14 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script, ServerErrorKind, Value};
+use redis::{RedisError, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
@@ -30,7 +30,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::model::SessionId;
 use crate::proto::Moment;
-use crate::scripts;
+use crate::scripts::{BatchRequest, BatchScript};
 
 /// How many calls go together at the most, so that none stops the server for long.
 const MOST: usize = 64;
@@ -41,17 +41,11 @@ const SERVER_TIME: Duration = Duration::from_micros(16);
 /// Where more calls are under way than are free, how many asks must have come together for each of them.
 const GATHERED: usize = 8;
 
-/// What one task asks for: a key and an argument of the script.
-pub(super) struct Ask {
-    pub(super) key: String,
-    pub(super) argument: String,
-}
-
 /// What it is answered. `None`: it is to be asked by itself.
 type BatchAnswer<A> = Result<Option<A>, Error>;
 
 struct Seat<A> {
-    ask: Arc<Ask>,
+    request: Arc<BatchRequest>,
     answer: oneshot::Sender<BatchAnswer<A>>,
 }
 
@@ -79,16 +73,9 @@ struct Place<A> {
 /// The seats as the task has them in which they go: nobody waits for an answer when that has ended, or was never begun.
 struct Departure<A>(Arc<Mutex<Seats<A>>>);
 
-/// A script that answers with one element for each key.
-struct BatchedScript<A> {
-    name: &'static str,
-    script: &'static LazyLock<Script>,
-    read: fn(&Value) -> Option<A>,
-}
-
 /// One kind of call over one connection.
-pub(super) struct Batcher<A> {
-    call: Arc<BatchedScript<A>>,
+pub(super) struct Batcher<A: 'static> {
+    script: &'static BatchScript<A>,
     traffic: Arc<Traffic>,
     forming: Mutex<Option<Batch<A>>>,
 }
@@ -201,10 +188,10 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<A> Seats<A> {
     /// The requests in it now, by number. No request can join it any more.
-    fn leave(&mut self) -> (Vec<usize>, Vec<Arc<Ask>>) {
+    fn leave(&mut self) -> (Vec<usize>, Vec<Arc<BatchRequest>>) {
         self.forming = None;
         let seats = self.taken.iter().enumerate();
-        seats.filter_map(|(number, seat)| Some((number, seat.as_ref()?.ask.clone()))).unzip()
+        seats.filter_map(|(number, seat)| Some((number, seat.as_ref()?.request.clone()))).unzip()
     }
 }
 
@@ -226,64 +213,35 @@ impl<A> Drop for Departure<A> {
     }
 }
 
-impl<A> BatchedScript<A> {
-    /// For one alone, whose future this is a part of: dropped, nothing more is sent.
-    async fn alone(&self, mut connection: MultiplexedConnection, ask: &Ask) -> Result<A, Error> {
-        let mut invocation = self.script.key(&ask.key);
-        let invoked = invocation.arg(&ask.argument).invoke_async(&mut connection).await;
-        let answers = self.answers(invoked, 1)?;
-        answers.into_iter().next().flatten().ok_or_else(|| Error::unexpected(self.name))
-    }
-
-    /// For all requests in it when it is sent. None leaves while it is being sent: one that leaves later gives back
-    /// what it has asked for, and that must not come first.
-    async fn together(
-        &self,
-        connection: &MultiplexedConnection,
-        seats: &Mutex<Seats<A>>,
-        seated: &mut Vec<usize>,
-    ) -> Result<Value, RedisError> {
-        let mut sent: Option<BoxFuture<'static, _>> = None;
-        poll_fn(|context| {
-            if let Some(sent) = &mut sent {
-                return sent.as_mut().poll(context);
-            }
-            let mut seats = lock(seats);
-            let (numbers, asks) = seats.leave();
-            *seated = numbers;
-            if asks.is_empty() {
-                return Poll::Ready(Ok(Value::Array(Vec::new())));
-            }
-            let mut command = redis::cmd("EVALSHA");
-            command.arg(self.script.get_hash()).arg(asks.len());
-            for ask in &asks {
-                command.arg(&ask.key);
-            }
-            for ask in &asks {
-                command.arg(&ask.argument);
-            }
-            let mut connection = connection.clone();
-            let sending = async move { command.query_async(&mut connection).await };
-            sent.insert(sending.boxed()).as_mut().poll(context)
-        })
-        .await
-    }
-
-    fn answers(&self, invoked: Result<Value, RedisError>, count: usize) -> Result<Vec<Option<A>>, Error> {
-        match invoked.map_err(|error| scripts::failed(self.name, error))? {
-            Value::Array(answers) if answers.len() == count => Ok(answers.iter().map(self.read).collect()),
-            _ => Err(Error::unexpected(self.name)),
+/// Asks for all requests in it when it is sent. None leaves while it is being sent: one that leaves later gives back
+/// what it has asked for, and that must not come first.
+async fn together<A>(
+    script: &BatchScript<A>,
+    connection: &MultiplexedConnection,
+    seats: &Mutex<Seats<A>>,
+    seated: &mut Vec<usize>,
+) -> Result<Value, RedisError> {
+    let mut sent: Option<BoxFuture<'static, _>> = None;
+    poll_fn(|context| {
+        if let Some(sent) = &mut sent {
+            return sent.as_mut().poll(context);
         }
-    }
+        let mut seats = lock(seats);
+        let (numbers, requests) = seats.leave();
+        *seated = numbers;
+        if requests.is_empty() {
+            return Poll::Ready(Ok(Value::Array(Vec::new())));
+        }
+        let (command, mut connection) = (script.command(&requests), connection.clone());
+        let sending = async move { command.query_async(&mut connection).await };
+        sent.insert(sending.boxed()).as_mut().poll(context)
+    })
+    .await
 }
 
 impl<A: Send + 'static> Batcher<A> {
-    pub(super) fn new(name: &'static str, script: &'static LazyLock<Script>, read: fn(&Value) -> Option<A>) -> Self {
-        Self {
-            call: Arc::new(BatchedScript { name, script, read }),
-            traffic: Traffic::new(),
-            forming: Mutex::default(),
-        }
+    pub(super) fn new(script: &'static BatchScript<A>) -> Self {
+        Self { script, traffic: Traffic::new(), forming: Mutex::default() }
     }
 
     /// Asks, with others of the same session or alone.
@@ -296,17 +254,22 @@ impl<A: Send + 'static> Batcher<A> {
         context: &Arc<Context>,
         runner: &BatchRunner,
         session: &SessionId,
-        ask: Ask,
+        request: BatchRequest,
     ) -> Result<A, Error> {
-        let ask = Arc::new(ask);
+        let request = Arc::new(request);
         if !self.traffic.is_none() {
-            let (_place, answer) = self.sit_down(connection, context, runner, session, ask.clone());
-            if let Some(answer) = answer.await.map_err(|_| Error::closed_unanswered(self.call.name))?? {
+            let (_place, answer) = self.sit_down(connection, context, runner, session, request.clone());
+            if let Some(answer) = answer.await.map_err(|_| Error::closed_unanswered(self.script.name()))?? {
                 return Ok(answer);
             }
         }
         let _alone = self.traffic.alone();
-        context.within(self.call.name, context.config.command_timeout, self.call.alone(connection.clone(), &ask)).await
+        // This future is a part of the caller's: dropped, nothing more is sent.
+        let asking = async {
+            let answered = self.script.invocation(&request).invoke_async(&mut connection.clone()).await;
+            self.script.answer(answered)
+        };
+        context.within(self.script.name(), context.config.command_timeout, asking).await
     }
 
     /// Takes the next seat of the batch that is forming, or the first of a new one.
@@ -316,10 +279,10 @@ impl<A: Send + 'static> Batcher<A> {
         context: &Arc<Context>,
         runner: &BatchRunner,
         session: &SessionId,
-        ask: Arc<Ask>,
+        request: Arc<BatchRequest>,
     ) -> (Place<A>, oneshot::Receiver<BatchAnswer<A>>) {
         let (sender, answer) = oneshot::channel();
-        let seat = Some(Seat { ask, answer: sender });
+        let seat = Some(Seat { request, answer: sender });
         let mut forming = lock(&self.forming);
         if let Some(batch) = forming.as_ref().filter(|batch| batch.session == *session) {
             let mut seats = lock(&batch.seats);
@@ -333,9 +296,8 @@ impl<A: Send + 'static> Batcher<A> {
         let seats = Arc::new(Mutex::new(Seats { taken: vec![seat], forming: Some(going) }));
         let before = forming.replace(Batch { session: session.clone(), seats: seats.clone(), gone });
         let before = before.map(|batch| batch.gone);
-        let (call, traffic) = (self.call.clone(), self.traffic.clone());
         let departure = Departure(seats.clone());
-        let going = go(call, traffic, connection.clone(), context.clone(), departure, before);
+        let going = go(self.script, self.traffic.clone(), connection.clone(), context.clone(), departure, before);
         runner.tracker.spawn_on(going, &runner.runtime);
         (Place { seats, number: 0 }, answer)
     }
@@ -343,7 +305,7 @@ impl<A: Send + 'static> Batcher<A> {
 
 /// Waits for its turn, asks for all requests that are in it then, and tells each its answer.
 async fn go<A>(
-    call: Arc<BatchedScript<A>>,
+    script: &'static BatchScript<A>,
     traffic: Arc<Traffic>,
     connection: MultiplexedConnection,
     context: Arc<Context>,
@@ -361,20 +323,20 @@ async fn go<A>(
         }
         traffic.turn(seats).await;
         let under_way = traffic.batch();
-        let mut invoked = call.together(&connection, seats, &mut seated).await;
+        let mut invoked = together(script, &connection, seats, &mut seated).await;
         if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
-            let loaded = call.script.load_async(&mut connection.clone()).await;
-            loaded.map_err(|error| scripts::failed(call.name, error))?;
+            let loaded = script.script().load_async(&mut connection.clone()).await;
+            loaded.map_err(|error| script.failed(error))?;
             // A request that has left meanwhile has given back already, and must not be sent now.
-            invoked = call.together(&connection, seats, &mut seated).await;
+            invoked = together(script, &connection, seats, &mut seated).await;
         }
-        let answers = call.answers(invoked, seated.len())?;
+        let answers = script.answers(invoked, seated.len())?;
         if !seated.is_empty() {
             under_way.answered();
         }
         Ok(answers)
     };
-    let answers = context.within(call.name, context.config.command_timeout, asking).await;
+    let answers = context.within(script.name(), context.config.command_timeout, asking).await;
     let mut seats = lock(seats);
     match answers {
         Ok(answers) => {

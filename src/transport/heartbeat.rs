@@ -22,7 +22,7 @@ use crate::clock::{self, sleep_until};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
 use crate::proto::{LeaseKeeping, LeaseStep, Moment, Pulse, Reply};
-use crate::scripts;
+use crate::scripts::{presence, session};
 use crate::settings::{Config, Heartbeats};
 
 /// How a heartbeat ended. Only the latest counts.
@@ -424,7 +424,7 @@ impl HeartbeatConnection {
             }
             connection => connection?,
         };
-        let channel = dialer.context().keys.presence(session.as_str());
+        let channel = dialer.scripts().keys.presence(session.as_str());
         let mut subscriber = connection.clone();
         let subscribing = subscriber.subscribe(&channel);
         let is_present =
@@ -461,13 +461,14 @@ impl HeartbeatConnection {
     }
 }
 
-impl super::Commands {
+impl Commands {
     /// Renews the safety ttl of everything that the session owns; answers whether there was time for all of it.
     async fn extend_all(&mut self, session: &SessionId, limit: Duration) -> bool {
         let extending = async {
             let mut cursor = 0;
             loop {
-                match self.extend(session, cursor).await {
+                let extend = session::extend(&self.context.scripts, session, cursor);
+                match self.invoke_unbounded(&extend).await {
                     Ok(Reply::Extended { cursor: 0, .. }) => return true,
                     Ok(Reply::Extended { cursor: next, .. }) => cursor = next,
                     Ok(other) => {
@@ -487,22 +488,14 @@ impl super::Commands {
 
     /// Lets any prober judge the session; whether the server could mark its lease.
     async fn mark(&mut self, session: &SessionId) -> Result<bool, Error> {
-        const NAME: &str = "marking of the lease";
-        let (context, limit) = (self.context.clone(), self.context.config.pulse_timeout());
-        let script = scripts::PRESENCE_MARK.key(context.keys.lease(session.as_str()));
-        let marking = script.invoke_async(&mut self.connection);
-        timeout(limit, marking)
-            .await
-            .map_err(|_| Error::no_answer(NAME, limit))?
-            .map_err(|error| scripts::failed(NAME, error))
+        let (mark, limit) = (presence::mark(&self.context.scripts, session), self.context.config.pulse_timeout());
+        let marking = timeout(limit, self.invoke_unbounded(&mark));
+        marking.await.unwrap_or_else(|_| Err(Error::no_answer(mark.name(), limit)))
     }
 
     /// One heartbeat: whether the lease lives.
     async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
-        let (keys, config) = (&self.context.keys, &self.context.config);
-        let mut script = scripts::SESSION_HEARTBEAT.key(keys.lease(session.as_str()));
-        let ttl = u64::try_from(config.ttl.as_millis()).unwrap_or(u64::MAX);
-        script.key(keys.leases()).arg(session.as_str()).arg(ttl);
-        script.invoke_async(&mut self.connection).await.map_err(|error| scripts::failed("heartbeat", error))
+        let heartbeat = session::heartbeat(&self.context.scripts, session);
+        self.invoke_unbounded(&heartbeat).await
     }
 }

@@ -12,12 +12,13 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::batcher::BatchRunner;
-use super::commands::{Commands, Context, ms};
+use super::commands::{Commands, Context};
 use super::deadlines::Deadlines;
 use super::listener::{Listener, Received};
 use super::locks::Batchers;
 use crate::error::{Error, ErrorKind, one_line};
 use crate::proto::Topic;
+use crate::scripts::{ScriptContext, ms};
 use crate::settings::{Config, EventSource};
 use crate::wire::{InboxMessage, Notice};
 
@@ -74,20 +75,19 @@ impl Dialer {
         let settings = tcp_settings(info.tcp_settings(), &config);
         let info = Arc::new(info.set_tcp_settings(settings));
         let keys = config.keys();
+        let (canary, inbox) = (keys.canary(connector), keys.inbox(connector));
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
         let grace = config.grace().map_or_else(String::new, |grace| format!("\"grace\":{},", ms(grace)));
         let holder = format!("{{\"host\":{host},\"pid\":{},{grace}\"since\":", std::process::id());
-        let context = Context {
-            connector: connector.to_owned(),
+        let (connector, ttl, safety) = (connector.to_owned(), config.ttl, config.safety());
+        let context = Arc::new(Context {
             server: server(&info).into(),
-            canary: keys.canary(connector),
-            inbox: keys.inbox(connector),
-            holder,
-            keys,
+            scripts: Arc::new(ScriptContext { keys, connector, holder, ttl, safety }),
+            canary,
+            inbox,
             deadlines: Deadlines::new(config.command_timeout),
             config,
-        };
-        let context = Arc::new(context);
+        });
         let watched = context.clone();
         tracker.spawn(async move { watched.deadlines.watch().await });
         Ok(Self { info, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
@@ -132,6 +132,11 @@ impl Dialer {
     /// The server's address and database.
     pub(crate) fn server(&self) -> &Arc<str> {
         &self.context.server
+    }
+
+    /// What the arguments of the scripts say of this connector.
+    pub(crate) fn scripts(&self) -> &Arc<ScriptContext> {
+        &self.context.scripts
     }
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {

@@ -139,7 +139,7 @@ impl Listener {
 
     /// Listens to one topic more; answers when the server has confirmed it.
     pub(super) fn subscribe(&self, topic: &Topic) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let (keys, db, subscriptions) = (&self.context.keys, self.database, self.subscriptions.clone());
+        let (keys, db, subscriptions) = (&self.context.scripts.keys, self.database, self.subscriptions.clone());
         let wanted = match (self.source, topic) {
             (EventSource::Keyspace, Topic::Ephemerals) => {
                 Some(Wanted::Pattern(format!("__keyspace@{db}__:{}", keys.at("ephemerals", "*"))))
@@ -206,7 +206,7 @@ impl Listener {
             EventSource::Keyevent => keyevent,
             EventSource::Tracking | EventSource::Poll => return None,
         };
-        parse(&context.keys, &context.canary, channel, payload).map(Received::Notice)
+        parse(&context.scripts.keys, &context.canary, channel, payload).map(Received::Notice)
     }
 
     /// The keys that have changed; none is named where all may have.
@@ -215,7 +215,7 @@ impl Listener {
             [Value::Array(keys)] => {
                 let context = &self.context;
                 let notices = keys.iter().filter_map(|key| match key {
-                    Value::BulkString(key) => invalidated(&context.keys, &context.canary, key),
+                    Value::BulkString(key) => invalidated(&context.scripts.keys, &context.canary, key),
                     _ => None,
                 });
                 self.pending.extend(notices.map(Received::Notice));
@@ -266,14 +266,14 @@ async fn connect(dialer: &Dialer, source: EventSource) -> Result<(MessageReader,
 fn sources(context: &Context, source: EventSource, db: i64) -> Vec<Wanted> {
     match source {
         EventSource::Keyspace => vec![
-            Wanted::Pattern(format!("__keyspace@{db}__:{}", context.keys.member_pattern())),
+            Wanted::Pattern(format!("__keyspace@{db}__:{}", context.scripts.keys.member_pattern())),
             Wanted::Channels(vec![format!("__keyspace@{db}__:{}", context.canary)]),
         ],
         EventSource::Keyevent => {
             vec![Wanted::Channels(EVENTS.map(|event| format!("__keyevent@{db}__:{event}")).to_vec())]
         }
         EventSource::Tracking => {
-            vec![Wanted::Prefixes(vec![context.keys.at("members", ""), context.canary.clone()])]
+            vec![Wanted::Prefixes(vec![context.scripts.keys.at("members", ""), context.canary.clone()])]
         }
         EventSource::Poll => Vec::new(),
     }

@@ -4,21 +4,16 @@ mod batcher;
 mod commands;
 #[cfg(feature = "tls")]
 mod cryptography;
-mod data;
 mod deadlines;
-mod fences;
 mod flags;
 mod heartbeat;
 mod link;
 mod listener;
 mod locks;
-mod replies;
 
 pub(crate) use commands::Commands;
 #[cfg(feature = "tls")]
 pub(crate) use cryptography::choose_cryptography;
-pub(crate) use data::{EphemeralSet, EphemeralSetAnswer};
-pub(crate) use fences::FencedWrite;
 pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper, Vouched};
 pub(crate) use link::{Dialer, InboxSink, Link};
 pub(crate) use redis::FromRedisValue;
