@@ -8,7 +8,7 @@ use super::commands::{Commands, ms};
 use super::replies::{number, text};
 use crate::error::Error;
 use crate::model::{Revision, SessionId};
-use crate::proto::{Reply, ValueFinding};
+use crate::proto::{Known, Reply, ValueFinding};
 use crate::scripts;
 use crate::settings::OnConflict;
 use crate::wire::{LockRecord, ValueRecord, decode_path, holder};
@@ -92,7 +92,7 @@ impl Commands {
         mut self,
         index: &str,
         begins: &str,
-        known: Option<(u64, u64)>,
+        known: Option<Known>,
         after: Option<u64>,
     ) -> Result<Reply, Error> {
         let context = self.context.clone();
@@ -100,7 +100,7 @@ impl Commands {
         let mut script = scripts::VALUE_LIST.key(format!("{}{index}", keys.prefix()));
         script.key(keys.leases()).arg(begins);
         match known {
-            Some((count, highest)) => script.arg(count).arg(highest),
+            Some(known) => script.arg(known.count).arg(known.revision.get()),
             None => script.arg("").arg(""),
         };
         script.arg(after.map_or_else(|| "-inf".to_owned(), |after| format!("({after}"))).arg(CATALOG_ENTRIES);
@@ -213,7 +213,7 @@ fn catalogued(value: &Value) -> Option<Reply> {
         (b"same", [first]) => Reply::ValuesUnchanged { due: due(first) },
         (b"part", [first, count, highest, after, entries @ ..]) => Reply::ValuesListed {
             due: due(first),
-            known: (number(count)?, number(highest)?),
+            known: Known { revision: Revision::new(number(highest)?), count: number(count)? },
             after: number(after),
             // No path is encoded so.
             entries: entries
