@@ -453,6 +453,7 @@ fn live(members: &str, rest: &str) -> String {
     format!("> up\nsweep\nplant\nlist all\n> answer sweep\n> answer plant\n{reading}{rest}")
 }
 
+mod lease;
 mod locks;
 mod presence;
 mod put_right;
