@@ -302,7 +302,7 @@ pub(crate) enum Command {
         paths: Vec<(String, Option<SessionId>)>,
     },
     ListValues {
-        known: Option<(u64, u64)>,
+        known: Option<Known>,
         after: Option<u64>,
     },
     Sweep,
@@ -379,10 +379,9 @@ pub(crate) enum Reply {
     ValuesUnchanged {
         due: Option<Duration>,
     },
-    /// `known` is the count and the highest revision.
     ValuesListed {
         due: Option<Duration>,
-        known: (u64, u64),
+        known: Known,
         after: Option<u64>,
         entries: Vec<(String, u64)>,
     },

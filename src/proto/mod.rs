@@ -8,6 +8,7 @@ mod effects;
 mod in_flight;
 mod io;
 mod lease;
+mod lookups;
 mod maintenance;
 mod moment;
 mod outbox;

@@ -1,29 +1,33 @@
-//! The roster: the members, as far as this connector has been told, and the ids that it has been told to read.
-//!
-//! Everything takes one way: a hint names an id, a read of that id answers, the answer becomes changes. A listing
-//! only finds ids to hint at. One read is under way at a time, so answers arrive in the order of the server, and
-//! a hint that comes during a read of its id is simply read again.
+//! The roster: the members, as far as this connector has been told. What a read says of them becomes changes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::effects::Effects;
 use super::in_flight::InFlight;
-use super::io::{Change, Command, Entry, Finding, Known, Output, Owner, Reply, Tag, Written};
+use super::io::{Change, Command, Entry, Finding, Output, Owner, Reply, Tag, Written};
+use super::lookups::{Asked, Lookups};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, Member, MemberId, SessionId};
-use crate::mutant;
 use crate::wire::KeyEvent;
 
-/// How many ids one read asks for.
-pub(crate) const READ_CHUNK: usize = 500;
+/// What was known of an id when its read was sent: the member that was there, and the one that had left.
+#[derive(Debug)]
+struct Then {
+    incarnation: Option<Incarnation>,
+    departed: Option<Incarnation>,
+}
 
 #[derive(Debug)]
 enum Flight {
-    List { sent: Moment },
-    Read,
+    /// A listing that began then; one part of it, after this place.
+    List {
+        sent: Moment,
+        after: Option<Incarnation>,
+    },
+    Read(Vec<Then>),
 }
 
 #[derive(Debug)]
@@ -31,35 +35,10 @@ pub(crate) struct Roster {
     members: HashMap<MemberId, Arc<Member>>,
     /// Incarnations that have left while a read might still bring word of them.
     departed: HashMap<MemberId, Incarnation>,
-    hinted: HashMap<MemberId, KeyEvent>,
-    queue: VecDeque<MemberId>,
-    reading: Vec<Asked>,
-    /// How many hints have ever been queued, and how many of them have been answered, in order.
-    queued: u64,
-    settled: u64,
-    known: Option<Known>,
-    listing: Option<Listing>,
-    listings: u64,
-    list_wanted: bool,
+    /// What this connector has written during the read under way: it is not known which was first.
+    overtaken: HashSet<MemberId>,
+    lookups: Lookups<MemberId>,
     flying: InFlight<Flight>,
-}
-
-#[derive(Debug)]
-struct Asked {
-    id: MemberId,
-    /// What was known when the read was sent: the member that was there, and the one that had left.
-    incarnation: Option<Incarnation>,
-    departed: Option<Incarnation>,
-    /// This connector has written it since: it is not known which was first.
-    overtaken: bool,
-    key_event: KeyEvent,
-}
-
-#[derive(Debug, Default)]
-struct Listing {
-    first: Option<Known>,
-    seen: HashSet<MemberId>,
-    after: Option<Incarnation>,
 }
 
 impl Roster {
@@ -67,15 +46,8 @@ impl Roster {
         Self {
             members: HashMap::new(),
             departed: HashMap::new(),
-            hinted: HashMap::new(),
-            queue: VecDeque::new(),
-            reading: Vec::new(),
-            queued: 0,
-            settled: 0,
-            known: None,
-            listing: None,
-            listings: 0,
-            list_wanted: false,
+            overtaken: HashSet::new(),
+            lookups: Lookups::new(),
             flying: InFlight::new(Owner::Members),
         }
     }
@@ -95,49 +67,42 @@ impl Roster {
 
     /// Forgets what was being asked: the link that would have answered is gone. The members stay as they were.
     pub(crate) fn abandon(&mut self) {
-        self.hinted.clear();
-        self.queue.clear();
-        self.reading.clear();
-        self.settled = self.queued;
-        self.listing = None;
-        self.list_wanted = false;
-        self.known = None;
+        self.lookups.abandon();
+        self.overtaken.clear();
         self.flying.clear();
     }
 
-    /// There is to be a listing.
     pub(crate) fn want_listing(&mut self) {
-        self.list_wanted = true;
+        self.lookups.want_listing();
     }
 
     /// No longer trusts the last listing, so that the next one is made in full.
     pub(crate) fn doubt(&mut self) {
-        self.known = None;
+        self.lookups.doubt();
     }
 
     pub(crate) fn hint(&mut self, id: MemberId, key_event: KeyEvent) {
         if key_event == KeyEvent::Expire && self.members.get(&id).is_some_and(|member| !member.is_adopted()) {
             return;
         }
-        if mutant::is("read_over_newer_hint") && self.reading.iter().any(|asked| asked.id == id) {
-            return;
-        }
-        if self.hinted.insert(id.clone(), key_event).is_none() {
-            self.queue.push_back(id);
-            self.queued += 1;
-        }
+        self.lookups.hint(id, key_event);
     }
 
     /// Sends what can be sent over a link that stands.
     pub(crate) fn advance(&mut self, now: Moment, out: &mut Outbox) {
-        if self.list_wanted
-            && let Some(known) = self.begin_listing()
-        {
-            self.list_wanted = false;
-            self.flying.send(Command::List { known, after: None }, Flight::List { sent: now }, out);
+        if let Some(known) = self.lookups.begin_listing() {
+            self.flying.send(Command::List { known, after: None }, Flight::List { sent: now, after: None }, out);
         }
-        if let Some(wanted) = self.next_read() {
-            self.flying.send(Command::Read { wanted }, Flight::Read, out);
+        if let Some(asked) = self.lookups.next_read() {
+            let (wanted, then) = asked
+                .iter()
+                .map(|Asked { key: id, .. }| {
+                    let (member, departed) = (self.members.get(id), self.departed.get(id).copied());
+                    let incarnation = member.map(|member| member.incarnation());
+                    ((id.clone(), member.map(|member| member.session().clone())), Then { incarnation, departed })
+                })
+                .unzip();
+            self.flying.send(Command::Read { wanted }, Flight::Read(then), out);
         }
     }
 
@@ -145,29 +110,39 @@ impl Roster {
     pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
         let Some(flight) = self.flying.take(tag) else { return };
         match (flight, reply) {
-            (Flight::Read, Ok(Reply::Found { due, findings })) => {
+            (Flight::Read(then), Ok(Reply::Found { due, findings })) => {
                 effects.due = due;
-                self.found(findings, &mut effects.changes, out);
+                self.found(then, findings, &mut effects.changes, out);
             }
-            (Flight::List { sent }, Ok(Reply::Unchanged { due })) => {
+            (Flight::List { sent, .. }, Ok(Reply::Unchanged { due })) => {
                 (effects.due, effects.listed) = (due, Some(sent));
                 self.unchanged();
             }
-            (Flight::List { sent }, Ok(Reply::Part { due, known, more, entries })) => {
+            (Flight::List { sent, after }, Ok(Reply::Part { due, known, more, entries })) => {
                 effects.due = due;
-                match self.listed(known, more, entries) {
-                    Some(after) => {
-                        let command = Command::List { known: None, after: Some(after) };
-                        self.flying.send(command, Flight::List { sent }, out);
-                    }
-                    None => effects.listed = Some(sent),
+                let after = entries.last().map(|entry| entry.incarnation).or(after);
+                self.lookups.listed(
+                    known,
+                    entries.into_iter().map(|entry| {
+                        let is_known = is_known(&self.members, &entry);
+                        (entry.id, is_known)
+                    }),
+                );
+                if more && after.is_some() {
+                    self.flying.send(Command::List { known: None, after }, Flight::List { sent, after }, out);
+                } else {
+                    self.lookups.listing_complete(self.members.keys());
+                    effects.listed = Some(sent);
                 }
             }
             (flight, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of members"));
                 match flight {
-                    Flight::List { .. } => self.listing_failed(),
-                    Flight::Read => self.read_failed(),
+                    Flight::List { .. } => self.lookups.listing_failed(),
+                    Flight::Read(_) => {
+                        self.overtaken.clear();
+                        self.lookups.read_failed();
+                    }
                 }
                 let to = if error.is_of_the_link() { &mut effects.broken } else { &mut effects.unread };
                 *to = Some(error);
@@ -175,38 +150,21 @@ impl Roster {
         }
     }
 
-    /// The next ids to read, each with the session that held it, unless a read is under way.
-    fn next_read(&mut self) -> Option<Vec<(MemberId, Option<SessionId>)>> {
-        if !self.reading.is_empty() || self.queue.is_empty() {
-            return None;
-        }
-        let take = self.queue.len().min(READ_CHUNK);
-        let mut wanted = Vec::with_capacity(take);
-        for id in self.queue.drain(..take) {
-            let key_event = self.hinted.remove(&id).unwrap_or(KeyEvent::Other);
-            let member = self.members.get(&id);
-            wanted.push((id.clone(), member.map(|member| member.session().clone())));
-            let (incarnation, departed) = (member.map(|member| member.incarnation()), self.departed.get(&id).copied());
-            self.reading.push(Asked { id, incarnation, departed, overtaken: false, key_event });
-        }
-        Some(wanted)
-    }
-
     /// The answers to the read under way become changes.
-    fn found(&mut self, findings: Vec<Finding>, changes: &mut Vec<Change>, out: &mut Outbox) {
-        let asked = std::mem::take(&mut self.reading);
-        self.settled += asked.len() as u64;
+    fn found(&mut self, then: Vec<Then>, findings: Vec<Finding>, changes: &mut Vec<Change>, out: &mut Outbox) {
+        let overtaken = std::mem::take(&mut self.overtaken);
         let mut later = Vec::new();
-        for (asked, finding) in asked.into_iter().zip(findings) {
-            let known = self.incarnation(&asked.id);
+        for ((asked, then), finding) in self.lookups.answered().into_iter().zip(then).zip(findings) {
+            let Asked { key: id, key_event } = &asked;
+            let known = self.incarnation(id);
             let confirms = matches!(&finding, Finding::Record(member) if Some(member.incarnation()) == known);
-            if asked.overtaken && !confirms {
-                self.hint(asked.id, asked.key_event);
+            if overtaken.contains(id) && !confirms {
+                self.hint(id.clone(), *key_event);
                 continue;
             }
             let cause = match finding {
                 Finding::Record(member) => {
-                    self.forget_what_the_server_forgot(&asked, member.incarnation(), changes);
+                    self.forget_what_the_server_forgot(id, &then, member.incarnation(), changes);
                     self.store(member, changes);
                     continue;
                 }
@@ -215,57 +173,49 @@ impl Roster {
                     continue;
                 }
                 Finding::NoMember(why) => {
-                    out.push(Output::Warn(Warning::NoMember { id: asked.id.clone(), reason: why }));
+                    out.push(Output::Warn(Warning::NoMember { id: id.clone(), reason: why }));
                     LeaveCause::Removed
                 }
                 Finding::Left => LeaveCause::Left,
                 Finding::Expired => LeaveCause::Expired,
-                Finding::Removed if asked.key_event == KeyEvent::Evicted => LeaveCause::Evicted,
+                Finding::Removed if *key_event == KeyEvent::Evicted => LeaveCause::Evicted,
                 Finding::Removed => LeaveCause::Removed,
-                Finding::Gone => match asked.key_event {
+                Finding::Gone => match key_event {
                     KeyEvent::Deleted => LeaveCause::Left,
                     KeyEvent::Evicted => LeaveCause::Evicted,
                     _ => LeaveCause::Expired,
                 },
             };
-            changes.extend(asked.incarnation.and_then(|then| self.depart(&asked.id, then, cause)));
+            changes.extend(then.incarnation.and_then(|then| self.depart(id, then, cause)));
         }
-        for asked in later.into_iter().rev() {
-            self.settled -= 1;
-            if self.hinted.insert(asked.id.clone(), asked.key_event).is_none() {
-                self.queue.push_front(asked.id);
-            } else {
-                self.settled += 1;
-            }
-        }
-        if self.is_idle() {
+        self.lookups.read_again(later);
+        if self.lookups.is_idle() {
             self.departed.clear();
         }
     }
 
-    /// The read under way brought no answer: what it asked is asked by the next full listing.
-    fn read_failed(&mut self) {
-        self.settled += self.reading.len() as u64;
-        self.reading.clear();
-        self.known = None;
-    }
-
     /// A server that has lost its data while its clock was behind begins again with lower incarnations. What was
     /// known when the read was sent, the server knew before it answered: if it says less now, less is true.
-    fn forget_what_the_server_forgot(&mut self, asked: &Asked, now: Incarnation, changes: &mut Vec<Change>) {
-        if asked.departed.is_some() && asked.departed == self.departed.get(&asked.id).copied() {
-            self.departed.remove(&asked.id);
+    fn forget_what_the_server_forgot(
+        &mut self,
+        id: &MemberId,
+        then: &Then,
+        now: Incarnation,
+        changes: &mut Vec<Change>,
+    ) {
+        if then.departed.is_some() && then.departed == self.departed.get(id).copied() {
+            self.departed.remove(id);
         }
-        if asked.incarnation > Some(now) && asked.incarnation == self.incarnation(&asked.id) {
-            let old = self.members.remove(&asked.id);
+        if then.incarnation > Some(now) && then.incarnation == self.incarnation(id) {
+            let old = self.members.remove(id);
             changes.extend(old.map(|member| Change::Left { member, cause: LeaveCause::Replaced }));
         }
     }
 
     /// Takes a record that we wrote.
     pub(crate) fn wrote(&mut self, new: Arc<Member>, changes: &mut Vec<Change>) {
-        if let Some(asked) = self.reading.iter_mut().find(|asked| asked.id == *new.id()) {
-            asked.overtaken = true;
+        if self.lookups.is_being_read(new.id()) {
+            self.overtaken.insert(new.id().clone());
         }
         self.store(new, changes);
     }
@@ -301,87 +251,45 @@ impl Roster {
             return None;
         }
         let member = self.members.remove(id)?;
-        if !self.is_idle() {
+        if !self.lookups.is_idle() {
             self.departed.insert(id.clone(), incarnation);
         }
         Some(Change::Left { member, cause })
     }
 
-    fn is_idle(&self) -> bool {
-        self.reading.is_empty() && self.queue.is_empty() && self.listing.is_none()
-    }
-
     /// Whether a read of it is under way or to come.
     pub(crate) fn is_asked_for(&self, id: &MemberId) -> bool {
-        self.hinted.contains_key(id) || self.reading.iter().any(|asked| asked.id == *id)
-    }
-
-    /// Begins a listing, unless one is under way. `Some(None)` asks for all of it.
-    fn begin_listing(&mut self) -> Option<Option<Known>> {
-        if self.listing.is_some() {
-            return None;
-        }
-        self.listing = Some(Listing::default());
-        self.listings += 1;
-        Some(self.known)
-    }
-
-    /// How many listings have begun.
-    pub(crate) fn listings(&self) -> u64 {
-        self.listings
+        self.lookups.is_asked_for(id)
     }
 
     /// The listing said that nothing changed. Members that other programs keep have no revision: read them.
     fn unchanged(&mut self) {
-        self.listing = None;
-        let adopted: Vec<_> = self.members().filter(|member| member.is_adopted()).map(|m| m.id().clone()).collect();
-        for id in adopted {
-            self.hint(id, KeyEvent::Other);
-        }
+        self.lookups.listing_unchanged();
+        let adopted = self.members.values().filter(|member| member.is_adopted());
+        adopted.for_each(|member| self.lookups.hint(member.id().clone(), KeyEvent::Other));
     }
 
-    /// Takes one part of a listing; answers where the next part begins, or `None` when it is complete.
-    fn listed(&mut self, part: Known, more: bool, entries: Vec<Entry>) -> Option<Incarnation> {
-        let mut listing = self.listing.take()?;
-        let first = *listing.first.get_or_insert(part);
-        for entry in entries {
-            listing.after = Some(entry.incarnation);
-            let fresh = match entry.written {
-                Written::At(revision) => {
-                    let is_this = |member: &Arc<Member>| member.incarnation() == entry.incarnation;
-                    self.members.get(&entry.id).is_some_and(|member| is_this(member) && member.revision() >= revision)
-                }
-                Written::ByAnother | Written::Nowhere => false,
-            };
-            if !fresh {
-                self.hint(entry.id.clone(), KeyEvent::Other);
-            }
-            listing.seen.insert(entry.id);
-        }
-        if more && listing.after.is_some() {
-            let after = listing.after;
-            self.listing = Some(listing);
-            return after;
-        }
-        let missing: Vec<_> = self.members.keys().filter(|id| !listing.seen.contains(*id)).cloned().collect();
-        for id in missing {
-            self.hint(id, KeyEvent::Other);
-        }
-        self.known = Some(first);
-        None
-    }
-
-    fn listing_failed(&mut self) {
-        self.listing = None;
-        self.known = None;
+    /// How many listings have begun.
+    pub(crate) fn listings(&self) -> u64 {
+        self.lookups.listings()
     }
 
     /// Everything hinted so far is settled once [`settled`](Self::settled) has come this far.
     pub(crate) fn barrier(&self) -> u64 {
-        self.queued
+        self.lookups.barrier()
     }
 
     pub(crate) fn settled(&self) -> u64 {
-        self.settled
+        self.lookups.settled()
+    }
+}
+
+/// Whether this entry of a listing says nothing new.
+fn is_known(members: &HashMap<MemberId, Arc<Member>>, entry: &Entry) -> bool {
+    match entry.written {
+        Written::At(revision) => members
+            .get(&entry.id)
+            .is_some_and(|member| member.incarnation() == entry.incarnation && member.revision() >= revision),
+        Written::ByAnother | Written::Nowhere => false,
     }
 }

@@ -1,20 +1,18 @@
 //! Watched values and leaders. They take the way of the members: a hint names a path, one read at a time says what
 //! stands there, and a listing only finds paths to hint at.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Warning;
 use super::effects::Effects;
 use super::in_flight::InFlight;
-use super::io::{Command, Output, Owner, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
+use super::io::{Command, Known, Output, Owner, Reply, Tag, Topic, ValueChange, ValueFinding, WatchedValue};
+use super::lookups::{Asked, Lookups};
 use super::outbox::Outbox;
 use crate::error::Error;
 use crate::model::SessionId;
 use crate::wire::KeyEvent;
-
-/// How many paths one read asks for.
-const READ_CHUNK: usize = 500;
 
 /// The folder of the values that are listed by their index.
 const EPHEMERALS: &str = "ephemerals/";
@@ -29,33 +27,17 @@ enum Coverage {
 }
 
 #[derive(Debug)]
-struct Asked {
-    path: String,
-    key_event: KeyEvent,
-}
-
-#[derive(Debug)]
 enum Flight {
     Subscribe(Topic),
-    Read(Vec<Asked>),
+    Read,
     List,
-}
-
-#[derive(Debug, Default)]
-struct Listing {
-    known: Option<(u64, u64)>,
-    seen: HashSet<String>,
 }
 
 #[derive(Debug)]
 pub(crate) struct WatchedValues {
     topics: BTreeMap<Topic, Coverage>,
     kept: BTreeMap<String, Arc<WatchedValue>>,
-    hinted: HashMap<String, KeyEvent>,
-    queue: VecDeque<String>,
-    listing: Option<Listing>,
-    list_wanted: bool,
-    known: Option<(u64, u64)>,
+    lookups: Lookups<String>,
     flying: InFlight<Flight>,
 }
 
@@ -64,11 +46,7 @@ impl WatchedValues {
         Self {
             topics: BTreeMap::new(),
             kept: BTreeMap::new(),
-            hinted: HashMap::new(),
-            queue: VecDeque::new(),
-            listing: None,
-            list_wanted: false,
-            known: None,
+            lookups: Lookups::new(),
             flying: InFlight::new(Owner::Watched),
         }
     }
@@ -81,11 +59,7 @@ impl WatchedValues {
     /// A new link: everything is subscribed to anew. What was known stays, until the server says otherwise.
     pub(crate) fn link_down(&mut self) {
         self.topics.values_mut().for_each(|coverage| *coverage = Coverage::Unheard);
-        self.hinted.clear();
-        self.queue.clear();
-        self.listing = None;
-        self.list_wanted = false;
-        self.known = None;
+        self.lookups.abandon();
         self.flying.clear();
     }
 
@@ -100,13 +74,15 @@ impl WatchedValues {
     pub(crate) fn reconcile(&mut self) {
         let leaders = self.topics.iter().filter(|(_, coverage)| **coverage != Coverage::Unheard);
         let leaders: Vec<_> = leaders.filter_map(|(topic, _)| topic.path()).collect();
-        leaders.into_iter().for_each(|path| self.queue(path, KeyEvent::Other));
-        self.list_wanted |= self.is_listed();
+        leaders.into_iter().for_each(|path| self.lookups.hint(path, KeyEvent::Other));
+        if self.is_listed() {
+            self.lookups.want_listing();
+        }
     }
 
     /// No longer trusts the last listing.
     pub(crate) fn doubt(&mut self) {
-        self.known = None;
+        self.lookups.doubt();
         self.reconcile();
     }
 
@@ -121,13 +97,7 @@ impl WatchedValues {
             self.topics.keys().any(|topic| topic.path().as_ref() == Some(&path))
         };
         if is_watched && key_event != KeyEvent::Expire {
-            self.queue(path, key_event);
-        }
-    }
-
-    fn queue(&mut self, path: String, key_event: KeyEvent) {
-        if self.hinted.insert(path.clone(), key_event).is_none() {
-            self.queue.push_back(path);
+            self.lookups.hint(path, key_event);
         }
     }
 
@@ -145,33 +115,20 @@ impl WatchedValues {
         for topic in unheard {
             self.flying.send(Command::Subscribe { topic: topic.clone() }, Flight::Subscribe(topic), out);
         }
-        if self.list_wanted && self.listing.is_none() {
-            self.list_wanted = false;
-            self.listing = Some(Listing::default());
-            self.flying.send(Command::ListValues { known: self.known, after: None }, Flight::List, out);
+        if let Some(known) = self.lookups.begin_listing() {
+            self.flying.send(Command::ListValues { known, after: None }, Flight::List, out);
         }
-        let is_reading = self.flying.iter().any(|flight| matches!(flight, Flight::Read(_)));
-        if !is_reading && !self.queue.is_empty() {
-            let take = self.queue.len().min(READ_CHUNK);
-            let (mut paths, mut asked) = (Vec::with_capacity(take), Vec::with_capacity(take));
-            for path in self.queue.drain(..take) {
-                let key_event = self.hinted.remove(&path).unwrap_or(KeyEvent::Other);
-                let session = self.kept.get(&path).map(|kept| kept.session().clone());
-                paths.push((path.clone(), session));
-                asked.push(Asked { path, key_event });
-            }
-            self.flying.send(Command::ReadValues { paths }, Flight::Read(asked), out);
+        if let Some(asked) = self.lookups.next_read() {
+            let session = |path: &String| self.kept.get(path).map(|kept| kept.session().clone());
+            let paths = asked.iter().map(|asked| (asked.key.clone(), session(&asked.key))).collect();
+            self.flying.send(Command::ReadValues { paths }, Flight::Read, out);
         }
         self.cover(out);
     }
 
     /// Says of which topics it is known now what there is.
     fn cover(&mut self, out: &mut Outbox) {
-        let is_idle = self.queue.is_empty()
-            && self.listing.is_none()
-            && !self.list_wanted
-            && !self.flying.iter().any(|flight| matches!(flight, Flight::Read(_)));
-        if !is_idle {
+        if !self.lookups.is_idle() {
             return;
         }
         for (topic, coverage) in &mut self.topics {
@@ -195,17 +152,17 @@ impl WatchedValues {
                     *coverage = Coverage::Asking;
                 }
                 match topic.path() {
-                    Some(path) => self.queue(path, KeyEvent::Other),
-                    None => self.list_wanted = true,
+                    Some(path) => self.lookups.hint(path, KeyEvent::Other),
+                    None => self.lookups.want_listing(),
                 }
             }
-            (Flight::Read(asked), Ok(Reply::ValuesFound { due, findings })) => {
+            (Flight::Read, Ok(Reply::ValuesFound { due, findings })) => {
                 effects.due = due;
-                self.found(asked, findings, out);
+                self.found(findings, out);
             }
             (Flight::List, Ok(Reply::ValuesUnchanged { due })) => {
                 effects.due = due;
-                self.listing = None;
+                self.lookups.listing_unchanged();
             }
             (Flight::List, Ok(Reply::ValuesListed { due, known, after, entries })) => {
                 effects.due = due;
@@ -214,17 +171,18 @@ impl WatchedValues {
             (flight, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
                 out.push(Output::Warn(Warning::ValuesUnread(error)));
-                self.known = None;
-                if let Flight::List = flight {
-                    self.listing = None;
+                match flight {
+                    Flight::List => self.lookups.listing_failed(),
+                    _ => self.lookups.read_failed(),
                 }
             }
         }
     }
 
-    fn found(&mut self, asked: Vec<Asked>, findings: Vec<ValueFinding>, out: &mut Outbox) {
-        let mut changes = Vec::new();
-        for (Asked { path, key_event }, finding) in asked.into_iter().zip(findings) {
+    fn found(&mut self, findings: Vec<ValueFinding>, out: &mut Outbox) {
+        let (mut changes, mut later) = (Vec::new(), Vec::new());
+        for (asked, finding) in self.lookups.answered().into_iter().zip(findings) {
+            let Asked { key: path, key_event } = asked;
             let expired = match finding {
                 ValueFinding::Value(stored) => {
                     self.keep(path, WatchedValue::Value(stored), &mut changes);
@@ -235,7 +193,7 @@ impl WatchedValues {
                     continue;
                 }
                 ValueFinding::Later => {
-                    self.queue(path, key_event);
+                    later.push(Asked { key: path, key_event });
                     continue;
                 }
                 ValueFinding::Expired => true,
@@ -245,6 +203,7 @@ impl WatchedValues {
                 changes.push(ValueChange::Gone { path, expired });
             }
         }
+        self.lookups.read_again(later);
         if !changes.is_empty() {
             out.push(Output::Values(changes));
         }
@@ -259,25 +218,17 @@ impl WatchedValues {
         changes.push(ValueChange::Present { path, kept });
     }
 
-    fn catalogued(&mut self, known: (u64, u64), after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
-        let Some(mut listing) = self.listing.take() else { return };
-        // The first part was true before anything that came meanwhile, so it is what the next listing is compared to.
-        listing.known.get_or_insert(known);
-        for (path, revision) in entries {
+    fn catalogued(&mut self, known: Known, after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
+        let entries = entries.into_iter().map(|(path, revision)| {
             let path = format!("{EPHEMERALS}{path}");
-            if self.kept.get(&path).is_none_or(|kept| kept.revision() != Some(revision)) {
-                self.queue(path.clone(), KeyEvent::Other);
-            }
-            listing.seen.insert(path);
+            let is_known = self.kept.get(&path).is_some_and(|kept| kept.revision() == Some(revision));
+            (path, is_known)
+        });
+        self.lookups.listed(known, entries);
+        if after.is_some() {
+            return self.flying.send(Command::ListValues { known: None, after }, Flight::List, out);
         }
-        if let Some(after) = after {
-            self.listing = Some(listing);
-            return self.flying.send(Command::ListValues { known: None, after: Some(after) }, Flight::List, out);
-        }
-        let missing = self.kept.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
-        let missing: Vec<_> = missing.cloned().collect();
-        missing.into_iter().for_each(|path| self.queue(path, KeyEvent::Other));
-        self.known = listing.known;
+        self.lookups.listing_complete(self.kept.keys().filter(|path| path.starts_with(EPHEMERALS)));
     }
 }
 

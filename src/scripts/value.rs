@@ -9,7 +9,7 @@ use super::fields::{due, is_one, items, kind, number, revision, text};
 use super::text::{ownership_script, script};
 use super::{ScriptCall, ScriptContext, ms, range_after};
 use crate::model::{Revision, SessionId};
-use crate::proto::{Reply, ValueFinding};
+use crate::proto::{Known, Reply, ValueFinding};
 use crate::settings::OnConflict;
 use crate::wire::{LockRecord, ValueRecord, decode_path, holder};
 
@@ -141,10 +141,10 @@ pub(crate) struct ValueListing {
     pub(crate) part: Option<IndexPart>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IndexPart {
     /// The count and the highest revision.
-    pub(crate) known: (u64, u64),
+    pub(crate) known: Known,
     /// Where the next part begins, if there is one.
     pub(crate) after: Option<u64>,
     pub(crate) entries: Vec<(String, u64)>,
@@ -164,14 +164,14 @@ pub(crate) fn list(
     context: &ScriptContext,
     index: &str,
     begins: &str,
-    known: Option<(u64, u64)>,
+    known: Option<Known>,
     after: Option<u64>,
 ) -> ScriptCall<'static, ValueListing> {
     let keys = &context.keys;
     let mut script = LIST.key(format!("{}{index}", keys.prefix()));
     script.key(keys.leases()).arg(begins);
     match known {
-        Some((count, highest)) => script.arg(count).arg(highest),
+        Some(known) => script.arg(known.count).arg(known.revision.get()),
         None => script.arg("").arg(""),
     };
     script.arg(range_after(after)).arg(LIST_ENTRIES);
@@ -184,7 +184,7 @@ fn listed(value: &Value) -> Option<ValueListing> {
     let (first, part) = match kind(value)? {
         (b"same", [first]) => (first, None),
         (b"part", [first, count, highest, after, entries @ ..]) => {
-            let known = (number(count)?, number(highest)?);
+            let known = Known { revision: revision(highest)?, count: number(count)? };
             let entries = entries.chunks_exact(2).filter_map(entry).collect::<Option<_>>()?;
             (first, Some(IndexPart { known, after: number(after), entries }))
         }
@@ -235,11 +235,13 @@ mod tests {
         let due = Some(Duration::from_millis(9));
         assert_eq!(listed(&answer("(same 9)")), Some(ValueListing { due, part: None }));
         let entries = vec![("a".to_owned(), 7), ("b/c".to_owned(), 8)];
-        let part = Some(IndexPart { known: (2, 8), after: Some(8), entries });
+        let part = Some(IndexPart { known: Known { revision: Revision::new(8), count: 2 }, after: Some(8), entries });
         assert_eq!(listed(&answer("(part 9 2 8 8 a 7 % 1 b/c 8)")), Some(ValueListing { due, part }));
         let text = |text: &str| Value::BulkString(text.into());
         let last = Value::Array(vec![text("part"), Value::Int(-1), Value::Int(0), text("0"), text("")]);
-        assert_eq!(listed(&last), Some(ValueListing { due: None, part: Some(IndexPart::default()) }));
+        let none = Known { revision: Revision::new(0), count: 0 };
+        let empty = IndexPart { known: none, after: None, entries: Vec::new() };
+        assert_eq!(listed(&last), Some(ValueListing { due: None, part: Some(empty) }));
         for odd in ["1", "()", "(same)", "(same x)", "(part 9 2 8)", "(part 9 x 8 8)", "(part 9 2 8 8 a x)"] {
             assert_eq!(listed(&answer(odd)), None, "{odd}");
         }

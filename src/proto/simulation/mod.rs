@@ -3,6 +3,8 @@
 //! Whatever happened, once the faults stop every machine knows exactly the server's live members, its events fold
 //! to what it knows, what it believes of its own members is true, and it goes quiet.
 
+mod client;
+mod histories;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,167 +17,12 @@ use super::*;
 use crate::model::{Member, MemberDraft, MemberId, Metadata, SessionId};
 use crate::settings::{EventSource, OnConflict, OnLost};
 use crate::wire::{KeyEvent, Notice};
+use client::Client;
 use server::{Server, TTL};
 
 const RECONCILE: Duration = Duration::from_millis(1000);
 const HEARTBEAT: Duration = Duration::from_millis(333);
 const LOST_AFTER: Duration = TTL.saturating_sub(Duration::from_millis(20));
-
-/// A connector: its machine, what is on its wires, and what its users have been told.
-struct Client {
-    machine: Machine,
-    attached: bool,
-    dropped: bool,
-    sent: VecDeque<(Tag, Command)>,
-    replies: VecDeque<(Tag, Result<Reply, Error>)>,
-    /// What it has told the server to tell it.
-    listening: EventSource,
-    notices: VecDeque<Notice>,
-    kept_lease: Option<(SessionId, Moment, Moment)>,
-    /// What the events fold to.
-    folded: BTreeMap<MemberId, Arc<Member>>,
-    standings: BTreeMap<MemberId, Standing>,
-    answers: Vec<Ticket>,
-    tickets: u64,
-    /// The joins that were asked for, and whose membership has been given up, by a leave or since its join failed.
-    joins: BTreeMap<Ticket, MemberId>,
-    asked_for: BTreeSet<MemberId>,
-    given_up: BTreeSet<MemberId>,
-    commands: u64,
-    /// Kept only when a failed run is told again.
-    history: Option<Vec<String>>,
-}
-
-impl Client {
-    fn new(name: &str, jitter: f64, on_conflict: OnConflict, on_lost: OnLost) -> Self {
-        let machine = Machine::new(CoreSettings {
-            connector: name.into(),
-            ttl: TTL,
-            lost_after: LOST_AFTER,
-            presence: false,
-            reconcile: RECONCILE,
-            poll: RECONCILE / 2,
-            source: EventSource::Keyspace,
-            canary_timeout: Duration::from_millis(500),
-            on_conflict,
-            on_lost,
-            jitter,
-            sweeps: true,
-        });
-        Self {
-            machine,
-            attached: false,
-            dropped: false,
-            sent: VecDeque::new(),
-            replies: VecDeque::new(),
-            listening: EventSource::Poll,
-            notices: VecDeque::new(),
-            kept_lease: None,
-            folded: BTreeMap::new(),
-            standings: BTreeMap::new(),
-            answers: Vec::new(),
-            tickets: 0,
-            joins: BTreeMap::new(),
-            asked_for: BTreeSet::new(),
-            given_up: BTreeSet::new(),
-            commands: 0,
-            history: None,
-        }
-    }
-
-    fn input(&mut self, now: Moment, input: Input) {
-        if let Some(history) = &mut self.history {
-            history.push(format!("{now:?} <- {input:?}"));
-        }
-        self.machine.handle_input(now, input);
-        while let Some(output) = self.machine.poll_output() {
-            if let Some(history) = &mut self.history {
-                history.push(format!("{now:?}    -> {output:?}"));
-            }
-            self.perform(output);
-        }
-    }
-
-    fn perform(&mut self, output: Output) {
-        match output {
-            Output::Command(tag, command) => {
-                assert!(self.attached, "a command without a link: {command:?}");
-                self.commands += 1;
-                self.sent.push_back((tag, command));
-            }
-            Output::Answer(ticket, result) => {
-                assert!(!self.answers.contains(&ticket), "answered twice");
-                if result.is_err() {
-                    self.given_up.extend(self.joins.remove(&ticket));
-                }
-                self.answers.push(ticket);
-            }
-            Output::Snapshot(members) => {
-                self.folded = members.into_iter().map(|member| (member.id().clone(), member)).collect();
-            }
-            Output::Changes(changes) => changes.into_iter().for_each(|change| self.fold(change)),
-            Output::Standing(id, standing) => drop(self.standings.insert(id, standing)),
-            Output::Keep(session, acked) => self.kept_lease = Some((session, acked, acked + HEARTBEAT)),
-            Output::Release => self.kept_lease = None,
-            Output::DropLink(_) => self.dropped = true,
-            Output::Suspend
-            | Output::Resume
-            | Output::Expire
-            | Output::Audited(..)
-            | Output::Values(_)
-            | Output::Covered(_)
-            | Output::Confirmed(_)
-            | Output::State(_)
-            | Output::Source(_)
-            | Output::Inbox(_)
-            | Output::Seen(_)
-            | Output::Warn(_)
-            | Output::Closed => {}
-        }
-    }
-
-    /// Each member joins, is updated and leaves, in turn.
-    fn fold(&mut self, change: Change) {
-        match change {
-            Change::Joined(member) => {
-                let before = self.folded.insert(member.id().clone(), member);
-                assert!(before.is_none(), "joined twice: {before:?}");
-            }
-            Change::Updated { old, new } => {
-                assert_eq!(old.incarnation(), new.incarnation());
-                assert_eq!(self.folded.insert(new.id().clone(), new), Some(old));
-            }
-            Change::Left { member, .. } => assert_eq!(self.folded.remove(member.id()), Some(member)),
-        }
-    }
-
-    fn cut(&mut self) {
-        self.attached = false;
-        self.sent.clear();
-        self.replies.clear();
-        self.notices.clear();
-        self.listening = EventSource::Poll;
-    }
-
-    fn request(&mut self, now: Moment, request: Request) {
-        self.tickets += 1;
-        match &request {
-            Request::Join(id, _) | Request::Rejoin(id) => {
-                self.joins.insert(Ticket(self.tickets), id.clone());
-                self.asked_for.insert(id.clone());
-            }
-            Request::Leave(id) => drop(self.given_up.insert(id.clone())),
-            _ => {}
-        }
-        // Shorter and longer than what a call takes that is not answered.
-        let limit = match self.tickets % 3 {
-            0 => 1500,
-            1 => 30,
-            _ => 6000,
-        };
-        self.input(now, Input::Request(Ticket(self.tickets), request, Duration::from_millis(limit)));
-    }
-}
 
 struct World {
     server: Server,
@@ -536,55 +383,4 @@ fn run(steps: &[Step], stop: bool, reject: bool, with_history: bool) {
     world.check();
     let spent = world.commands() - before;
     assert!(spent <= 3 * 10 * 12, "{spent} commands in ten intervals of rest");
-}
-
-#[test]
-fn a_flush_before_the_first_relisting_is_found() {
-    let mut steps = vec![Step::Serve(2); 3];
-    steps.extend([Step::Deliver(2, 0), Step::Deliver(2, 0), Step::Deliver(2, 0), Step::Join(0, 1)]);
-    steps.extend([Step::Serve(0), Step::Serve(0), Step::Serve(0), Step::Serve(0)]);
-    steps.extend([Step::Notify(2), Step::Notify(2), Step::Serve(2), Step::Deliver(2, 0), Step::FlushAll]);
-    tell(&steps, true, false);
-}
-
-#[test]
-fn an_edit_under_way_when_its_member_ends_is_answered() {
-    let mut steps = vec![Step::Serve(0), Step::Join(0, 2), Step::Serve(0), Step::Serve(0), Step::Serve(0)];
-    steps.extend([Step::Deliver(0, 0), Step::Deliver(0, 2), Step::Update(0, 2, 1), Step::FlushAll, Step::Beat(0)]);
-    steps.extend([Step::Serve(0), Step::Deliver(0, 2), Step::Join(0, 2)]);
-    tell(&steps, true, false);
-}
-
-#[test]
-fn a_leave_that_was_not_answered_in_time_is_said_again() {
-    let mut steps = vec![Step::Join(0, 2), Step::Serve(0), Step::Serve(0), Step::Leave(0, 2), Step::Deliver(0, 1)];
-    steps.extend([97, 157, 312].map(Step::Time));
-    steps.extend([Step::Down(0), Step::Time(1), Step::Beat(0)]);
-    steps.extend([239, 122, 342, 48, 109, 73].map(Step::Time));
-    tell(&steps, false, false);
-}
-
-#[test]
-fn a_join_that_was_given_up_does_not_count_for_the_next() {
-    let mut steps = vec![Step::Join(1, 1), Step::Serve(1), Step::Deliver(1, 0), Step::Serve(1), Step::Join(1, 0)];
-    steps.extend([Step::Serve(1); 3]);
-    steps.extend([Step::Deliver(1, 0), Step::Leave(1, 0), Step::Serve(1), Step::Deliver(1, 0), Step::Join(1, 0)]);
-    steps.extend([Step::Deliver(1, 2), Step::Serve(1), Step::Serve(1), Step::Up(1)]);
-    tell(&steps, false, false);
-}
-
-#[test]
-fn a_read_from_before_a_join_does_not_replace_it() {
-    let mut steps = vec![Step::Sync(0), Step::Serve(0), Step::Foreign(0, 0), Step::Serve(0), Step::Deliver(0, 0)];
-    steps.extend([Step::Notify(0), Step::Deliver(0, 0), Step::Serve(0), Step::Serve(0), Step::Join(0, 0)]);
-    steps.extend([Step::Serve(0), Step::FlushAll, Step::Deliver(0, 0), Step::Serve(0), Step::Deliver(0, 2)]);
-    tell(&steps, false, false);
-}
-
-#[test]
-fn a_rejoin_under_way_whose_member_leaves_is_taken_back() {
-    let mut steps = vec![Step::Join(0, 1), Step::Serve(0), Step::Serve(0), Step::FlushAll, Step::Join(0, 2)];
-    steps.extend([Step::Deliver(0, 1), Step::Beat(0), Step::Up(0), Step::Serve(0), Step::Serve(0)]);
-    steps.extend([Step::Deliver(0, 1), Step::Serve(0), Step::Leave(0, 1), Step::Up(0)]);
-    tell(&steps, false, false);
 }

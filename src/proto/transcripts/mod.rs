@@ -300,7 +300,7 @@ fn command_line(command: &Command) -> (String, String) {
             format!("look {}", paths.collect::<Vec<_>>().join(" "))
         }
         Command::ListValues { known, after } => {
-            let known = known.map_or("all".into(), |(count, highest)| format!("since {count} {highest}"));
+            let known = known.map_or("all".into(), |known| format!("since {} {}", known.count, known.revision));
             format!("catalog {}", after.map_or(known, |after| format!("after {after}")))
         }
         Command::Open { session } => format!("open {session}"),
@@ -362,7 +362,8 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             let after = entries.last().and_then(|last| last.strip_prefix("..")).map(number);
             let entries = entries.iter().filter_map(|entry| entry.split_once('@'));
             let entries = entries.map(|(path, revision)| (path.to_owned(), number(revision))).collect();
-            Reply::ValuesListed { due: None, known: (number(count), number(highest)), after, entries }
+            let known = Known { revision: Revision::new(number(highest)), count: number(count) };
+            Reply::ValuesListed { due: None, known, after, entries }
         }
         ("open", _) => Reply::Opened,
         ("ask", ["no", asks, probers @ ..]) => {
@@ -459,6 +460,7 @@ fn live(members: &str, rest: &str) -> String {
     format!("> up\nsweep\nplant\nlist all\n> answer sweep\n> answer plant\n{reading}{rest}")
 }
 
+mod lease;
 mod locks;
 mod presence;
 mod put_right;
