@@ -48,7 +48,7 @@ struct Listing {
 #[derive(Debug, Default)]
 pub(crate) struct WatchedValues {
     topics: BTreeMap<Topic, Coverage>,
-    kept: BTreeMap<String, Arc<WatchedValue>>,
+    values: BTreeMap<String, Arc<WatchedValue>>,
     hinted: HashMap<String, KeyEvent>,
     queue: VecDeque<String>,
     listing: Option<Listing>,
@@ -146,7 +146,7 @@ impl WatchedValues {
             let (mut paths, mut asked) = (Vec::with_capacity(take), Vec::with_capacity(take));
             for path in self.queue.drain(..take) {
                 let key_event = self.hinted.remove(&path).unwrap_or(KeyEvent::Other);
-                let session = self.kept.get(&path).map(|kept| kept.session().clone());
+                let session = self.values.get(&path).map(|value| value.session().clone());
                 paths.push((path.clone(), session));
                 asked.push(Asked { path, key_event });
             }
@@ -198,7 +198,7 @@ impl WatchedValues {
             (Flight::Read(asked), Ok(Reply::ValuesFound { findings, .. })) => self.found(asked, findings, out),
             (Flight::List, Ok(Reply::ValuesUnchanged { .. })) => self.listing = None,
             (Flight::List, Ok(Reply::ValuesListed { known, after, entries, .. })) => {
-                self.catalogued(known, after, entries, out);
+                self.listed(known, after, entries, out);
             }
             (flight, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
@@ -217,11 +217,11 @@ impl WatchedValues {
         for (Asked { path, key_event }, finding) in asked.into_iter().zip(findings) {
             let expired = match finding {
                 ValueFinding::Value(stored) => {
-                    self.keep(path, WatchedValue::Value(stored), &mut changes);
+                    self.set(path, WatchedValue::Value(stored), &mut changes);
                     continue;
                 }
                 ValueFinding::LockRecord(record) => {
-                    self.keep(path, WatchedValue::LockRecord(record), &mut changes);
+                    self.set(path, WatchedValue::LockRecord(record), &mut changes);
                     continue;
                 }
                 ValueFinding::Later => {
@@ -231,7 +231,7 @@ impl WatchedValues {
                 ValueFinding::Expired => true,
                 ValueFinding::Deleted | ValueFinding::Foreign => key_event == KeyEvent::Expired,
             };
-            if self.kept.remove(&path).is_some() {
+            if self.values.remove(&path).is_some() {
                 changes.push(ValueChange::Gone { path, expired });
             }
         }
@@ -240,22 +240,22 @@ impl WatchedValues {
         }
     }
 
-    fn keep(&mut self, path: String, kept: WatchedValue, changes: &mut Vec<ValueChange>) {
-        if self.kept.get(&path).is_some_and(|known| **known == kept) {
+    fn set(&mut self, path: String, value: WatchedValue, changes: &mut Vec<ValueChange>) {
+        if self.values.get(&path).is_some_and(|known| **known == value) {
             return;
         }
-        let kept = Arc::new(kept);
-        self.kept.insert(path.clone(), kept.clone());
-        changes.push(ValueChange::Present { path, kept });
+        let value = Arc::new(value);
+        self.values.insert(path.clone(), value.clone());
+        changes.push(ValueChange::Present { path, value });
     }
 
-    fn catalogued(&mut self, known: (u64, u64), after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
+    fn listed(&mut self, known: (u64, u64), after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
         let Some(mut listing) = self.listing.take() else { return };
         // The first part was true before anything that came meanwhile, so it is what the next listing is compared to.
         listing.known.get_or_insert(known);
         for (path, revision) in entries {
             let path = format!("{EPHEMERALS}{path}");
-            if self.kept.get(&path).is_none_or(|kept| kept.revision() != Some(revision)) {
+            if self.values.get(&path).is_none_or(|value| value.revision() != Some(revision)) {
                 self.queue(path.clone(), KeyEvent::Other);
             }
             listing.seen.insert(path);
@@ -264,7 +264,7 @@ impl WatchedValues {
             self.listing = Some(listing);
             return self.send(Command::ListValues { known: None, after: Some(after) }, Flight::List, out);
         }
-        let missing = self.kept.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
+        let missing = self.values.keys().filter(|path| path.starts_with(EPHEMERALS) && !listing.seen.contains(*path));
         let missing: Vec<_> = missing.cloned().collect();
         missing.into_iter().for_each(|path| self.queue(path, KeyEvent::Other));
         self.known = listing.known;

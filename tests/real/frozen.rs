@@ -46,11 +46,11 @@ impl Course {
         Self { told: vec![(Duration::ZERO, group.state().get())], begun: Instant::now() }
     }
 
-    /// Waits until the state is as wished; answers after how long.
-    async fn reaches(&mut self, group: &GroupConnector, what: &str, limit: Duration, wish: fn(State) -> bool) {
+    /// Waits until the state is as wanted; answers after how long.
+    async fn reaches(&mut self, group: &GroupConnector, what: &str, limit: Duration, wanted: fn(State) -> bool) {
         let (begun, mut state) = (Instant::now(), group.state());
         let waiting = async {
-            while !wish(state.get()) {
+            while !wanted(state.get()) {
                 let new = state.changed().await.expect("it is not closed");
                 self.told.push((self.begun.elapsed(), new));
             }

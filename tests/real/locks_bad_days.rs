@@ -70,19 +70,19 @@ async fn a_holder_frozen_past_its_ttl_cannot_write_when_it_wakes() {
     let mut first = Locker::start(&fixture, "first", TTL).await;
     let mut second = Locker::start(&fixture, "second", TTL).await;
     let held = first.ask("acquire x", "held x").await;
-    assert_eq!(first.ask("look x", "looked x").await, ["0", "0"]);
+    assert_eq!(first.ask("load x", "loaded x").await, ["0", "0"]);
     first.signal("-STOP");
     let taken = second.ask("acquire x", "held x").await;
     assert!(taken[0].parse::<u64>().unwrap() > held[0].parse::<u64>().unwrap());
-    assert_eq!(second.ask("look x", "looked x").await, ["0", "0"]);
+    assert_eq!(second.ask("load x", "loaded x").await, ["0", "0"]);
     second.ask("store x", "stored x").await;
-    assert_eq!(second.ask("look x", "looked x").await, ["1", "1"]);
+    assert_eq!(second.ask("load x", "loaded x").await, ["1", "1"]);
     second.ask("store x", "stored x").await;
     first.signal("-CONT");
     first.wait_for("lost x").await;
     first.ask("store x", "refused x").await;
     // The fence kept two updates; around it both are lost, which shows that it was needed.
-    assert_eq!(second.ask("look x", "looked x").await, ["2", "1"]);
+    assert_eq!(second.ask("load x", "loaded x").await, ["2", "1"]);
     assert_eq!(first.ask("release x", "released x").await, ["false"]);
     assert_eq!(second.ask("release x", "released x").await, ["true"]);
     let said = first.history();

@@ -269,7 +269,7 @@ async fn after_a_grant_that_was_broken_unseen_the_next_is_waited_for_and_comes()
     assert!(held.release().await);
     assert_eq!(other.lock("x").break_lock().await.unwrap(), 1);
     let again = other.lock("x").acquire().await.unwrap();
-    // Letters come in order: when this one has come, that of x has.
+    // Inbox messages come in order: when this one has come, that of x has.
     let fence = other.lock("y").acquire().await.unwrap();
     let fenced = enqueue(&group.lock("y"), 1).await;
     assert!(fence.release().await);
