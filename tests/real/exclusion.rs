@@ -97,8 +97,9 @@ fn read(journal: &[String], lock: usize) -> (u64, u64) {
     (holds, stores)
 }
 
+/// Twenty processes that are frozen and killed never hold a lock at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_processes_that_are_frozen_and_killed_never_hold_a_lock_at_once() {
+async fn frozen_and_killed_processes_exclude_each_other() {
     let fixture = Fixture::new().await;
     let grants = grants(&fixture).await;
     let mut workers = Vec::new();

@@ -33,8 +33,9 @@ impl Caller {
     }
 }
 
+/// A value of a living owner is not taken over, unless that is asked for.
 #[tokio::test]
-async fn store_is_once_per_nonce_and_respects_a_living_owner() {
+async fn value_set_is_once_per_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.value_set("s-1", "1", "0", "yield", "x").await, ["lost"], "no lease");
@@ -63,7 +64,7 @@ async fn store_is_once_per_nonce_and_respects_a_living_owner() {
 }
 
 #[tokio::test]
-async fn erase_takes_only_what_is_the_callers() {
+async fn value_delete_takes_only_the_callers() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.lease("s-1").await;
@@ -77,7 +78,7 @@ async fn erase_takes_only_what_is_the_callers() {
 }
 
 #[tokio::test]
-async fn look_says_what_stands_there_and_why_nothing_does() {
+async fn value_read_says_why_nothing_is_there() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.lease("s-1").await;
@@ -105,8 +106,9 @@ async fn look_says_what_stands_there_and_why_nothing_does() {
     assert_eq!(caller.value_read(&["locks/y", "", "locks/y", "", "locks/x", ""]).await, ["foreign", "later", "later"]);
 }
 
+/// A listing brings them part by part.
 #[tokio::test]
-async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
+async fn persistent_set_is_all_or_none() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let prefix = caller.prefix.clone();
@@ -131,7 +133,7 @@ async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
 }
 
 #[tokio::test]
-async fn exchange_wants_the_revision_that_is_there() {
+async fn exchange_wants_the_present_revision() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let keys = ["persistent/a", "persistent", "revision"];
@@ -151,8 +153,9 @@ async fn exchange_wants_the_revision_that_is_there() {
     assert_ne!(exchange(&mut caller, "", "z").await, "0");
 }
 
+/// A deletion takes both, value and revision.
 #[tokio::test]
-async fn recall_brings_value_and_revision_and_remove_takes_both() {
+async fn persistent_get_brings_value_and_revision() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let (prefix, keys) = (caller.prefix.clone(), ["persistent/a", "persistent"]);

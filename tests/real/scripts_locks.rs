@@ -51,7 +51,7 @@ async fn inbox_message(listening: &mut redis::aio::PubSub) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn open_gives_a_lease_renews_it_and_never_wakes_the_closed() {
+async fn open_renews_and_never_wakes_the_closed() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.open("s-1", 1000).await, "1");
@@ -69,8 +69,9 @@ async fn open_gives_a_lease_renews_it_and_never_wakes_the_closed() {
     assert_eq!(caller.ask::<String>("GET", "leases/s-1", &[]).await, "closed");
 }
 
+/// The queue is first come, first served.
 #[tokio::test]
-async fn acquire_is_once_per_nonce_and_first_come_first_served() {
+async fn acquire_is_once_per_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.acquire("s-1", "1", "w", "1", "wait").await, ["lost"], "no lease");
@@ -106,7 +107,7 @@ async fn acquire_is_once_per_nonce_and_first_come_first_served() {
 }
 
 #[tokio::test]
-async fn acquire_and_release_of_several_answer_for_each() {
+async fn several_locks_are_answered_each() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let entries =
@@ -158,8 +159,9 @@ async fn acquire_and_release_of_several_answer_for_each() {
     assert!(caller.try_run("lock_release", &["locks/x"], &[first]).await.is_err());
 }
 
+/// That holds whatever the clock says.
 #[tokio::test]
-async fn a_token_is_higher_than_the_revision_whatever_the_clock_says() {
+async fn token_is_higher_than_the_revision() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.open("s-1", 60_000).await;
@@ -195,8 +197,9 @@ async fn readers_and_permits_are_counted() {
     assert!(!caller.exists("shared/x").await);
 }
 
+/// It hands the lock on.
 #[tokio::test]
-async fn release_wants_session_and_nonce_and_hands_on() {
+async fn release_wants_session_and_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "dead-1", "t-1", "u-1"] {
@@ -230,8 +233,9 @@ async fn release_wants_session_and_nonce_and_hands_on() {
     assert!(!caller.exists("queues/x").await && caller.owned("u-1").await.is_empty());
 }
 
+/// A writer that leaves the queue lets the readers behind it in.
 #[tokio::test]
-async fn a_writer_that_leaves_the_queue_lets_the_readers_behind_it_in() {
+async fn leaving_writer_lets_readers_in() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1", "u-1"] {
@@ -244,8 +248,9 @@ async fn a_writer_that_leaves_the_queue_lets_the_readers_behind_it_in() {
     assert_eq!(caller.ask::<u64>("HLEN", "shared/x", &[]).await, 2);
 }
 
+/// Those that it was taken from are told.
 #[tokio::test]
-async fn break_takes_it_from_all_and_tells_them() {
+async fn break_takes_it_from_all() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1"] {
@@ -297,8 +302,9 @@ async fn inspect_names_the_living() {
     assert_eq!(caller.ask::<u64>("ZCARD", "queues/x", &[]).await, 2, "to inspect is not to touch");
 }
 
+/// It pushes out what a session holds, and says what that is.
 #[tokio::test]
-async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
+async fn extend_renews_and_lists_holds() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1"] {
@@ -330,7 +336,7 @@ async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
 }
 
 #[tokio::test]
-async fn fence_writes_for_the_holder_alone() {
+async fn fenced_write_is_the_holders_alone() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1"] {
@@ -364,7 +370,7 @@ async fn fence_writes_for_the_holder_alone() {
 }
 
 #[tokio::test]
-async fn fenced_runs_for_the_holder_alone() {
+async fn fenced_script_is_the_holders_alone() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.open("s-1", 60_000).await;
@@ -386,7 +392,7 @@ async fn fenced_runs_for_the_holder_alone() {
 }
 
 #[tokio::test]
-async fn sweep_and_close_hand_on_what_they_take() {
+async fn sweep_and_close_hand_on() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1", "u-1"] {

@@ -7,8 +7,9 @@ fn words(value: redis::Value) -> Vec<String> {
     redis::from_redis_value(value).unwrap()
 }
 
+/// It gives so many places, for a while.
 #[tokio::test]
-async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
+async fn probers_gives_places_and_names_sessions() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let ask = async |caller: &mut Caller, connector: &str, ms: &str| {
@@ -28,8 +29,9 @@ async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
     assert!(caller.ask::<i64>("PTTL", "probers", &[]).await > 0);
 }
 
+/// It spares sessions that are present, have less time left, or have closed.
 #[tokio::test]
-async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
+async fn shorten_spares_the_present_and_the_closed() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let mut listening = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();
