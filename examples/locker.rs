@@ -9,10 +9,10 @@
 //! - `read LOCK`: the same beside other readers; `permit LOCK N`: the same beside N - 1 others
 //! - `wait LOCK N`: stands in the queue N times, as `NAME-0` and so on, one behind the other, each time saying
 //!   `held LOCK TOKEN NAME-0` and handing the lock on at once
-//! - `look LOCK`: reads the two counters of the lock: `looked LOCK FENCED PLAIN`
-//! - `store LOCK`: writes what it looked at plus one, fenced and not: `stored LOCK`, or `refused LOCK` by the fence
+//! - `load LOCK`: reads the two counters of the lock: `loaded LOCK FENCED PLAIN`
+//! - `store LOCK`: writes what it has loaded plus one, fenced and not: `stored LOCK`, or `refused LOCK` by the fence
 //! - `release LOCK`: `released LOCK true`
-//! - `work LOCKS ROUNDS`: so many times takes one of the locks `lock-0`, `lock-1` and so on at random, looks, stores
+//! - `work LOCKS ROUNDS`: so many times takes one of the locks `lock-0`, `lock-1` and so on at random, loads, stores
 //!   and releases it: `refused LOCK TOKEN` where it came too late, `unsure LOCK TOKEN` where no answer came in time, at
 //!   the end `done ROUNDS`
 //! - `leave`: gives everything back: `left`
@@ -30,7 +30,7 @@ use redis::{AsyncCommands, AsyncConnectionConfig};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 /// Reads the counter, and notes the reader.
-const LOOK: &str = "redis.call('RPUSH', KEYS[2], ARGV[1] .. ' look')
+const LOAD: &str = "redis.call('RPUSH', KEYS[2], ARGV[1] .. ' load')
     return tonumber(redis.call('GET', KEYS[1]) or 0)";
 /// Writes the counter, and notes the writer.
 const STORE: &str = "redis.call('SET', KEYS[1], ARGV[2])
@@ -56,12 +56,12 @@ impl Worker {
         format!("plain:{}:{lock}", self.group_name)
     }
 
-    async fn look(&self, lock: &str, guard: &LockGuard) -> Result<Counts, Error> {
+    async fn load(&self, lock: &str, guard: &LockGuard) -> Result<Counts, Error> {
         let (count, journal) = (format!("count/{lock}"), format!("journal/{lock}"));
         let (token, key) = (guard.token().to_string(), self.plain_key(lock));
         let (mut plain, paths, args) = (self.plain.clone(), [&*count, &*journal], [&*token]);
         let fence = guard.fenced();
-        let (fenced, plain) = tokio::join!(fence.eval(LOOK, &paths, &args), plain.get::<_, Option<u64>>(&key));
+        let (fenced, plain) = tokio::join!(fence.eval(LOAD, &paths, &args), plain.get::<_, Option<u64>>(&key));
         Ok(Counts { fenced: fenced?, plain: plain.expect("the plain counter").unwrap_or(0) })
     }
 
@@ -81,7 +81,7 @@ impl Worker {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let lock = format!("lock-{}", (seed >> 33) % locks);
             let guard = self.group.lock(&lock).as_member(&self.name).acquire().await?;
-            let written = match self.look(&lock, &guard).await {
+            let written = match self.load(&lock, &guard).await {
                 Ok(seen) => self.store(&lock, &guard, seen).await,
                 Err(error) => Err(error),
             };
@@ -157,9 +157,9 @@ async fn main() -> Result<(), Error> {
                     tokio::spawn(pass_on(name.to_owned(), wanted));
                 }
             }
-            "look" => {
-                let counts = worker.look(name, &held[name]).await?;
-                println!("looked {name} {} {}", counts.fenced, counts.plain);
+            "load" => {
+                let counts = worker.load(name, &held[name]).await?;
+                println!("loaded {name} {} {}", counts.fenced, counts.plain);
                 seen.insert(name.to_owned(), counts);
             }
             "store" => match worker.store(name, &held[name], seen[name]).await {

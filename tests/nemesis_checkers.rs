@@ -469,25 +469,25 @@ fn dead(of: (&'static str, &'static str, bool)) -> (&'static str, &'static str, 
 
 #[test]
 fn nobody_barges_in() {
-    let looks = |first: What, second: What| vec![line(S, "nemesis", first), line(S + 25 * MS, "nemesis", second)];
+    let samples = |first: What, second: What| vec![line(S, "nemesis", first), line(S + 25 * MS, "nemesis", second)];
     let before = |of: &[(&str, &str, bool)]| order(1, Some((1, A)), of);
-    good(&looks(before(&[B, C]), order(2, Some((2, B)), &[C])));
-    bad("barging", &looks(before(&[B, C]), order(2, Some((2, C)), &[B])));
+    good(&samples(before(&[B, C]), order(2, Some((2, B)), &[C])));
+    bad("barging", &samples(before(&[B, C]), order(2, Some((2, C)), &[B])));
     // Who did not even stand in the queue.
-    bad("barging", &looks(before(&[B]), order(2, Some((2, C)), &[B])));
-    good(&looks(before(&[dead(B), C]), order(2, Some((2, C)), &[dead(B)])));
-    let barged = || looks(before(&[B, C]), order(2, Some((2, C)), &[B]));
+    bad("barging", &samples(before(&[B]), order(2, Some((2, C)), &[B])));
+    good(&samples(before(&[dead(B), C]), order(2, Some((2, C)), &[dead(B)])));
+    let barged = || samples(before(&[B, C]), order(2, Some((2, C)), &[B]));
     good(&[barged(), vec![fault(S, "flush_all", &[]), healed(S, "flush_all", &[])]].concat());
     bad("barging", &[barged(), vec![fault(S, "stop_long", &["w1"])]].concat());
 }
 
 #[test]
 fn no_lock_is_idle_while_somebody_waits() {
-    let looks =
+    let samples =
         |first: What, second: What| vec![line(9 * S, "nemesis", first), line(9 * S + 25 * MS, "nemesis", second)];
-    good(&looks(order(1, None, &[A]), order(2, Some((2, A)), &[])));
-    good(&looks(order(1, None, &[dead(A)]), order(1, None, &[dead(A)])));
-    let idle = || looks(order(1, None, &[A]), order(1, None, &[A]));
+    good(&samples(order(1, None, &[A]), order(2, Some((2, A)), &[])));
+    good(&samples(order(1, None, &[dead(A)]), order(1, None, &[dead(A)])));
+    let idle = || samples(order(1, None, &[A]), order(1, None, &[A]));
     bad("idle lock", &idle());
     bad("idle lock", &[idle(), vec![fault(8 * S, "kill", &["w1"])]].concat());
     good(&[idle(), vec![fault(8 * S, "evict_volatile_ttl", &[])]].concat());
@@ -495,18 +495,18 @@ fn no_lock_is_idle_while_somebody_waits() {
 
 #[test]
 fn nobody_dead_is_made_a_holder() {
-    let looks = |alive_again: bool| {
-        let mut looks = vec![line(S, "nemesis", order(5, Some((5, A)), &[dead(B)]))];
+    let samples = |alive_again: bool| {
+        let mut samples = vec![line(S, "nemesis", order(5, Some((5, A)), &[dead(B)]))];
         if alive_again {
-            looks.push(line(2 * S, "nemesis", order(5, Some((5, A)), &[B])));
+            samples.push(line(2 * S, "nemesis", order(5, Some((5, A)), &[B])));
         }
-        looks.push(line(3 * S, "nemesis", order(6, Some((6, dead(B))), &[])));
-        looks
+        samples.push(line(3 * S, "nemesis", order(6, Some((6, dead(B))), &[])));
+        samples
     };
-    bad("dead grant", &looks(false));
-    bad("no second life", &looks(true));
-    good(&[looks(true), vec![fault(2 * S, "server_restart_stale", &[])]].concat());
-    good(&[looks(false), vec![fault(2 * S, "swap_db", &[])]].concat());
+    bad("dead grant", &samples(false));
+    bad("no second life", &samples(true));
+    good(&[samples(true), vec![fault(2 * S, "server_restart_stale", &[])]].concat());
+    good(&[samples(false), vec![fault(2 * S, "swap_db", &[])]].concat());
     // It died after it was granted.
     let died =
         [line(S, "nemesis", order(5, Some((5, A)), &[])), line(2 * S, "nemesis", order(5, Some((5, dead(A))), &[]))];

@@ -156,12 +156,12 @@ impl Stage {
             let old = before.get(name).map(|member| member.incarnation());
             view.get(name).is_some_and(|member| Some(member.incarnation()) > old)
         };
-        let wish = |view: &group_redis::View| {
+        let wanted = |view: &group_redis::View| {
             view.state() == State::Connected
                 && view.len() == living.len()
                 && living.iter().all(|name| renewed(name, view))
         };
-        self.watcher.wait_for(PATIENCE, wish).await?;
+        self.watcher.wait_for(PATIENCE, wanted).await?;
         let converged = up.elapsed();
         // The members that were lost with the data are as expected as those that came.
         for told in self.told.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {

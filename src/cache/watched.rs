@@ -15,7 +15,7 @@ const REMEMBERED: usize = 4096;
 /// What stands at the watched paths, encoded and with their folders, as it was at one moment.
 #[derive(Clone, Default)]
 pub(crate) struct Contents {
-    pub(crate) kept: BTreeMap<String, Arc<WatchedValue>>,
+    pub(crate) values: BTreeMap<String, Arc<WatchedValue>>,
     /// Those that went last, the latest at the end, and whether they expired.
     gone: VecDeque<(String, bool)>,
     covered: BTreeSet<Topic>,
@@ -48,9 +48,9 @@ impl WatchedWriter {
             let contents = Arc::make_mut(contents);
             for change in changes {
                 match change {
-                    ValueChange::Present { path, kept } => drop(contents.kept.insert(path, kept)),
+                    ValueChange::Present { path, value } => drop(contents.values.insert(path, value)),
                     ValueChange::Gone { path, expired } => {
-                        contents.kept.remove(&path);
+                        contents.values.remove(&path);
                         contents.gone.push_back((path, expired));
                     }
                 }

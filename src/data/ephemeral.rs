@@ -56,7 +56,9 @@ impl DataAccess {
         let (mut paths, mut after) = (Vec::new(), None);
         loop {
             let list = value::list(self.direct.scripts(), index, &begins, None, after);
-            let part = self.direct.invoke(limit, &list).await?.part.unwrap_or_default();
+            let Some(part) = self.direct.invoke(limit, &list).await?.part else {
+                return Err(Error::unexpected(list.name()));
+            };
             paths.extend(part.entries.into_iter().filter_map(|(path, _)| decode_path(path.as_bytes())));
             after = part.after;
             if after.is_none() {

@@ -62,11 +62,15 @@ impl Watch {
         if !contents.covers(&Topic::Ephemerals) {
             return;
         }
-        let watched = contents.kept.range(self.begins.clone()..).take_while(|(path, _)| path.starts_with(&self.begins));
-        let present: BTreeMap<String, &Arc<WatchedValue>> = watched.map(|(path, kept)| (path.clone(), kept)).collect();
+        let watched =
+            contents.values.range(self.begins.clone()..).take_while(|(path, _)| path.starts_with(&self.begins));
+        let present: BTreeMap<String, &Arc<WatchedValue>> =
+            watched.map(|(path, value)| (path.clone(), value)).collect();
         let Some(known) = &mut self.known else {
-            let known: BTreeMap<_, _> =
-                present.into_iter().filter_map(|(path, kept)| Some((path.clone(), value(&path, kept)?))).collect();
+            let known: BTreeMap<_, _> = present
+                .into_iter()
+                .filter_map(|(path, watched)| Some((path.clone(), data_value(&path, watched)?)))
+                .collect();
             self.pending.push_back(WatchEvent::Snapshot(known.values().cloned().collect()));
             self.known = Some(known);
             return;
@@ -77,20 +81,20 @@ impl Watch {
             let expired = contents.has_expired(&path);
             self.pending.push_back(if expired { WatchEvent::Expired(value) } else { WatchEvent::Deleted(value) });
         }
-        for (path, kept) in present {
-            let WatchedValue::Value(stored) = &**kept else { continue };
+        for (path, watched) in present {
+            let WatchedValue::Value(stored) = &**watched else { continue };
             if known.get(&path).is_some_and(|known| known.revision() == stored.revision) {
                 continue;
             }
-            let Some(value) = value(&path, kept) else { continue };
+            let Some(value) = data_value(&path, watched) else { continue };
             known.insert(path, value.clone());
             self.pending.push_back(WatchEvent::Set(value));
         }
     }
 }
 
-fn value(path: &str, kept: &WatchedValue) -> Option<DataValue> {
-    let WatchedValue::Value(stored) = kept else { return None };
+fn data_value(path: &str, watched: &WatchedValue) -> Option<DataValue> {
+    let WatchedValue::Value(stored) = watched else { return None };
     let path = decode_path(path.strip_prefix("ephemerals/")?.as_bytes())?;
     Some(DataValue::new(path, stored.bytes.clone(), stored.revision))
 }

@@ -276,7 +276,7 @@ impl LeaderWatch {
         if !contents.covers(&self.topic) {
             return None;
         }
-        let Some(WatchedValue::LockRecord(record)) = contents.kept.get(&self.path).map(|kept| &**kept) else {
+        let Some(WatchedValue::LockRecord(record)) = contents.values.get(&self.path).map(|value| &**value) else {
             return Some(None);
         };
         Some(Some(Leader {

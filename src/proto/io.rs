@@ -206,7 +206,7 @@ pub(crate) enum Change {
 /// One change of what is watched besides the members. Paths are encoded, with their folder.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ValueChange {
-    Present { path: String, kept: Arc<WatchedValue> },
+    Present { path: String, value: Arc<WatchedValue> },
     Gone { path: String, expired: bool },
 }
 

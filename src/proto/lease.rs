@@ -101,8 +101,8 @@ impl LeaseKeeping {
             }
             Connection::Up { .. } => {
                 self.is_stalled = false;
-                let is_overdue = now.since(self.renewed) > self.timing.renewal_overdue;
-                if is_overdue && !std::mem::replace(&mut self.renewal_tried, true) {
+                let is_due = now.since(self.renewed) > self.timing.renewal_due;
+                if is_due && !std::mem::replace(&mut self.renewal_tried, true) {
                     return LeaseStep::Renew;
                 }
                 LeaseStep::Beat
@@ -190,7 +190,7 @@ mod tests {
         heartbeat: Duration::from_millis(300),
         lost_after: Duration::from_millis(980),
         absence: Duration::from_millis(100),
-        renewal_overdue: Duration::from_millis(2500),
+        renewal_due: Duration::from_millis(2500),
         unrenewed_after: Duration::from_millis(3980),
         stall_tolerance: Duration::from_millis(400),
     };

@@ -36,7 +36,7 @@ enum Flight {
 #[derive(Debug)]
 pub(crate) struct WatchedValues {
     topics: BTreeMap<Topic, Coverage>,
-    kept: BTreeMap<String, Arc<WatchedValue>>,
+    values: BTreeMap<String, Arc<WatchedValue>>,
     lookups: Lookups<String>,
     flying: InFlight<Flight>,
 }
@@ -45,7 +45,7 @@ impl WatchedValues {
     pub(crate) fn new() -> Self {
         Self {
             topics: BTreeMap::new(),
-            kept: BTreeMap::new(),
+            values: BTreeMap::new(),
             lookups: Lookups::new(),
             flying: InFlight::new(Owner::Watched),
         }
@@ -119,7 +119,7 @@ impl WatchedValues {
             self.flying.send(Command::ListValues { known, after: None }, Flight::List, out);
         }
         if let Some(asked) = self.lookups.next_read() {
-            let session = |path: &String| self.kept.get(path).map(|kept| kept.session().clone());
+            let session = |path: &String| self.values.get(path).map(|value| value.session().clone());
             let paths = asked.iter().map(|asked| (asked.key.clone(), session(&asked.key))).collect();
             self.flying.send(Command::ReadValues { paths }, Flight::Read, out);
         }
@@ -166,7 +166,7 @@ impl WatchedValues {
             }
             (Flight::List, Ok(Reply::ValuesListed { due, known, after, entries })) => {
                 effects.due = due;
-                self.catalogued(known, after, entries, out);
+                self.listed(known, after, entries, out);
             }
             (flight, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
@@ -185,11 +185,11 @@ impl WatchedValues {
             let Asked { key: path, key_event } = asked;
             let expired = match finding {
                 ValueFinding::Value(stored) => {
-                    self.keep(path, WatchedValue::Value(stored), &mut changes);
+                    self.set(path, WatchedValue::Value(stored), &mut changes);
                     continue;
                 }
                 ValueFinding::LockRecord(record) => {
-                    self.keep(path, WatchedValue::LockRecord(record), &mut changes);
+                    self.set(path, WatchedValue::LockRecord(record), &mut changes);
                     continue;
                 }
                 ValueFinding::Later => {
@@ -199,7 +199,7 @@ impl WatchedValues {
                 ValueFinding::Expired => true,
                 ValueFinding::Deleted | ValueFinding::Foreign => key_event == KeyEvent::Expired,
             };
-            if self.kept.remove(&path).is_some() {
+            if self.values.remove(&path).is_some() {
                 changes.push(ValueChange::Gone { path, expired });
             }
         }
@@ -209,26 +209,26 @@ impl WatchedValues {
         }
     }
 
-    fn keep(&mut self, path: String, kept: WatchedValue, changes: &mut Vec<ValueChange>) {
-        if self.kept.get(&path).is_some_and(|known| **known == kept) {
+    fn set(&mut self, path: String, value: WatchedValue, changes: &mut Vec<ValueChange>) {
+        if self.values.get(&path).is_some_and(|known| **known == value) {
             return;
         }
-        let kept = Arc::new(kept);
-        self.kept.insert(path.clone(), kept.clone());
-        changes.push(ValueChange::Present { path, kept });
+        let value = Arc::new(value);
+        self.values.insert(path.clone(), value.clone());
+        changes.push(ValueChange::Present { path, value });
     }
 
-    fn catalogued(&mut self, known: Known, after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
+    fn listed(&mut self, known: Known, after: Option<u64>, entries: Vec<(String, u64)>, out: &mut Outbox) {
         let entries = entries.into_iter().map(|(path, revision)| {
             let path = format!("{EPHEMERALS}{path}");
-            let is_known = self.kept.get(&path).is_some_and(|kept| kept.revision() == Some(revision));
+            let is_known = self.values.get(&path).is_some_and(|value| value.revision() == Some(revision));
             (path, is_known)
         });
         self.lookups.listed(known, entries);
         if after.is_some() {
             return self.flying.send(Command::ListValues { known: None, after }, Flight::List, out);
         }
-        self.lookups.listing_complete(self.kept.keys().filter(|path| path.starts_with(EPHEMERALS)));
+        self.lookups.listing_complete(self.values.keys().filter(|path| path.starts_with(EPHEMERALS)));
     }
 }
 

@@ -19,14 +19,14 @@
 --         'lost'                     the session's lease is gone; nothing was written
 --         'failed'                   asked for by itself, it would raise an error; only where there are several
 local prefix, session = string.match(KEYS[1], '^(.-}/)'), string.match(ARGV[1], '^%l+ (%S+)')
-local around, paths, bids, answers, held = {}, {}, {}, {}, 0
+local around, paths, entries, answers, held = {}, {}, {}, {}, 0
 local simple = true
 for i = 1, #KEYS do
   local nonce, mode, safety, member = string.match(ARGV[i], '^%l+ %S+ (%d+) (%a) %d+ (%d+) (%S+)$')
   simple = simple and mode == 'w'
   local path = string.sub(KEYS[i], #prefix + 1)
   local name = string.sub(path, 7)
-  bids[i], paths[i] = {nonce, safety, member}, path
+  entries[i], paths[i] = {nonce, safety, member}, path
   around[3 * i - 2], around[3 * i - 1], around[3 * i] = KEYS[i], prefix .. 'shared/' .. name, prefix .. 'queues/' .. name
 end
 if simple and redis.call('EXISTS', unpack(around)) == 0 then
@@ -44,10 +44,10 @@ if simple and redis.call('EXISTS', unpack(around)) == 0 then
     for i = 1, #KEYS do
       local mine = string.format('%d%06d', token / 1000000, token % 1000000)
       token = token + 1
-      local record = '{"v":1,"token":' .. mine .. ',"session":"' .. session .. '","nonce":' .. bids[i][1]
-        .. ',"since":' .. since .. ',"member":"' .. bids[i][3] .. '"}'
+      local record = '{"v":1,"token":' .. mine .. ',"session":"' .. session .. '","nonce":' .. entries[i][1]
+        .. ',"since":' .. since .. ',"member":"' .. entries[i][3] .. '"}'
       -- Asked for twice, it is free only once.
-      if redis.call('SET', KEYS[i], record, 'PX', bids[i][2], 'NX') then
+      if redis.call('SET', KEYS[i], record, 'PX', entries[i][2], 'NX') then
         answers[i], held = 'held ' .. mine .. ' ' .. since, held + 1
       end
     end

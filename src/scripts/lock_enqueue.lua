@@ -75,7 +75,7 @@ local function ask(name, entry, waits)
     redis.call('ZADD', queue, number(math.max(last + 1, time[1] * 1000000 + time[2])), entry)
     place = redis.call('ZRANK', queue, entry)
   end
-  keep(queue, safety)
+  extend_ttl(queue, safety)
 
   local record = redis.call('GET', lock)
   local again

@@ -53,9 +53,9 @@ if not lease then
   redis.call('ZADD', KEYS[4], number(now + ARGV[6]), session)
   redis.call('SET', KEYS[3], ARGV[5] .. number(now) .. '}', 'PX', ARGV[6])
 end
-local life = stay(ARGV[7], KEYS[2])
-keep(KEYS[2], number(life))
-keep(KEYS[4], number(life))
+local life = record_ttl(ARGV[7], KEYS[2])
+extend_ttl(KEYS[2], number(life))
+extend_ttl(KEYS[4], number(life))
 redis.call('SADD', KEYS[5], '.', 'members/' .. id)
 redis.call('PEXPIRE', KEYS[5], number(life))
 if adopted then

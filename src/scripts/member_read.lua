@@ -18,8 +18,8 @@ local function adopt(id, key, text)
   local incarnation = redis.call('ZSCORE', KEYS[1], id)
   if incarnation and redis.call('ZSCORE', KEYS[2], '~' .. id) then
     redis.pcall('ZADD', KEYS[2], due, '~' .. id)
-    keep(KEYS[1], 4 * left)
-    keep(KEYS[2], 4 * left)
+    extend_ttl(KEYS[1], 4 * left)
+    extend_ttl(KEYS[2], 4 * left)
     return {'foreign', number(tonumber(incarnation)), text}
   end
   local revision = number(next_revision(KEYS[3]))
@@ -29,8 +29,8 @@ local function adopt(id, key, text)
   end
   redis.call('SET', KEYS[3], revision)
   redis.call('ZADD', KEYS[2], due, '~' .. id)
-  keep(KEYS[1], 4 * left)
-  keep(KEYS[2], 4 * left)
+  extend_ttl(KEYS[1], 4 * left)
+  extend_ttl(KEYS[2], 4 * left)
   return {'foreign', revision, text}
 end
 

@@ -4,7 +4,7 @@
 -- KEYS  1 owned
 -- ARGV  1 prefix   2 session   3 safety ttl, ms   4.. ids, encoded
 -- Answer  the ids whose record is not this session's any more
-local life = stay(ARGV[3], ARGV[1] .. 'members')
+local life = record_ttl(ARGV[3], ARGV[1] .. 'members')
 local enough = tonumber(ARGV[3])
 local strangers, paths = {}, {'.'}
 for i = 4, #ARGV do

@@ -37,7 +37,7 @@ local function hold(prefix, name, waiter)
     redis.call('SET', prefix .. 'locks/' .. name, record, 'PX', safety)
   else
     redis.call('HSET', prefix .. 'shared/' .. name, session .. ' ' .. nonce, record)
-    keep(prefix .. 'shared/' .. name, safety)
+    extend_ttl(prefix .. 'shared/' .. name, safety)
   end
   return token, now
 end

@@ -3,8 +3,8 @@
 -- next_revision(key)     the group's next revision, not yet written: max(previous + 1, TIME in microseconds)
 -- revision_of(key)       as text: the group's revision, '0' where there is none, and the roster's
 -- take_revision(key)     takes the next revision for what is no change of the roster; answers it and the time in ms
--- keep(key, ms)          lets a shared key live on for that long, or for three quarters of it at the least
--- stay(ms, members)      how long a member's record is to live on: for that long, and longer in a large group, since every
+-- extend_ttl(key, ms)    lets a shared key live on for that long, or for three quarters of it at the least
+-- record_ttl(ms, members)  how long a member's record is to live on: for that long, and longer in a large group, since every
 --                        watcher is told of each renewal
 -- check_indexes(a, b)    fails, before anything is written, if an index holds another type
 -- number(n)              a whole number as text; tostring would lose digits
@@ -51,13 +51,13 @@ local function take_revision(key)
   return taken, time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
-local function keep(key, ms)
+local function extend_ttl(key, ms)
   if redis.call('PTTL', key) < ms * 0.75 then
     redis.call('PEXPIRE', key, ms)
   end
 end
 
-local function stay(ms, members)
+local function record_ttl(ms, members)
   local count = redis.pcall('ZCARD', members)
   return math.floor(ms * math.max(1, type(count) == 'number' and count / 10 or 1))
 end

@@ -7,29 +7,29 @@
 local prefix, session, safety = ARGV[1], ARGV[2], ARGV[3]
 -- First, since another type is not to live on by it.
 local scan = redis.call('SSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
-local life = number(stay(safety, KEYS[2]))
+local life = number(record_ttl(safety, KEYS[2]))
 redis.call('PEXPIRE', KEYS[1], life)
-keep(KEYS[2], life)
-keep(KEYS[3], life)
-keep(KEYS[4], safety)
+extend_ttl(KEYS[2], life)
+extend_ttl(KEYS[3], life)
+extend_ttl(KEYS[4], safety)
 local answer = {scan[1]}
 
-local function look(path)
+local function extend(path)
   local kind, rest = string.match(path, '^(%l+)/(.*)$')
   if kind == 'locks' then
     local record = head_of(prefix .. path)
     local holder, nonce = holder_in(record)
     if holder == session then
       redis.call('PEXPIRE', prefix .. path, safety)
-      keep(prefix .. 'queues/' .. rest, safety)
+      extend_ttl(prefix .. 'queues/' .. rest, safety)
       return nonce, string.match(record, '"token":(%d+)')
     end
   elseif kind == 'shared' then
     local name, nonce = string.match(rest, '^(%S+) (%d+)$')
     local record = redis.call('HGET', prefix .. 'shared/' .. name, session .. ' ' .. nonce)
     if record then
-      keep(prefix .. 'shared/' .. name, safety)
-      keep(prefix .. 'queues/' .. name, safety)
+      extend_ttl(prefix .. 'shared/' .. name, safety)
+      extend_ttl(prefix .. 'queues/' .. name, safety)
       return nonce, string.match(record, '"token":(%d+)')
     end
   elseif kind == 'members' then
@@ -50,7 +50,7 @@ end
 
 for _, path in ipairs(scan[2]) do
   -- A key of another type is one thing less that is ours, not the end of the others.
-  local ok, nonce, token = pcall(look, path)
+  local ok, nonce, token = pcall(extend, path)
   if ok and token then
     answer[#answer + 1] = path
     answer[#answer + 1] = nonce

@@ -9,7 +9,7 @@ if lease == 'closed' then
 end
 local now = now_ms()
 redis.call('ZADD', KEYS[2], number(now + ARGV[3]), ARGV[1])
-keep(KEYS[2], ARGV[4])
+extend_ttl(KEYS[2], ARGV[4])
 -- A set that is never empty keeps its ttl, so that no lock has to give it one.
 redis.call('SADD', KEYS[3], '.')
 redis.call('PEXPIRE', KEYS[3], ARGV[4])

@@ -32,7 +32,7 @@ local revision, now = take_revision(prefix .. 'revision')
 local own = tonumber(ARGV[5])
 local ends = own > 0 and now + own or 0
 redis.call('ZADD', KEYS[4], revision, path)
-keep(KEYS[4], ARGV[6])
+extend_ttl(KEYS[4], ARGV[6])
 if own > 0 then
   redis.call('ZADD', KEYS[5], number(ends), '=' .. path)
 else

@@ -44,7 +44,7 @@ pub(crate) struct LeaseTiming {
     /// How long it is vouched for once the connection by which others see it is closed.
     pub(crate) absence: Duration,
     /// After how long the heartbeats renew what lives by the lease, where the core has not.
-    pub(crate) renewal_overdue: Duration,
+    pub(crate) renewal_due: Duration,
     /// How long after its last renewal what lives by the lease can be vouched for.
     pub(crate) unrenewed_after: Duration,
     /// How long the application may make no progress before heartbeats stop.
@@ -193,7 +193,7 @@ impl Config {
     }
 
     /// After how long heartbeats renew the safety ttl, where the core has not: there is time for more than one try.
-    fn renewal_overdue(&self) -> Duration {
+    fn renewal_due(&self) -> Duration {
         self.ttl * 5 / 2
     }
 
@@ -248,7 +248,7 @@ impl Config {
             heartbeat: self.heartbeat,
             lost_after: self.lost_after(),
             absence: self.absence(),
-            renewal_overdue: self.renewal_overdue(),
+            renewal_due: self.renewal_due(),
             unrenewed_after: self.unrenewed_after(),
             stall_tolerance: self.stall_tolerance,
         }

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 use tokio_util::task::TaskTracker;
 
-use super::commands::Context;
+use super::commands::Commands;
 use crate::clock;
 use crate::error::Error;
 use crate::model::SessionId;
@@ -250,15 +250,13 @@ impl<A: Send + 'static> Batcher<A> {
     /// Dropped, it has been asked for or not; it is not asked for later.
     pub(super) async fn ask(
         &self,
-        connection: &MultiplexedConnection,
-        context: &Arc<Context>,
-        runner: &BatchRunner,
+        commands: &Commands,
         session: &SessionId,
         request: BatchRequest,
     ) -> Result<A, Error> {
         let request = Arc::new(request);
         if !self.traffic.is_none() {
-            let (_place, answer) = self.sit_down(connection, context, runner, session, request.clone());
+            let (_place, answer) = self.sit_down(commands, session, request.clone());
             if let Some(answer) = answer.await.map_err(|_| Error::closed_unanswered(self.script.name()))?? {
                 return Ok(answer);
             }
@@ -266,18 +264,17 @@ impl<A: Send + 'static> Batcher<A> {
         let _alone = self.traffic.alone();
         // This future is a part of the caller's: dropped, nothing more is sent.
         let asking = async {
-            let answered = self.script.invocation(&request).invoke_async(&mut connection.clone()).await;
+            let answered = self.script.invocation(&request).invoke_async(&mut commands.connection.clone()).await;
             self.script.answer(answered)
         };
+        let context = &commands.context;
         context.within(self.script.name(), context.config.command_timeout, asking).await
     }
 
     /// Takes the next seat of the batch that is forming, or the first of a new one.
     fn sit_down(
         &self,
-        connection: &MultiplexedConnection,
-        context: &Arc<Context>,
-        runner: &BatchRunner,
+        commands: &Commands,
         session: &SessionId,
         request: Arc<BatchRequest>,
     ) -> (Place<A>, oneshot::Receiver<BatchAnswer<A>>) {
@@ -297,7 +294,8 @@ impl<A: Send + 'static> Batcher<A> {
         let before = forming.replace(Batch { session: session.clone(), seats: seats.clone(), gone });
         let before = before.map(|batch| batch.gone);
         let departure = Departure(seats.clone());
-        let going = go(self.script, self.traffic.clone(), connection.clone(), context.clone(), departure, before);
+        let going = go(self.script, self.traffic.clone(), commands.clone(), departure, before);
+        let runner = &commands.batchers.runner;
         runner.tracker.spawn_on(going, &runner.runtime);
         (Place { seats, number: 0 }, answer)
     }
@@ -307,14 +305,13 @@ impl<A: Send + 'static> Batcher<A> {
 async fn go<A>(
     script: &'static BatchScript<A>,
     traffic: Arc<Traffic>,
-    connection: MultiplexedConnection,
-    context: Arc<Context>,
+    commands: Commands,
     departure: Departure<A>,
     before: Option<oneshot::Receiver<()>>,
 ) where
     A: Send + 'static,
 {
-    let seats = &departure.0;
+    let (seats, connection, context) = (&departure.0, &commands.connection, &commands.context);
     let mut seated = Vec::new();
     let asking = async {
         if let Some(before) = before {
@@ -323,12 +320,12 @@ async fn go<A>(
         }
         traffic.turn(seats).await;
         let under_way = traffic.batch();
-        let mut invoked = together(script, &connection, seats, &mut seated).await;
+        let mut invoked = together(script, connection, seats, &mut seated).await;
         if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
             let loaded = script.script().load_async(&mut connection.clone()).await;
             loaded.map_err(|error| script.failed(error))?;
             // A request that has left meanwhile has given back already, and must not be sent now.
-            invoked = together(script, &connection, seats, &mut seated).await;
+            invoked = together(script, connection, seats, &mut seated).await;
         }
         let answers = script.answers(invoked, seated.len())?;
         if !seated.is_empty() {

@@ -4,12 +4,12 @@ use super::batcher::{BatchRunner, Batcher};
 use super::commands::Commands;
 use crate::error::Error;
 use crate::proto::Acquired;
-use crate::scripts::{BatchRequest, lock};
-use crate::wire::{HoldId, QueueEntry};
+use crate::scripts::lock;
+use crate::wire::QueueEntry;
 
 /// The acquisitions and the releases over one connection.
 pub(super) struct Batchers {
-    runner: BatchRunner,
+    pub(super) runner: BatchRunner,
     acquire: Batcher<Acquired>,
     release: Batcher<bool>,
 }
@@ -24,21 +24,12 @@ impl Commands {
     /// Tries to hold the lock; where `queues`, stands in its queue otherwise.
     pub(crate) async fn acquire(&self, queue_entry: &QueueEntry, queues: bool) -> Result<Acquired, Error> {
         let request = lock::acquire(&self.context.scripts, queue_entry, queues);
-        self.batched(&self.batchers.acquire, &queue_entry.hold_id, request).await
+        self.batchers.acquire.ask(self, &queue_entry.hold_id.session, request).await
     }
 
     /// Gives the lock back, or the place in its queue. Answers whether it was held.
     pub(crate) async fn release(&self, queue_entry: &QueueEntry) -> Result<bool, Error> {
         let request = lock::release(&self.context.scripts, queue_entry);
-        self.batched(&self.batchers.release, &queue_entry.hold_id, request).await
-    }
-
-    async fn batched<A: Send + 'static>(
-        &self,
-        batcher: &Batcher<A>,
-        hold_id: &HoldId,
-        request: BatchRequest,
-    ) -> Result<A, Error> {
-        batcher.ask(&self.connection, &self.context, &self.batchers.runner, &hold_id.session, request).await
+        self.batchers.release.ask(self, &queue_entry.hold_id.session, request).await
     }
 }

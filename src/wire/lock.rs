@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_the_owned_set_is_a_grip() {
+    fn a_path_of_the_owned_set_is_a_hold_id() {
         let session = SessionId::new("c-1");
         assert_eq!(HoldId::of_path(&session, b"locks/a/b%20c", 7), Some(hold_id(false)));
         assert_eq!(HoldId::of_path(&session, b"shared/a/b%20c 7", 7), Some(hold_id(true)));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_read_and_strange_ones_are_none() {
+    fn inbox_messages_are_read_and_strange_ones_are_none() {
         let grant = Grant { token: FencingToken::new(9), since_ms: 5 };
         assert_eq!(InboxMessage::parse(b"grant 7 9 5"), Some(InboxMessage::Grant { nonce: 7, grant }));
         assert_eq!(InboxMessage::parse(b"broken 7"), Some(InboxMessage::Broken { nonce: 7 }));

@@ -90,7 +90,7 @@ pub(crate) enum What {
         token: u64,
     },
     /// What a worker asks of the resource.
-    Look {
+    Load {
         request: u64,
         lock: String,
         token: u64,

@@ -7,11 +7,11 @@ use crate::faults::{About, Faults};
 use crate::history::{Line, Place, Standing, What};
 
 /// What was seen of a lock, and when.
-type Look<'a> = (u64, &'a Standing);
+type Sample<'a> = (u64, &'a Standing);
 
-/// Two looks at one lock, one after the other.
-fn pairs(lines: &[Line]) -> Vec<(Look<'_>, Look<'_>)> {
-    let (mut last, mut found): (HashMap<&str, Look<'_>>, Vec<_>) = Default::default();
+/// Two samples of one lock, one after the other.
+fn pairs(lines: &[Line]) -> Vec<(Sample<'_>, Sample<'_>)> {
+    let (mut last, mut found): (HashMap<&str, Sample<'_>>, Vec<_>) = Default::default();
     for line in lines {
         let What::Order { locks, .. } = &line.what else { continue };
         for now in locks {
@@ -51,7 +51,7 @@ pub(super) fn barging(lines: &[Line], faults: &Faults) -> Vec<String> {
 pub(super) fn idle(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut found = Vec::new();
     for ((since, before), (at, now)) in pairs(lines) {
-        let waits = |look: &Standing, of: &Place| look.waiters.iter().any(|waiter| waiter.alive && is(waiter, of));
+        let waits = |sample: &Standing, of: &Place| sample.waiters.iter().any(|waiter| waiter.alive && is(waiter, of));
         let idle = before.holder.is_none() && now.holder.is_none();
         let Some(waiter) = before.waiters.iter().find(|of| waits(before, of) && waits(now, of)) else { continue };
         let about = About { workers: &[], lock: &now.lock, born: None };
@@ -69,20 +69,21 @@ pub(super) fn dead_grant(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut found: HashMap<(&str, u64), String> = HashMap::new();
     for line in lines {
         let What::Order { revision, locks } = &line.what else { continue };
-        for look in locks {
-            for place in look.holder.iter().chain(&look.waiters).filter(|place| !place.session.is_empty()) {
+        for sample in locks {
+            for place in sample.holder.iter().chain(&sample.waiters).filter(|place| !place.session.is_empty()) {
                 if place.alive {
                     dead.remove(place.session.as_str());
                 } else {
                     dead.entry(&place.session).or_insert((*revision, line.at));
                 }
             }
-            let Some(holder) = look.holder.as_ref().filter(|holder| !holder.alive) else { continue };
+            let Some(holder) = sample.holder.as_ref().filter(|holder| !holder.alive) else { continue };
             let Some((then, since)) = dead.get(holder.session.as_str()) else { continue };
-            if look.token > *then && !faults.brings_back(*since, line.at) {
-                let (lock, who) = (&look.lock, &holder.attempt);
-                let text = format!("{lock} at {}: {who} holds it by {}, and was dead at {since}", line.at, look.token);
-                found.entry((lock, look.token)).or_insert(text);
+            if sample.token > *then && !faults.brings_back(*since, line.at) {
+                let (lock, who) = (&sample.lock, &holder.attempt);
+                let text =
+                    format!("{lock} at {}: {who} holds it by {}, and was dead at {since}", line.at, sample.token);
+                found.entry((lock, sample.token)).or_insert(text);
             }
         }
     }
@@ -95,7 +96,7 @@ pub(super) fn revived(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut found = Vec::new();
     for line in lines {
         let What::Order { locks, .. } = &line.what else { continue };
-        let places = locks.iter().flat_map(|look| look.holder.iter().chain(&look.waiters));
+        let places = locks.iter().flat_map(|sample| sample.holder.iter().chain(&sample.waiters));
         for place in places.filter(|place| !place.session.is_empty()) {
             if !place.alive {
                 dead.entry(&place.session).or_insert(line.at);

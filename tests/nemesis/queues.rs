@@ -12,7 +12,7 @@ use crate::worker::{LOCKS, LONG_LOCKS};
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// A record that cannot be read is somebody's all the same.
-const LOOK: &str = "local function lives(session)
+const SAMPLE: &str = "local function lives(session)
       local lease = redis.pcall('GET', KEYS[1] .. 'leases/' .. session)
       return type(lease) == 'table' or lease and lease ~= 'closed' or false
     end
@@ -57,10 +57,10 @@ struct SeenLock {
     waiters: Vec<Place>,
 }
 
-pub(crate) async fn look(stage: &Stage) -> Option<(u64, Vec<Standing>)> {
+pub(crate) async fn sample(stage: &Stage) -> Option<(u64, Vec<Standing>)> {
     let names = (0..LOCKS).map(|at| format!("lock-{at}")).chain((0..LONG_LOCKS).map(|at| format!("long-{at}")));
     let names: Vec<String> = names.collect();
-    let words = ["EVAL", LOOK, "1", PREFIX].into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>();
+    let words = ["EVAL", SAMPLE, "1", PREFIX].into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>();
     let answer = timeout(Duration::from_millis(500), stage.ask::<String>(&words)).await.ok()?.ok()?;
     let seen: Seen = serde_json::from_str(&answer).ok()?;
     let standing = |SeenLock { lock, token, holder, waiters }| {
@@ -74,7 +74,7 @@ pub(crate) async fn look(stage: &Stage) -> Option<(u64, Vec<Standing>)> {
 pub(crate) async fn watch(stage: &Stage) {
     loop {
         sleep(PAUSE).await;
-        if let Some((revision, locks)) = look(stage).await {
+        if let Some((revision, locks)) = sample(stage).await {
             stage.history.note(What::Order { revision, locks });
         }
     }

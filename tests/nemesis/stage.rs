@@ -250,7 +250,7 @@ impl Stage {
 fn judge(registers: &Mutex<HashMap<String, Register>>, history: &History, what: &What) -> Option<String> {
     let mut registers = registers.lock().unwrap_or_else(PoisonError::into_inner);
     let (request, lock, token) = match what {
-        What::Look { request, lock, token } | What::Store { request, lock, token, .. } => (request, lock, *token),
+        What::Load { request, lock, token } | What::Store { request, lock, token, .. } => (request, lock, *token),
         _ => return None,
     };
     let register = registers.entry(lock.clone()).or_default();

@@ -120,7 +120,7 @@ pub(crate) async fn compare(stage: &Stage) {
 }
 
 /// Asks for views a few times more, for what is judged by the least that is seen in a window, and counts connections.
-async fn look_around(stage: &Stage) {
+async fn sample_views(stage: &Stage) {
     let mut least: BTreeMap<&str, usize> = BTreeMap::new();
     for _ in 0..VIEWS {
         stage.views().await;
@@ -140,24 +140,24 @@ async fn look_around(stage: &Stage) {
 
 /// What must be so in a group that has come to rest.
 async fn rest(stage: &Stage) {
-    let (mut orphans, mut looks): (BTreeSet<String>, u32) = Default::default();
+    let (mut orphans, mut samples): (BTreeSet<String>, u32) = Default::default();
     for _ in 0..40 {
         let found = stage.ask::<Vec<String>>(&["EVAL", ORPHANS, "0", PREFIX]).await;
         if let Ok(found) = found {
             // What is being cleaned away may be seen once.
             let found: BTreeSet<String> = found.into_iter().collect();
-            orphans = if looks == 0 { found } else { orphans.intersection(&found).cloned().collect() };
-            looks += 1;
+            orphans = if samples == 0 { found } else { orphans.intersection(&found).cloned().collect() };
+            samples += 1;
             if orphans.is_empty() {
                 break;
             }
-        } else if looks == 0 {
+        } else if samples == 0 {
             orphans = BTreeSet::from([format!("(nobody could look: {found:?})")]);
         }
         sleep(Duration::from_millis(100)).await;
     }
     stage.history.note(What::Orphans { keys: orphans.into_iter().collect() });
-    look_around(stage).await;
+    sample_views(stage).await;
     let list: String = stage.ask(&["CLIENT", "LIST"]).await.unwrap_or_default();
     let open = list.lines().filter(|line| !line.is_empty()).count() as u64;
     // Three a worker, one more while a heartbeat changes lines or a source is tried, and our own.

@@ -311,8 +311,8 @@ impl Worker {
             verdict
         };
         let name = lock.to_owned();
-        let looking = ask(Box::new(move |request| What::Look { request, lock: name, token }));
-        let Ok((_, fenced, plain)) = looking.await else { return };
+        let loading = ask(Box::new(move |request| What::Load { request, lock: name, token }));
+        let Ok((_, fenced, plain)) = loading.await else { return };
         for _ in 0..chance.from(1, 4) {
             self.says(lock, guard);
             sleep(Duration::from_millis(chance.from(1, 12))).await;

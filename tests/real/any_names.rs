@@ -19,7 +19,7 @@ fn has(member: &Member, value: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_and_values_reach_no_script_as_code_and_no_pattern() {
+async fn names_and_values_are_never_code() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.connect().await, fixture.connect().await);
     let bystander = other.join("bystander").await.unwrap();

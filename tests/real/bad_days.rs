@@ -66,7 +66,7 @@ async fn say(fixture: &Fixture, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_killed_process_leaves_when_its_lease_runs_out() {
+async fn killed_process_expires_with_its_lease() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let seen = Recorder::new(&watcher);
@@ -83,7 +83,7 @@ async fn a_killed_process_leaves_when_its_lease_runs_out() {
 }
 
 #[tokio::test]
-async fn a_process_that_leaves_is_seen_to_have_left() {
+async fn leave_of_a_process_is_seen() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let seen = Recorder::new(&watcher);
@@ -95,8 +95,9 @@ async fn a_process_that_leaves_is_seen_to_have_left() {
     assert_eq!(seen.read(|record| record.left("w")), Some(LeaveCause::Left));
 }
 
+/// It is told of the loss, and comes back as another incarnation.
 #[tokio::test]
-async fn a_process_frozen_past_its_ttl_is_told_and_comes_back_as_another() {
+async fn process_frozen_past_its_ttl_rejoins() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let seen = Recorder::new(&watcher);
@@ -114,7 +115,7 @@ async fn a_process_frozen_past_its_ttl_is_told_and_comes_back_as_another() {
 }
 
 #[tokio::test]
-async fn a_process_frozen_for_less_than_its_ttl_is_not_missed() {
+async fn process_frozen_within_its_ttl_stays() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let seen = Recorder::new(&watcher);
@@ -141,8 +142,9 @@ async fn lease(fixture: &Fixture, connection: &mut redis::aio::MultiplexedConnec
     fixture.key(&format!("leases/{}", sessions[0]))
 }
 
+/// A server that is not there is an error or is waited for.
 #[tokio::test]
-async fn a_server_that_is_not_there_is_an_error_or_is_waited_for() {
+async fn absent_server_is_error_or_waited_for() {
     let fixture = Fixture::new().await;
     fixture.redis.stop().await.unwrap();
     let error = fixture.builder().connect().await.unwrap_err();
@@ -157,8 +159,9 @@ async fn a_server_that_is_not_there_is_an_error_or_is_waited_for() {
     group.join("a").await.unwrap();
 }
 
+/// A join without a server fails in time and says that nothing happened.
 #[tokio::test]
-async fn a_join_without_a_server_fails_in_time_and_says_that_nothing_happened() {
+async fn join_without_server_times_out_unapplied() {
     let fixture = Fixture::new().await;
     let quick = Duration::from_millis(200);
     let builder = fixture.builder().connect_timeout(quick).command_timeout(quick);
@@ -199,7 +202,7 @@ async fn a_server_restarted_with_its_data() {
 
 /// As after a failover to a replica that was behind.
 #[tokio::test]
-async fn a_server_that_has_lost_the_last_renewal() {
+async fn server_lost_the_last_renewal() {
     const LONG: Duration = TTL.saturating_mul(3);
     let fixture = Fixture::new().await;
     let group = fixture.builder().ttl(LONG).connect().await.unwrap();
@@ -269,7 +272,7 @@ async fn everything_flushed() {
 
 /// Its revisions had come from a clock that was ahead: what is written after the loss has lower ones.
 #[tokio::test]
-async fn everything_flushed_and_the_clock_behind() {
+async fn flushed_with_the_clock_behind() {
     let fixture = Fixture::new().await;
     let ahead = 9_000_000_000_000_000;
     say(&fixture, &["SET", &fixture.key("revision"), &ahead.to_string()]).await;
@@ -288,7 +291,7 @@ async fn everything_flushed_and_the_clock_behind() {
 
 /// As after a swap of databases that is undone: the member that is there is live, and under our own earlier session.
 #[tokio::test]
-async fn data_that_come_back_do_not_end_the_membership() {
+async fn restored_data_end_no_membership() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let me = group.join("a").await.unwrap();
@@ -420,7 +423,7 @@ async fn a_paused_server() {
 }
 
 #[tokio::test]
-async fn a_member_key_deleted_by_a_stranger_comes_back() {
+async fn member_key_deleted_by_another_comes_back() {
     let fixture = Fixture::new().await;
     let trio = Trio::new(&fixture).await;
     let before = trio.watcher.members().get("a").unwrap().incarnation();
@@ -432,8 +435,9 @@ async fn a_member_key_deleted_by_a_stranger_comes_back() {
     trio.is_whole().await;
 }
 
+/// The death of a process is seen although the index of leases has been lost.
 #[tokio::test]
-async fn who_dies_when_the_index_of_leases_has_been_lost_is_missed() {
+async fn death_is_seen_without_index_of_leases() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
     let builder = GroupConnector::builder(proxy.url()).group(&fixture.group).ttl(TTL);
@@ -464,7 +468,7 @@ async fn who_dies_when_the_index_of_leases_has_been_lost_is_missed() {
 }
 
 #[tokio::test]
-async fn who_wants_to_stay_away_after_a_loss_does() {
+async fn on_lost_stop_does_not_rejoin() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let group = fixture.builder().on_lost(OnLost::Stop).connect().await.unwrap();
@@ -481,7 +485,7 @@ async fn who_wants_to_stay_away_after_a_loss_does() {
 }
 
 #[tokio::test]
-async fn a_busy_runtime_costs_no_membership_and_a_hung_one_does() {
+async fn busy_runtime_keeps_membership_hung_loses_it() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let seen = Recorder::new(&watcher);

@@ -46,8 +46,9 @@ async fn flags(fixture: &Fixture) -> String {
     ask::<Vec<String>>(fixture, &["CONFIG", "GET", "notify-keyspace-events"]).await.remove(1)
 }
 
+/// Names that are empty or too long are refused before any I/O.
 #[tokio::test]
-async fn names_that_are_empty_or_too_long_are_refused_before_any_io() {
+async fn bad_names_are_refused_before_any_io() {
     let fixture = Fixture::new().await;
     let long = "x".repeat(513);
     let wide = "ü".repeat(257);
@@ -71,7 +72,7 @@ async fn names_that_are_empty_or_too_long_are_refused_before_any_io() {
 }
 
 #[tokio::test]
-async fn the_shortest_and_the_longest_names_work_everywhere() {
+async fn shortest_and_longest_names_work() {
     let fixture = Fixture::new().await;
     for length in [1, 512] {
         let name = "*".repeat(length);
@@ -91,7 +92,7 @@ async fn the_shortest_and_the_longest_names_work_everywhere() {
 }
 
 #[tokio::test]
-async fn every_name_is_another_member_and_leaves_alone() {
+async fn odd_names_are_members_apart() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -116,7 +117,7 @@ async fn every_name_is_another_member_and_leaves_alone() {
 }
 
 #[tokio::test]
-async fn every_name_is_another_group_and_another_namespace() {
+async fn odd_names_are_groups_apart() {
     let fixture = Fixture::new().await;
     let mut groups = Vec::new();
     for name in NAMES {
@@ -174,7 +175,7 @@ async fn metadata_of_every_shape_comes_through() {
 }
 
 #[tokio::test]
-async fn metadata_and_tags_beyond_the_limits_change_nothing() {
+async fn metadata_and_tags_over_limits_are_refused() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let me = group.join("a").text("before").await.unwrap();
@@ -214,7 +215,7 @@ async fn metadata_and_tags_beyond_the_limits_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_member_key_of_another_type_is_refused_and_kept() {
+async fn member_key_of_another_type_is_refused() {
     let fixture = Fixture::new().await;
     let (hash, list) = (fixture.key("members/hash"), fixture.key("members/list"));
     ask::<()>(&fixture, &["HSET", &hash, "field", "value"]).await;
@@ -249,7 +250,7 @@ async fn a_member_key_of_another_type_is_refused_and_kept() {
 }
 
 #[tokio::test]
-async fn records_that_cannot_be_read_are_skipped_one_by_one() {
+async fn unreadable_records_are_skipped() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -293,8 +294,9 @@ async fn records_that_cannot_be_read_are_skipped_one_by_one() {
     seen.wait_for_names(&["bytes", "good", "later"]).await;
 }
 
+/// A shared key of another type stops a connect with a typed error.
 #[tokio::test]
-async fn a_shared_key_of_another_type_stops_a_connect_with_a_typed_error() {
+async fn shared_key_of_another_type_fails_connect() {
     let fixture = Fixture::new().await;
     for path in ["members", "leases", "revision"] {
         let key = fixture.key(path);
@@ -318,7 +320,7 @@ async fn a_shared_key_of_another_type_stops_a_connect_with_a_typed_error() {
 }
 
 #[tokio::test]
-async fn a_shared_key_that_becomes_another_type_is_survived() {
+async fn shared_key_changing_type_is_survived() {
     for path in ["members", "leases", "revision"] {
         let fixture = Fixture::new().await;
         let (watcher, group, third) = (fixture.connect().await, fixture.connect().await, fixture.connect().await);
@@ -357,7 +359,7 @@ async fn a_shared_key_that_becomes_another_type_is_survived() {
 }
 
 #[tokio::test]
-async fn a_join_that_is_refused_as_foreign_has_written_nothing() {
+async fn join_refused_as_foreign_writes_nothing() {
     let fixture = Fixture::new().await;
     let group = fixture.builder().without_sweep().reconcile(Duration::from_secs(3600)).connect().await.unwrap();
     for path in ["members", "leases", "revision"] {
@@ -373,7 +375,7 @@ async fn a_join_that_is_refused_as_foreign_has_written_nothing() {
 }
 
 #[tokio::test]
-async fn a_revision_that_is_no_number_does_no_lasting_harm() {
+async fn revision_that_is_no_number_heals() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     ask::<()>(&fixture, &["SET", &fixture.key("revision"), "abc"]).await;
@@ -451,7 +453,7 @@ async fn without_redis_url_the_environment_is_refused() {
 }
 
 #[tokio::test]
-async fn a_password_is_denied_quickly_and_never_told() {
+async fn wrong_password_is_denied_and_not_told() {
     const SECRET: &str = "hunter2-s3cret";
     #[track_caller]
     fn assert_silent(what: &impl std::fmt::Debug) {
@@ -505,8 +507,9 @@ async fn a_password_is_denied_quickly_and_never_told() {
     assert_error_silent(&error);
 }
 
+/// A subscriber that does not read gets a snapshot and disturbs nobody.
 #[tokio::test]
-async fn a_subscriber_that_does_not_read_gets_a_snapshot_and_disturbs_nobody() {
+async fn slow_subscriber_gets_a_snapshot() {
     let fixture = Fixture::new().await;
     let group = fixture.builder().ttl(Duration::from_secs(30)).event_buffer(16).connect().await.unwrap();
     let (mut slow, reading) = (group.events(), Recorder::new(&group));

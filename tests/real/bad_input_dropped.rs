@@ -40,7 +40,7 @@ async fn at_every_await(mut round: impl AsyncFnMut(usize, bool) -> bool) {
 }
 
 #[tokio::test]
-async fn a_dropped_leave_update_or_sync_leaves_one_of_two_states() {
+async fn dropped_calls_leave_one_of_two_states() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -86,8 +86,9 @@ async fn a_dropped_leave_update_or_sync_leaves_one_of_two_states() {
     assert_eq!(seen.read(|record| record.snapshots), 1);
 }
 
+/// Many leaves that are polled once and dropped all leave.
 #[tokio::test]
-async fn many_leaves_that_are_polled_once_and_dropped_all_leave() {
+async fn leave_polled_once_leaves() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     for n in 0..300 {
@@ -107,7 +108,7 @@ async fn many_leaves_that_are_polled_once_and_dropped_all_leave() {
 }
 
 #[tokio::test]
-async fn a_dropped_close_closes_and_a_dropped_connect_leaves_nothing() {
+async fn dropped_close_closes_dropped_connect_leaves_nothing() {
     let fixture = Fixture::new().await;
     let watcher = fixture.connect().await;
     let seen = Recorder::new(&watcher);

@@ -64,8 +64,9 @@ impl Folded {
     }
 }
 
+/// An ephemeral value is seen by all and dies with its connector.
 #[tokio::test]
-async fn an_ephemeral_value_is_seen_by_all_and_dies_with_its_connector() {
+async fn ephemeral_value_dies_with_its_connector() {
     let fixture = Fixture::new().await;
     let (owner, other) = (fixture.connect().await, fixture.connect().await);
     let mut watch = Folded::new(&other, "").await;
@@ -96,8 +97,9 @@ async fn an_ephemeral_value_is_seen_by_all_and_dies_with_its_connector() {
     assert_eq!(other.ephemeral().list("").await.unwrap(), [""; 0]);
 }
 
+/// A value expires with the lease of its owner and is gone before it is swept.
 #[tokio::test]
-async fn a_value_expires_with_the_lease_of_its_owner_and_is_gone_before_it_is_swept() {
+async fn value_expires_with_lease_before_the_sweep() {
     let fixture = Fixture::new().await;
     let owner = fixture.builder().without_sweep().connect().await.unwrap();
     let reader = fixture.builder().without_sweep().connect().await.unwrap();
@@ -124,8 +126,9 @@ async fn a_value_expires_with_the_lease_of_its_owner_and_is_gone_before_it_is_sw
     eventually("nothing of it is left", async || keys(&fixture, &["ephemerals/b"]).await.is_empty()).await;
 }
 
+/// A path of another live connector is refused or taken over as asked.
 #[tokio::test]
-async fn a_path_of_another_live_connector_is_refused_or_taken_over_as_asked() {
+async fn path_of_another_connector_follows_on_conflict() {
     let fixture = Fixture::new().await;
     let (first, second) = (fixture.connect().await, fixture.connect().await);
     first.ephemeral().set("a", "first").await.unwrap();
@@ -140,8 +143,9 @@ async fn a_path_of_another_live_connector_is_refused_or_taken_over_as_asked() {
     second.ephemeral().set("a", "again").await.unwrap();
 }
 
+/// A value runs out by itself and outlives the safety ttl if it may.
 #[tokio::test]
-async fn a_value_runs_out_by_itself_and_outlives_the_safety_ttl_if_it_may() {
+async fn value_expiry_may_outlive_safety_ttl() {
     let fixture = Fixture::new().await;
     let (owner, other) = (fixture.connect().await, fixture.connect().await);
     let mut watch = Folded::new(&other, "").await;
@@ -163,8 +167,9 @@ async fn a_value_runs_out_by_itself_and_outlives_the_safety_ttl_if_it_may() {
     assert!(ttl > 1500, "it is renewed: {ttl}");
 }
 
+/// A watch tells what lies below its prefix and converges after any loss.
 #[tokio::test]
-async fn a_watch_tells_what_lies_below_its_prefix_and_converges_after_any_loss() {
+async fn watch_tells_its_prefix_and_converges() {
     let fixture = Fixture::new().await;
     let (owner, other) = (fixture.connect().await, fixture.connect().await);
     owner.ephemeral().set("a/1", &1).await.unwrap();
@@ -190,7 +195,7 @@ async fn a_watch_tells_what_lies_below_its_prefix_and_converges_after_any_loss()
 }
 
 #[tokio::test]
-async fn persistent_values_stay_and_are_exchanged_by_revision() {
+async fn persistent_values_are_exchanged_by_revision() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let persistent = group.persistent();
@@ -217,7 +222,7 @@ async fn persistent_values_stay_and_are_exchanged_by_revision() {
 }
 
 #[tokio::test]
-async fn more_values_than_one_call_brings_are_listed_and_watched() {
+async fn values_beyond_one_call_are_listed() {
     let fixture = Fixture::new().await;
     let (owner, other) = (fixture.connect().await, fixture.connect().await);
     let values = (0..2500).map(|number| (format!("n/{number:04}"), number));
@@ -231,7 +236,7 @@ async fn more_values_than_one_call_brings_are_listed_and_watched() {
 }
 
 #[tokio::test]
-async fn names_and_values_are_checked_before_anything_is_sent() {
+async fn names_and_values_are_checked_first() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let (ephemeral, persistent) = (group.ephemeral(), group.persistent());
@@ -266,8 +271,9 @@ async fn names_and_values_are_checked_before_anything_is_sent() {
     assert_eq!(ephemeral.get::<String>("big").await.unwrap_err().kind(), ErrorKind::InvalidValue);
 }
 
+/// What another program has set there is refused, and left as it is.
 #[tokio::test]
-async fn what_another_program_keeps_there_is_refused_and_left_as_it_is() {
+async fn foreign_values_are_refused_and_left_alone() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     for (path, words) in [("text", vec!["SET", "x"]), ("list", vec!["RPUSH", "x"]), ("hash", vec!["HSET", "f", "x"])] {

@@ -16,8 +16,9 @@ fn name(leader: &Option<Leader>) -> Option<&str> {
     leader.as_ref().map(|leader| leader.member.as_str())
 }
 
+/// Every watcher is told of it once.
 #[tokio::test]
-async fn the_next_in_order_leads_and_every_watcher_is_told_once() {
+async fn next_in_order_leads() {
     let fixture = Fixture::new().await;
     let (first, second, watcher) = (fixture.connect().await, fixture.connect().await, fixture.connect().await);
     let mut early = watcher.elect("boss").watch().unwrap();
@@ -47,8 +48,9 @@ async fn the_next_in_order_leads_and_every_watcher_is_told_once() {
     assert_eq!(watcher.elect("other").leader().await.unwrap(), None);
 }
 
+/// A leader whose lease runs out is followed by the next and by nobody if there is none.
 #[tokio::test]
-async fn a_leader_whose_lease_runs_out_is_followed_by_the_next_and_by_nobody_if_there_is_none() {
+async fn leader_whose_lease_expires_is_followed() {
     let fixture = Fixture::new().await;
     let (first, second, watcher) = (fixture.connect().await, fixture.connect().await, fixture.connect().await);
     let leading = first.elect("boss").as_member("ada").campaign().await.unwrap();
@@ -69,8 +71,9 @@ async fn a_leader_whose_lease_runs_out_is_followed_by_the_next_and_by_nobody_if_
     assert!(matches!(refused.kind(), ErrorKind::Lost | ErrorKind::Closed), "{refused:?}");
 }
 
+/// Work is started when the lead is won and dropped when it is lost.
 #[tokio::test]
-async fn work_is_started_when_the_lead_is_won_and_dropped_when_it_is_lost() {
+async fn work_starts_and_ends_with_the_lead() {
     let fixture = Fixture::new().await;
     let (group, operator) = (fixture.connect().await, fixture.connect().await);
     let (say_term, mut terms) = mpsc::unbounded_channel::<(FencingToken, bool)>();
@@ -112,8 +115,9 @@ async fn work_is_started_when_the_lead_is_won_and_dropped_when_it_is_lost() {
     eventually("it has resigned", async || operator.elect("boss").leader().await.unwrap().is_none()).await;
 }
 
+/// Leaders are known again after the links break and the server comes back empty.
 #[tokio::test]
-async fn leaders_are_known_again_after_the_links_break_and_the_server_comes_back_empty() {
+async fn leaders_are_known_after_an_empty_restart() {
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
         return;

@@ -149,7 +149,7 @@ async fn free_port() -> u16 {
 
 #[cfg(feature = "tls")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_is_not_trusted_is_told_at_once() {
+async fn untrusted_certificate_is_told_at_once() {
     let folder = std::env::temp_dir().join(format!("group-redis-tls-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let port = free_port().await;
@@ -169,8 +169,9 @@ async fn a_certificate_that_is_not_trusted_is_told_at_once() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Connecting says what it knows and waits only for what may pass.
 #[tokio::test(flavor = "multi_thread")]
-async fn connecting_says_what_it_knows_and_waits_only_for_what_may_pass() {
+async fn connect_errors_say_what_is_known() {
     let fixture = Fixture::new().await;
     if fixture.redis.backend() != Backend::Process {
         return;

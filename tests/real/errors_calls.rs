@@ -152,8 +152,9 @@ async fn every_call_says_what_it_knows() {
     );
 }
 
+/// A membership that ends without replicas has its reason in the status.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_membership_that_ends_without_replicas_has_its_reason_in_the_status() {
+async fn status_says_that_replicas_are_missing() {
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
         return;
@@ -185,9 +186,10 @@ async fn a_membership_that_ends_without_replicas_has_its_reason_in_the_status() 
     eventually(&format!("it is well again: {:?}", group.status()), well).await;
 }
 
+/// A group whose slot moves to another node has its reason in the status.
 /// Two nodes of a cluster, and the group's slot goes from the one that it is connected to, to the other.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_whose_slot_moves_to_another_node_has_its_reason_in_the_status() {
+async fn status_says_that_the_slot_moved() {
     let args = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
     let fixture = Fixture::with_args(&args).await;
     if fixture.redis.backend() != Backend::Process {

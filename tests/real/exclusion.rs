@@ -2,13 +2,13 @@
 //!
 //! What is claimed is read off what the server has put into one order, not off anybody's clock:
 //!
-//! - Each hold makes two fenced calls, `look` and `store`, and the server appends both to the journal of the lock as it
+//! - Each hold makes two fenced calls, `load` and `store`, and the server appends both to the journal of the lock as it
 //!   runs them. One valid holder at a time: in the journal no two holds are interleaved, and their tokens rise strictly.
-//! - `store` sets a counter to what `look` has read plus one. No lost update: it equals the number of `store`s.
-//! - Grants out of a queue are letters, which a subscriber hears in the order in which the server made them. First come,
-//!   first served: of two that were seen in the queue of a lock at one moment, the one in front was granted first or,
-//!   since its process was gone or its session lost by then, never. Who comes back with another session has another
-//!   place. Acquisitions of a free lock are not looked at: they pass by nobody, or the queue would not have been empty.
+//! - `store` sets a counter to what `load` has read plus one. No lost update: it equals the number of `store`s.
+//! - Grants out of a queue are inbox messages, which a subscriber hears in the order in which the server made them.
+//!   First come, first served: of two that were seen in the queue of a lock at one moment, the one in front was granted
+//!   first or, since its process was gone or its session lost by then, never. Who comes back with another session has
+//!   another place. Acquisitions of a free lock are not looked at: they pass by nobody, or the queue would not have been empty.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -43,8 +43,8 @@ async fn grants(fixture: &Fixture) -> Arc<Mutex<HashMap<Waiter, usize>>> {
         let mut messages = listening.on_message();
         while let Some(message) = messages.next().await {
             let connector = message.get_channel_name()[prefix.len()..].to_owned();
-            let letter: String = message.get_payload().unwrap();
-            if let Some(rest) = letter.strip_prefix("grant ") {
+            let message_text: String = message.get_payload().unwrap();
+            if let Some(rest) = message_text.strip_prefix("grant ") {
                 let mut grants = noting.lock().unwrap();
                 let place = grants.len();
                 grants.entry((connector, rest.split(' ').next().unwrap().to_owned())).or_insert(place);
@@ -82,12 +82,12 @@ fn read(journal: &[String], lock: usize) -> (u64, u64) {
         let (token, what) = entry.split_once(' ').unwrap();
         let token: u64 = token.parse().unwrap();
         match what {
-            "look" => {
+            "load" => {
                 assert!(token > last, "lock-{lock}: a token that does not rise:\n{}", history());
                 holds += 1;
             }
             _ => {
-                let in_turn = token == last && last_was == "look";
+                let in_turn = token == last && last_was == "load";
                 assert!(in_turn, "lock-{lock}: a write that was not its writer's turn:\n{}", history());
                 stores += 1;
             }
@@ -97,8 +97,9 @@ fn read(journal: &[String], lock: usize) -> (u64, u64) {
     (holds, stores)
 }
 
+/// Twenty processes that are frozen and killed never hold a lock at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twenty_processes_that_are_frozen_and_killed_never_hold_a_lock_at_once() {
+async fn frozen_and_killed_processes_exclude_each_other() {
     let fixture = Fixture::new().await;
     let grants = grants(&fixture).await;
     let mut workers = Vec::new();
@@ -170,9 +171,9 @@ async fn twenty_processes_that_are_frozen_and_killed_never_hold_a_lock_at_once()
     for lock in 0..LOCKS {
         let journal = fixture.key(&format!("persistent/journal/lock-{lock}"));
         let journal: Vec<String> = say(&fixture, &["LRANGE", &journal, "0", "-1"]).await;
-        let (looked, stored) = read(&journal, lock);
+        let (loaded, stored) = read(&journal, lock);
         assert_eq!(count(&fixture, lock).await, stored, "lock-{lock}: an update was lost");
-        holds += looked;
+        holds += loaded;
         let plain = format!("plain:{}:lock-{lock}", fixture.group);
         lost_around_the_fence += stored.saturating_sub(say(&fixture, &["GET", &plain]).await);
     }

@@ -46,11 +46,11 @@ impl Course {
         Self { told: vec![(Duration::ZERO, group.state().get())], begun: Instant::now() }
     }
 
-    /// Waits until the state is as wished; answers after how long.
-    async fn reaches(&mut self, group: &GroupConnector, what: &str, limit: Duration, wish: fn(State) -> bool) {
+    /// Waits until the state is as wanted; answers after how long.
+    async fn reaches(&mut self, group: &GroupConnector, what: &str, limit: Duration, wanted: fn(State) -> bool) {
         let (begun, mut state) = (Instant::now(), group.state());
         let waiting = async {
-            while !wish(state.get()) {
+            while !wanted(state.get()) {
                 let new = state.changed().await.expect("it is not closed");
                 self.told.push((self.begun.elapsed(), new));
             }
@@ -77,8 +77,9 @@ impl fmt::Display for Course {
     }
 }
 
+/// A frozen server is noticed within two heartbeats and is back within one backoff.
 #[tokio::test]
-async fn a_frozen_server_is_noticed_within_two_heartbeats_and_is_back_within_one_backoff() {
+async fn frozen_server_is_noticed_within_two_heartbeats() {
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
         return;
@@ -105,8 +106,9 @@ async fn a_frozen_server_is_noticed_within_two_heartbeats_and_is_back_within_one
     watcher.close().await.unwrap();
 }
 
+/// A blackhole on any line either way is noticed and is over as soon.
 #[tokio::test]
-async fn a_blackhole_on_any_line_either_way_is_noticed_and_is_over_as_soon() {
+async fn blackhole_on_any_line_is_noticed() {
     let fixture = Fixture::new().await;
     let mut cases = JoinSet::new();
     for line in [Line::Commands, Line::Events, Line::Heartbeat, Line::Any] {
@@ -131,8 +133,9 @@ async fn a_blackhole_on_any_line_either_way_is_noticed_and_is_over_as_soon() {
     }
 }
 
+/// A leave that could not be said in time is said when it can be.
 #[tokio::test]
-async fn a_leave_that_could_not_be_said_in_time_is_said_when_it_can_be() {
+async fn late_leave_is_sent_when_possible() {
     let fixture = Fixture::new().await;
     let (proxy, group, me) = behind_a_proxy(&fixture, "late").await;
     let builder = GroupConnector::builder(fixture.redis.url()).group(format!("{}-late", fixture.group));
@@ -277,8 +280,9 @@ async fn half_open(fixture: &Fixture, grace: Duration) -> (FaultProxy, GroupConn
     (proxy, watcher, group, guard)
 }
 
+/// A grace longer than a heartbeat forgives a connection that only the server sees closed.
 #[tokio::test]
-async fn a_grace_longer_than_a_heartbeat_forgives_a_connection_that_only_the_server_sees_closed() {
+async fn long_grace_forgives_half_closed_connection() {
     let fixture = Fixture::new().await;
     let grace = 3 * HEARTBEAT;
     let (proxy, watcher, group, guard) = half_open(&fixture, grace).await;
@@ -289,8 +293,10 @@ async fn a_grace_longer_than_a_heartbeat_forgives_a_connection_that_only_the_ser
     guard.release().await;
 }
 
+/// With a grace shorter than a heartbeat, a lock whose connection only the server sees closed is handed on, under a
+/// higher token.
 #[tokio::test]
-async fn a_grace_shorter_than_a_heartbeat_hands_on_what_only_the_server_sees_closed_under_a_higher_token() {
+async fn short_grace_hands_on_after_half_close() {
     let fixture = Fixture::new().await;
     let (proxy, watcher, _group, guard) = half_open(&fixture, Duration::from_millis(50)).await;
     // However soon the next heartbeat is, it is too late.

@@ -32,8 +32,9 @@ async fn only_these_are_left(fixture: &Fixture, known: &[&str], within: Duration
     assert!(left.is_empty(), "after {within:?}: {left:?}\nwithout a ttl: {without_ttl:?}");
 }
 
+/// After everybody has closed, only the revision and the persistent values are left.
 #[tokio::test]
-async fn after_everybody_has_closed_only_the_revision_and_what_was_to_stay_are_left() {
+async fn closed_group_leaves_only_the_revision() {
     let fixture = Fixture::new().await;
     let (one, two) = (fixture.connect().await, fixture.connect().await);
     one.join("a").await.unwrap();
@@ -53,7 +54,7 @@ async fn after_everybody_has_closed_only_the_revision_and_what_was_to_stay_are_l
 }
 
 #[tokio::test]
-async fn after_everybody_was_killed_only_the_revision_is_left() {
+async fn killed_group_leaves_only_the_revision() {
     let fixture = Fixture::new().await;
     let member = Worker::start(&fixture, "m", TTL, 2, 3).await;
     let mut lockers = Vec::new();
@@ -83,7 +84,7 @@ async fn after_everybody_was_killed_only_the_revision_is_left() {
 
 /// The last of a group is killed, one after the other.
 #[tokio::test]
-async fn whoever_sweeps_the_others_leaves_nothing_when_it_is_killed_too() {
+async fn killed_sweeper_leaves_nothing() {
     let fixture = Fixture::new().await;
     let mut lockers = Vec::new();
     for name in ["a", "b", "c"] {

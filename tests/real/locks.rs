@@ -8,7 +8,7 @@ use crate::support::{Fixture, PATIENCE};
 
 /// The calls and answers of the Clojure library, one by one.
 #[tokio::test]
-async fn by_name_every_call_answers_as_in_the_original() {
+async fn named_locks_answer_as_the_original() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let locks = group.locks();
@@ -30,7 +30,7 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn a_lock_is_handed_on_in_the_order_of_asking() {
+async fn lock_is_handed_on_in_order() {
     let fixture = Fixture::new().await;
     let first = fixture.connect().await;
     let guard = first.lock("a/b c").acquire().await.unwrap();

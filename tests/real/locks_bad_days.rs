@@ -66,32 +66,33 @@ pub(crate) async fn enqueue(
 }
 
 #[tokio::test]
-async fn a_holder_frozen_past_its_ttl_cannot_write_when_it_wakes() {
+async fn holder_frozen_past_its_ttl_is_fenced() {
     let fixture = Fixture::new().await;
     let mut first = Locker::start(&fixture, "first", TTL).await;
     let mut second = Locker::start(&fixture, "second", TTL).await;
     let held = first.ask("acquire x", "held x").await;
-    assert_eq!(first.ask("look x", "looked x").await, ["0", "0"]);
+    assert_eq!(first.ask("load x", "loaded x").await, ["0", "0"]);
     first.signal("-STOP");
     let taken = second.ask("acquire x", "held x").await;
     assert!(taken[0].parse::<u64>().unwrap() > held[0].parse::<u64>().unwrap());
-    assert_eq!(second.ask("look x", "looked x").await, ["0", "0"]);
+    assert_eq!(second.ask("load x", "loaded x").await, ["0", "0"]);
     second.ask("store x", "stored x").await;
-    assert_eq!(second.ask("look x", "looked x").await, ["1", "1"]);
+    assert_eq!(second.ask("load x", "loaded x").await, ["1", "1"]);
     second.ask("store x", "stored x").await;
     first.signal("-CONT");
     first.wait_for("lost x").await;
     first.ask("store x", "refused x").await;
     // The fence kept two updates; around it both are lost, which shows that it was needed.
-    assert_eq!(second.ask("look x", "looked x").await, ["2", "1"]);
+    assert_eq!(second.ask("load x", "loaded x").await, ["2", "1"]);
     assert_eq!(first.ask("release x", "released x").await, ["false"]);
     assert_eq!(second.ask("release x", "released x").await, ["true"]);
     let said = first.history();
     assert_eq!(said.iter().filter(|line| line.starts_with("held")).count(), 1, "{said:?}");
 }
 
+/// A waiter frozen past its ttl does not believe the grant that it finds when it wakes.
 #[tokio::test]
-async fn a_waiter_frozen_past_its_ttl_does_not_believe_the_grant_that_it_finds_when_it_wakes() {
+async fn woken_waiter_believes_no_old_grant() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let first = group.lock("x").acquire().await.unwrap();
@@ -135,8 +136,9 @@ async fn deadline(fixture: &Fixture, session: &str) -> f64 {
     last.load(Ordering::Relaxed) as f64
 }
 
+/// Fifty waiters hold it one after the other when the holder is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_waiters_have_it_one_after_the_other_when_the_holder_is_killed() {
+async fn killed_holder_is_followed_by_fifty_waiters() {
     let fixture = Fixture::new().await;
     fill(&fixture, 100_000).await;
     let mut workers = Vec::new();
@@ -181,7 +183,7 @@ async fn fifty_waiters_have_it_one_after_the_other_when_the_holder_is_killed() {
 }
 
 #[tokio::test]
-async fn a_waiter_that_is_gone_is_skipped() {
+async fn gone_waiter_is_skipped() {
     let fixture = Fixture::new().await;
     let holder = fixture.connect().await;
     let group = fixture.connect().await;
@@ -210,7 +212,7 @@ async fn a_waiter_that_is_gone_is_skipped() {
 }
 
 #[tokio::test]
-async fn a_dead_waiter_that_nobody_has_swept_is_skipped() {
+async fn unswept_dead_waiter_is_skipped() {
     let fixture = Fixture::new().await;
     let dead = fixture.builder().without_sweep().connect().await.unwrap();
     let group = fixture.builder().without_sweep().ttl(TTL * 60).connect().await.unwrap();
@@ -226,7 +228,7 @@ async fn a_dead_waiter_that_nobody_has_swept_is_skipped() {
 }
 
 #[tokio::test]
-async fn with_every_grant_lost_it_is_acquired_all_the_same() {
+async fn lock_is_acquired_though_grants_are_lost() {
     let fixture = Fixture::new().await;
     let interval = Duration::from_millis(500);
     let holder = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
@@ -257,7 +259,7 @@ async fn silent_release(fixture: &Fixture, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_release_that_is_not_the_holders_changes_nothing() {
+async fn release_by_another_changes_nothing() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.connect().await, fixture.connect().await);
     let locks = group.locks();
@@ -283,7 +285,7 @@ async fn a_release_that_is_not_the_holders_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_acquire_whose_reply_is_lost_is_one_hold() {
+async fn acquire_with_lost_reply_holds_once() {
     let fixture = Fixture::new().await;
     let quick = Duration::from_millis(200);
     let group = fixture.builder().ttl(TTL * 30).command_timeout(quick).connect().await.unwrap();
@@ -314,8 +316,9 @@ async fn token(group: &GroupConnector) -> FencingToken {
     token
 }
 
+/// Tokens rise when everything is flushed and when the server comes back empty.
 #[tokio::test]
-async fn tokens_rise_when_everything_is_flushed_and_when_the_server_comes_back_empty() {
+async fn tokens_rise_over_flush_and_empty_restart() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let mut last = token(&group).await;
@@ -339,8 +342,9 @@ async fn tokens_rise_when_everything_is_flushed_and_when_the_server_comes_back_e
     }
 }
 
+/// Acquirers that would wait for each other for ever give up, each in its own time.
 #[tokio::test]
-async fn who_would_wait_for_each_other_for_ever_give_up_in_their_own_time() {
+async fn deadlocked_acquirers_time_out() {
     let fixture = Fixture::new().await;
     let (one, two) = (fixture.connect().await, fixture.connect().await);
     let (a, b) = (one.lock("a").acquire().await.unwrap(), two.lock("b").acquire().await.unwrap());
@@ -376,8 +380,9 @@ async fn a_thousand_locks_are_one_heartbeat() {
     assert!(guards.iter().all(LockGuard::is_held));
 }
 
+/// A thousand locks of a killed process are handed on or free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_locks_of_a_killed_process_are_handed_on_or_free() {
+async fn killed_process_frees_a_thousand_locks() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let mut holder = Locker::start(&fixture, "holder", TTL * 2).await;
@@ -397,8 +402,9 @@ async fn a_thousand_locks_of_a_killed_process_are_handed_on_or_free() {
     nothing_is_left(&fixture).await;
 }
 
+/// A place that a server has brought back from before is given back as soon as it is served.
 #[tokio::test]
-async fn a_place_that_a_server_has_brought_back_from_before_is_given_back_as_soon_as_it_is_served() {
+async fn restored_queue_entry_is_released() {
     let fixture = Fixture::new().await;
     // Whatever waits for the next audit waits for minutes.
     let long = Duration::from_secs(60);
@@ -449,8 +455,9 @@ async fn waiter_keeps_its_place_through_a_suspension() {
     let _second = soon("the second", second).await.unwrap().unwrap();
 }
 
+/// A place of a lost session is given back also when what tells of it is lost too.
 #[tokio::test]
-async fn a_place_of_a_lost_session_is_given_back_also_when_what_tells_of_it_is_lost_too() {
+async fn queue_entry_of_lost_session_is_released() {
     let fixture = Fixture::new().await;
     let (holder, group) = (fixture.connect().await, fixture.connect().await);
     let held = holder.lock("x").acquire().await.unwrap();

@@ -10,8 +10,9 @@ use group_redis::{ErrorKind, LockGuard};
 use crate::locks_bad_days::{enqueue, nothing_is_left, queue, say, soon};
 use crate::support::{Fixture, TTL, eventually};
 
+/// A broken lock is lost at once and the next has it.
 #[tokio::test]
-async fn a_broken_lock_is_lost_at_once_and_the_next_has_it() {
+async fn broken_lock_is_lost_and_handed_on() {
     let fixture = Fixture::new().await;
     let (group, operator) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
     let guard = group.lock("x").acquire().await.unwrap();
@@ -35,7 +36,7 @@ async fn a_broken_lock_is_lost_at_once_and_the_next_has_it() {
 }
 
 #[tokio::test]
-async fn who_holds_and_who_waits_and_since_when() {
+async fn holders_and_waiters_are_listed() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     assert!(group.lock("x").holder().await.unwrap().is_none() && group.lock("x").waiters().await.unwrap().is_empty());
@@ -57,7 +58,7 @@ async fn who_holds_and_who_waits_and_since_when() {
 }
 
 #[tokio::test]
-async fn what_is_detached_is_held_until_the_connector_closes() {
+async fn detached_lock_is_held_until_close() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.connect().await, fixture.connect().await);
     let token = group.lock("x").acquire().await.unwrap().detach();
@@ -72,7 +73,7 @@ async fn what_is_detached_is_held_until_the_connector_closes() {
 }
 
 #[tokio::test]
-async fn a_guard_may_be_dropped_where_there_is_no_runtime() {
+async fn guard_is_dropped_outside_a_runtime() {
     let fixture = Fixture::new().await;
     let group = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
     let guard = group.lock("x").acquire().await.unwrap();
@@ -81,7 +82,7 @@ async fn a_guard_may_be_dropped_where_there_is_no_runtime() {
 }
 
 #[tokio::test]
-async fn a_guard_that_outlives_its_connector_is_lost() {
+async fn guard_that_outlives_its_connector_is_lost() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
     let guard = group.lock("x").acquire().await.unwrap();
@@ -104,7 +105,7 @@ impl Drop for Ends {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_under_a_lock_ends_before_the_lock_does() {
+async fn work_ends_before_its_lock() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.builder().ttl(TTL * 60).connect().await.unwrap(), fixture.connect().await);
     let begun = Arc::new(AtomicBool::new(false));
@@ -163,7 +164,7 @@ async fn work_that_panics_gives_the_lock_back() {
 }
 
 #[tokio::test]
-async fn every_name_is_a_lock_of_its_own() {
+async fn odd_names_are_locks_apart() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.connect().await, fixture.connect().await);
     for name in [String::new(), "a".repeat(513)] {
@@ -186,7 +187,7 @@ async fn every_name_is_a_lock_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_another_program_wrote_is_refused_and_stays() {
+async fn foreign_lock_keys_are_refused_and_stay() {
     let fixture = Fixture::new().await;
     let (group, other) = (fixture.connect().await, fixture.connect().await);
     let values: [&[&str]; 4] = [&["SET", "text"], &["RPUSH", "a", "b"], &["HSET", "field", "text"], &["SADD", "a"]];
@@ -222,7 +223,7 @@ async fn what_another_program_wrote_is_refused_and_stays() {
 }
 
 #[tokio::test]
-async fn an_acquisition_dropped_at_any_point_leaves_nothing_behind() {
+async fn dropped_acquisition_leaves_nothing() {
     let fixture = Fixture::new().await;
     let holder = fixture.builder().ttl(TTL * 60).connect().await.unwrap();
     for contended in [false, true] {
@@ -252,9 +253,10 @@ async fn an_acquisition_dropped_at_any_point_leaves_nothing_behind() {
     }
 }
 
+/// After a grant that was broken unseen, the next one is waited for, and comes.
 /// A grant that comes before the answer to the question, and is void by the time that both are looked at.
 #[tokio::test]
-async fn after_a_grant_that_was_broken_unseen_the_next_is_waited_for_and_comes() {
+async fn grant_broken_unseen_is_not_believed() {
     let fixture = Fixture::new().await;
     // Nobody asks again within the test: leases and reconciles are long.
     let connect = || fixture.builder().ttl(TTL * 60).connect();
@@ -269,7 +271,7 @@ async fn after_a_grant_that_was_broken_unseen_the_next_is_waited_for_and_comes()
     assert!(held.release().await);
     assert_eq!(other.lock("x").break_lock().await.unwrap(), 1);
     let again = other.lock("x").acquire().await.unwrap();
-    // Letters come in order: when this one has come, that of x has.
+    // Inbox messages come in order: when this one has come, that of x has.
     let fence = other.lock("y").acquire().await.unwrap();
     let fenced = enqueue(&group.lock("y"), 1).await;
     assert!(fence.release().await);
@@ -288,7 +290,7 @@ async fn after_a_grant_that_was_broken_unseen_the_next_is_waited_for_and_comes()
 }
 
 #[tokio::test]
-async fn a_fenced_script_may_do_what_its_user_may() {
+async fn fenced_script_has_the_users_rights() {
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
         return;
@@ -304,7 +306,7 @@ async fn a_fenced_script_may_do_what_its_user_may() {
 
 /// The heartbeats go on while the runtime hangs; what keeps the keys of the locks does not.
 #[tokio::test]
-async fn a_hung_runtime_says_nothing_wrong_of_its_locks() {
+async fn hung_runtime_holds_no_lost_lock() {
     let fixture = Fixture::new().await;
     let (url, group) = (fixture.redis.url().to_owned(), fixture.group.clone());
     let (hold, held) = std::sync::mpsc::channel::<()>();

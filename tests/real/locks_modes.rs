@@ -11,7 +11,7 @@ use crate::locks_bad_days::{enqueue, nothing_is_left, queue, soon};
 use crate::support::{Fixture, TTL, eventually};
 
 #[tokio::test]
-async fn reentrant_guards_share_one_hold_and_the_last_gives_it_back() {
+async fn reentrant_guards_share_one_hold() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let mine = group.lock("x").as_member("me").reentrant();
@@ -37,8 +37,9 @@ async fn reentrant_guards_share_one_hold_and_the_last_gives_it_back() {
     assert!(mine.acquire().await.unwrap().token() > token, "a new hold is a new token");
 }
 
+/// Two first acquisitions of one member share one place in the queue, and one hold.
 #[tokio::test]
-async fn two_first_acquisitions_of_one_member_share_one_place_and_one_hold() {
+async fn concurrent_reentrant_acquisitions_share_one_hold() {
     let fixture = Fixture::new().await;
     let (holder, group) = (fixture.connect().await, fixture.connect().await);
     let guard = holder.lock("x").acquire().await.unwrap();
@@ -56,7 +57,7 @@ async fn two_first_acquisitions_of_one_member_share_one_place_and_one_hold() {
 }
 
 #[tokio::test]
-async fn who_gives_up_at_the_gate_keeps_nobody_there() {
+async fn acquirer_that_gives_up_blocks_nobody() {
     let fixture = Fixture::new().await;
     let (holder, group) = (fixture.connect().await, fixture.connect().await);
     let guard = holder.lock("x").acquire().await.unwrap();
@@ -109,7 +110,7 @@ async fn a_waiting_writer_keeps_later_readers_out() {
 }
 
 #[tokio::test]
-async fn readers_who_come_and_go_do_not_starve_a_writer() {
+async fn readers_do_not_starve_a_writer() {
     let fixture = Fixture::new().await;
     let (readers, writers) = (fixture.connect().await, fixture.connect().await);
     let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -137,8 +138,9 @@ async fn readers_who_come_and_go_do_not_starve_a_writer() {
     nothing_is_left(&fixture).await;
 }
 
+/// A dead writer at the head of the queue keeps no reader out.
 #[tokio::test]
-async fn a_dead_writer_at_the_head_of_the_queue_keeps_no_reader_out() {
+async fn dead_writer_blocks_no_reader() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let reader = group.lock("x").read().acquire().await.unwrap();
@@ -181,7 +183,7 @@ async fn three_permits_are_never_four_holders() {
 }
 
 #[tokio::test]
-async fn the_permit_of_a_killed_process_comes_back() {
+async fn permit_of_a_killed_process_returns() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let mut worker = Locker::start(&fixture, "w", TTL).await;
@@ -199,7 +201,7 @@ async fn the_permit_of_a_killed_process_comes_back() {
 }
 
 #[tokio::test]
-async fn no_permits_are_refused_before_anything_is_asked() {
+async fn zero_permits_are_refused_before_any_io() {
     let fixture = Fixture::new().await;
     fixture.redis.stop().await.unwrap();
     let group = fixture.builder().connect_lazy().unwrap();

@@ -39,7 +39,7 @@ async fn answer(fixture: &Fixture) {
 }
 
 #[tokio::test]
-async fn what_goes_together_is_granted_in_the_order_of_asking() {
+async fn batch_is_granted_in_order() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let mut asking: Vec<_> = (0..150).map(|number| acquiring(&group, format!("x{number}"))).collect();
@@ -57,8 +57,9 @@ async fn what_goes_together_is_granted_in_the_order_of_asking() {
     nothing_is_left(&fixture).await;
 }
 
+/// One lock that many ask for at once is held by one after the other.
 #[tokio::test]
-async fn one_lock_asked_for_by_many_at_once_is_had_by_one_after_the_other() {
+async fn batch_for_one_lock_takes_turns() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     // The first goes before it, so those that go together find both locks free, and each asked for many times.
@@ -79,7 +80,7 @@ async fn one_lock_asked_for_by_many_at_once_is_had_by_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn who_is_dropped_before_the_call_goes_is_not_asked_for() {
+async fn request_dropped_before_its_batch_is_unsent() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let mut asking: Vec<_> = (0..9).map(|number| acquiring(&group, format!("x{number}"))).collect();
@@ -105,8 +106,9 @@ async fn who_is_dropped_before_the_call_goes_is_not_asked_for() {
     nothing_is_left(&fixture).await;
 }
 
+/// Where all requests are dropped before the call goes, there is no call, and nobody is harmed.
 #[tokio::test]
-async fn all_dropped_before_the_call_goes_is_no_call_and_harms_nobody() {
+async fn empty_batch_is_no_call() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let mut asking: Vec<_> = (0..9).map(|number| acquiring(&group, format!("x{number}"))).collect();
@@ -123,7 +125,7 @@ async fn all_dropped_before_the_call_goes_is_no_call_and_harms_nobody() {
 
 /// As in a `select!` whose other branch takes its time.
 #[tokio::test]
-async fn who_does_not_look_at_its_answer_keeps_nobody_waiting() {
+async fn unpolled_request_delays_no_batch() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let mut parked: Vec<_> = (0..400).map(|number| acquiring(&group, format!("parked{number}"))).collect();
@@ -141,7 +143,7 @@ async fn who_does_not_look_at_its_answer_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_one_is_not_the_others_concern() {
+async fn failed_request_fails_alone_in_its_batch() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     say::<()>(&fixture, &["SET", &fixture.key("locks/x7"), "not a lock"]).await;
@@ -167,8 +169,9 @@ async fn what_is_wrong_with_one_is_not_the_others_concern() {
     nothing_is_left(&fixture).await;
 }
 
+/// A session that is gone is followed by another, for all requests of the batch.
 #[tokio::test]
-async fn a_session_that_is_gone_is_followed_by_another_for_all_of_them() {
+async fn batch_of_lost_session_is_asked_again() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let lease = keys(&fixture, &["leases/"]).await.remove(0);
@@ -190,7 +193,7 @@ async fn a_session_that_is_gone_is_followed_by_another_for_all_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_tasks_that_are_dropped_at_any_moment_leave_nothing_behind() {
+async fn tasks_dropped_in_batches_leave_nothing() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let tasks = (0..64_u64).map(|task| {
@@ -229,10 +232,11 @@ async fn many_tasks_that_are_dropped_at_any_moment_leave_nothing_behind() {
     nothing_is_left(&fixture).await;
 }
 
+/// A request that is dropped while the server learns the script is not asked for.
 /// The server knows the script of giving back, and not that of taking: the call is sent once more when it has it. Whoever
 /// has given back by then must not be in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_dropped_while_the_server_learns_the_script_is_not_asked_for() {
+async fn request_dropped_during_script_load_is_unsent() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();

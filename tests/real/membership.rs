@@ -7,7 +7,7 @@ use group_redis::{ErrorKind, LeaveCause, OnConflict, State};
 use crate::support::{Fixture, PATIENCE, Recorder, Told};
 
 #[tokio::test]
-async fn a_watcher_sees_a_member_join_change_and_leave() {
+async fn watcher_sees_join_update_and_leave() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -52,7 +52,7 @@ async fn members_are_in_order_of_seniority() {
 }
 
 #[tokio::test]
-async fn dropping_a_handle_does_not_leave_and_dropping_the_connector_does() {
+async fn dropped_handle_stays_dropped_connector_leaves() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -66,7 +66,7 @@ async fn dropping_a_handle_does_not_leave_and_dropping_the_connector_does() {
 }
 
 #[tokio::test]
-async fn close_gives_everything_back_and_ends_the_streams() {
+async fn close_gives_back_and_ends_streams() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -106,7 +106,7 @@ async fn close_gives_everything_back_and_ends_the_streams() {
 }
 
 #[tokio::test]
-async fn joining_twice_is_refused_and_joining_again_is_a_new_incarnation() {
+async fn second_join_is_refused_rejoin_is_new() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     let first = group.join("a").await.unwrap();
@@ -118,8 +118,9 @@ async fn joining_twice_is_refused_and_joining_again_is_a_new_incarnation() {
     assert!(second.incarnation().unwrap() > before);
 }
 
+/// A name is taken over and the one who had it is told.
 #[tokio::test]
-async fn a_name_is_taken_over_and_the_one_who_had_it_is_told() {
+async fn taken_over_member_is_told() {
     let fixture = Fixture::new().await;
     let (watcher, old, new) = (fixture.connect().await, fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -138,8 +139,9 @@ async fn a_name_is_taken_over_and_the_one_who_had_it_is_told() {
     assert!(watcher.sync().await.unwrap().contains("a"));
 }
 
+/// A name that is taken can be refused and is free after a leave.
 #[tokio::test]
-async fn a_name_that_is_taken_can_be_refused_and_is_free_after_a_leave() {
+async fn taken_name_is_free_after_leave() {
     let fixture = Fixture::new().await;
     let first = fixture.connect().await;
     let second = fixture.builder().on_conflict(OnConflict::Reject).connect().await.unwrap();
@@ -152,8 +154,9 @@ async fn a_name_that_is_taken_can_be_refused_and_is_free_after_a_leave() {
     second.join("a").await.unwrap();
 }
 
+/// The group seen late is the same as seen from the start.
 #[tokio::test]
-async fn the_group_seen_late_is_the_same_as_seen_from_the_start() {
+async fn late_watcher_sees_the_same_group() {
     let fixture = Fixture::new().await;
     let group = fixture.connect().await;
     for name in ["a", "b", "c"] {
@@ -192,8 +195,9 @@ async fn the_shape_of_the_original_tells_names() {
     assert_eq!(next().await, (String::new(), "abc".into()));
 }
 
+/// Two groups of which one is a prefix of the other do not meet.
 #[tokio::test]
-async fn two_groups_of_which_one_is_a_prefix_of_the_other_do_not_meet() {
+async fn group_with_a_prefix_name_is_apart() {
     let fixture = Fixture::new().await;
     let short = fixture.builder().group("g").connect().await.unwrap();
     let long = fixture.builder().group("g2").connect().await.unwrap();
@@ -249,7 +253,7 @@ async fn a_member_of_another_program_is_adopted() {
 }
 
 #[tokio::test]
-async fn a_join_that_is_dropped_leaves_nobody_behind() {
+async fn dropped_join_leaves_nobody() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);

@@ -24,8 +24,9 @@ async fn are_seen(watcher: &GroupConnector) {
     eventually("somebody is seen", async || watcher.status().sessions_seen == 1).await;
 }
 
+/// A holder that is cut off for good leaves after the grace, and knows it before.
 #[tokio::test]
-async fn who_is_cut_off_for_good_leaves_after_the_grace_and_knows_it_before() {
+async fn cut_off_holder_suspends_before_grace_ends() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
     let (watcher, group) = (watcher(&fixture).await, through(&fixture, &proxy).await);
@@ -80,9 +81,10 @@ async fn who_only_reconnects_keeps_everything() {
     group.close().await.unwrap();
 }
 
+/// A holder that is cut off while its heartbeats are refused is back in time.
 /// By then the pauses between its attempts are longer than what it vouches for.
 #[tokio::test]
-async fn who_is_cut_off_while_its_heartbeats_are_refused_is_back_in_time() {
+async fn cut_off_holder_reconnects_within_grace() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
     let mut connection = fixture.connection().await;
@@ -150,8 +152,9 @@ async fn without_presence_only_the_lease_counts() {
     group.close().await.unwrap();
 }
 
+/// A killed process is seen long before its ttl and a frozen one is left alone.
 #[tokio::test]
-async fn a_killed_process_is_seen_long_before_its_ttl_and_a_frozen_one_is_left_alone() {
+async fn killed_process_is_seen_before_its_ttl() {
     let fixture = Fixture::new().await;
     let watcher = watcher(&fixture).await;
     let seen = Recorder::new(&watcher);

@@ -24,7 +24,7 @@ async fn is_back(watcher: &GroupConnector, me: &Membership, before: group_redis:
 
 /// Another program's text in the place of a record is a member of its own until it is overwritten.
 #[tokio::test]
-async fn foreign_set_over_a_live_member_is_put_right() {
+async fn foreign_set_is_put_right() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -39,7 +39,7 @@ async fn foreign_set_over_a_live_member_is_put_right() {
 }
 
 #[tokio::test]
-async fn record_and_index_deleted_together_are_put_right() {
+async fn deleted_record_and_index_are_put_right() {
     let fixture = Fixture::new().await;
     let (watcher, group) = (fixture.connect().await, fixture.connect().await);
     let seen = Recorder::new(&watcher);
@@ -51,7 +51,7 @@ async fn record_and_index_deleted_together_are_put_right() {
 }
 
 #[tokio::test]
-async fn with_stop_a_foreign_set_and_a_deletion_end_the_membership() {
+async fn on_lost_stop_ends_foreign_or_deleted() {
     let fixture = Fixture::new().await;
     let group = fixture.builder().on_lost(OnLost::Stop).connect().await.unwrap();
     let (a, b) = (group.join("a").await.unwrap(), group.join("b").await.unwrap());

@@ -143,8 +143,9 @@ async fn documented_rights_are_enough() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
+/// A user that may not use the keys of the group is told so.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_use_the_keys_of_the_group_is_told_so() {
+async fn missing_key_rights_are_told() {
     let (fixture, name) = (Fixture::new().await, group("keys"));
     let elsewhere = |right: String| if right.starts_with('~') { "~elsewhere/*".to_owned() } else { right };
     let rights: Vec<_> = rights(&name).into_iter().map(elsewhere).collect();
@@ -155,7 +156,7 @@ async fn who_may_not_use_the_keys_of_the_group_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_is_missing_is_an_error_that_names_it() {
+async fn missing_right_is_named() {
     let fixture = Fixture::new().await;
     let mut wrong = Vec::new();
     let all = rights("any");

@@ -13,8 +13,9 @@ const SHORT: Duration = Duration::from_millis(600);
 /// Long enough that a busy machine answers each heartbeat in time.
 const TTL: Duration = Duration::from_millis(1800);
 
+/// What a session owns outlives its safety ttl while only heartbeats get through.
 #[tokio::test]
-async fn what_is_owned_outlives_its_safety_ttl_while_only_heartbeats_get_through() {
+async fn heartbeats_renew_safety_ttl_alone() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
     let watcher = fixture.builder().ttl(TTL).connect().await.unwrap();
@@ -52,8 +53,9 @@ async fn what_is_owned_outlives_its_safety_ttl_while_only_heartbeats_get_through
     assert_eq!(seen.read(|record| record.leaves), 0, "{}", seen.history());
 }
 
+/// A holder that may not renew what it owns knows before that runs out.
 #[tokio::test]
-async fn who_may_not_renew_what_it_owns_knows_before_that_runs_out() {
+async fn unrenewed_holder_suspends_in_time() {
     let fixture = Fixture::new().await;
     // Nothing is renewed without it.
     let group = connect_without(&fixture, &["-sscan"], |builder| builder.ttl(SHORT)).await;
@@ -70,8 +72,9 @@ async fn who_may_not_renew_what_it_owns_knows_before_that_runs_out() {
     assert!(!guard.is_held());
 }
 
+/// A holder that may not show its presence any more begins a session that nobody has seen.
 #[tokio::test]
-async fn who_may_not_show_itself_any_more_begins_a_session_that_nobody_has_seen() {
+async fn session_without_presence_starts_unseen() {
     let fixture = Fixture::new().await;
     let long = Duration::from_secs(10);
     // Of a user who may use every channel Redis 6.2 closes nothing, so this one has a list.

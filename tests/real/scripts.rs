@@ -102,8 +102,9 @@ pub(crate) fn words(value: Value) -> Vec<String> {
     }
 }
 
+/// A name that is taken is answered with its holder.
 #[tokio::test]
-async fn join_is_once_per_nonce_and_says_who_holds_a_name() {
+async fn join_is_once_per_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.join("a", "s1", "opened", "take", "1").await, ["lost"], "a session is opened before it is used");
@@ -175,7 +176,7 @@ async fn update_and_leave_want_the_incarnation() {
 }
 
 #[tokio::test]
-async fn leave_takes_the_place_of_a_record_that_is_gone() {
+async fn leave_removes_entry_without_record() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let joined = caller.join("a", "s1", "open", "take", "1").await;
@@ -193,8 +194,9 @@ async fn leave_takes_the_place_of_a_record_that_is_gone() {
     assert!(caller.ask::<u64>("GET", "revision", &[]).await > before, "listings differ");
 }
 
+/// It leaves `closed` in the lease.
 #[tokio::test]
-async fn close_gives_back_in_bounded_calls_and_leaves_its_last_word() {
+async fn close_gives_back_in_bounded_calls() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for (nonce, id) in ["a", "b", "c"].into_iter().enumerate() {
@@ -213,7 +215,7 @@ async fn close_gives_back_in_bounded_calls_and_leaves_its_last_word() {
 }
 
 #[tokio::test]
-async fn sweep_takes_the_dead_and_leaves_the_living() {
+async fn sweep_takes_only_the_dead() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.join("a", "s1", "open", "take", "1").await;
@@ -246,7 +248,7 @@ async fn sweep_takes_the_dead_and_leaves_the_living() {
 }
 
 #[tokio::test]
-async fn a_sweep_finds_who_is_not_in_the_index_of_leases_any_more() {
+async fn sweep_lists_lost_sessions_again() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for (id, session) in [("a", "s1"), ("b", "s2"), ("c", "s2"), ("d", "s3"), ("e", "s4")] {
@@ -273,8 +275,9 @@ async fn a_sweep_finds_who_is_not_in_the_index_of_leases_any_more() {
     assert!(!caller.ask::<bool>("EXISTS", "owned/s2", &[]).await);
 }
 
+/// A flushed group is never said to be the same as before.
 #[tokio::test]
-async fn list_tells_what_changed_and_never_that_a_flushed_group_is_the_same() {
+async fn list_tells_what_changed() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.list("0", "0").await[0], "part");
@@ -291,7 +294,7 @@ async fn list_tells_what_changed_and_never_that_a_flushed_group_is_the_same() {
 }
 
 #[tokio::test]
-async fn read_says_what_is_there_and_why_something_is_not() {
+async fn read_says_why_a_member_is_gone() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.join("a", "s1", "open", "take", "1").await;
@@ -315,7 +318,7 @@ async fn read_says_what_is_there_and_why_something_is_not() {
 }
 
 #[tokio::test]
-async fn renew_pushes_out_what_is_ours_and_names_what_is_not() {
+async fn renew_names_strangers() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.join("a", "s1", "open", "take", "1").await;
@@ -338,8 +341,9 @@ async fn renew_pushes_out_what_is_ours_and_names_what_is_not() {
     assert_eq!(renew(&mut caller).await, 0);
 }
 
+/// In a large group records live longer and are seldom pushed out.
 #[tokio::test]
-async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
+async fn large_group_renews_records_seldom() {
     const MANY: u64 = 40;
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
@@ -382,7 +386,7 @@ async fn in_a_large_group_records_live_longer_and_are_seldom_pushed_out() {
 }
 
 #[tokio::test]
-async fn a_value_that_is_renewed_at_its_end_runs_out() {
+async fn value_renewed_at_its_end_expires() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let prefix = caller.prefix.clone();
@@ -406,8 +410,9 @@ async fn a_value_that_is_renewed_at_its_end_runs_out() {
     assert_eq!(told, ["set", "expire", "expired"]);
 }
 
+/// Keys of another type count as none, and live no longer by it.
 #[tokio::test]
-async fn keys_of_another_type_are_none_and_live_no_longer_by_it() {
+async fn keys_of_another_type_are_not_renewed() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.join("a", "s1", "open", "take", "1").await;
@@ -432,7 +437,7 @@ async fn keys_of_another_type_are_none_and_live_no_longer_by_it() {
 }
 
 #[tokio::test]
-async fn indexes_of_another_type_stop_a_script_before_it_writes() {
+async fn index_of_another_type_stops_before_writing() {
     let fixture = Fixture::new().await;
     for broken in ["members", "leases"] {
         let mut caller = Caller::new(&fixture).await;

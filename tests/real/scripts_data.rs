@@ -10,99 +10,105 @@ impl Caller {
         self.ask::<()>("SET", &format!("leases/{session}"), &["{\"pid\":1}", "PX", LONG]).await;
     }
 
-    async fn store(&mut self, session: &str, nonce: &str, own: &str, contest: &str, bytes: &str) -> Vec<String> {
+    async fn value_set(&mut self, session: &str, nonce: &str, own: &str, contest: &str, bytes: &str) -> Vec<String> {
         let (lease, owned) = (format!("leases/{session}"), format!("owned/{session}"));
         let keys = ["ephemerals/a", &lease, &owned, "ephemerals", "leases"];
         let prefix = self.prefix.clone();
         words(self.run("value_set", &keys, &[&prefix, "a", session, nonce, own, LONG, contest, bytes]).await)
     }
 
-    async fn erase(&mut self, session: &str) -> String {
+    async fn value_delete(&mut self, session: &str) -> String {
         let owned = format!("owned/{session}");
         let keys = ["ephemerals/a", &owned, "ephemerals", "leases"];
         words(self.run("value_delete", &keys, &["a", session]).await).remove(0)
     }
 
-    async fn look(&mut self, pairs: &[&str]) -> Vec<String> {
+    async fn value_read(&mut self, pairs: &[&str]) -> Vec<String> {
         let prefix = self.prefix.clone();
         words(self.run("value_read", &["leases"], &[&[prefix.as_str(), "1000"], pairs].concat()).await).split_off(1)
     }
 
-    async fn catalog(&mut self, begins: &str, count: &str, highest: &str, after: &str, chunk: &str) -> Vec<String> {
+    async fn value_list(&mut self, begins: &str, count: &str, highest: &str, after: &str, chunk: &str) -> Vec<String> {
         words(self.run("value_list", &["persistent", "leases"], &[begins, count, highest, after, chunk]).await)
     }
 }
 
+/// A value of a living owner is not taken over, unless that is asked for.
 #[tokio::test]
-async fn store_is_once_per_nonce_and_respects_a_living_owner() {
+async fn value_set_is_once_per_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
-    assert_eq!(caller.store("s-1", "1", "0", "yield", "x").await, ["lost"], "no lease");
+    assert_eq!(caller.value_set("s-1", "1", "0", "yield", "x").await, ["lost"], "no lease");
     for session in ["s-1", "t-1"] {
         caller.lease(session).await;
     }
-    let first = caller.store("s-1", "1", "0", "yield", "x").await;
+    let first = caller.value_set("s-1", "1", "0", "yield", "x").await;
     assert_eq!(first[0], "stored");
-    assert_eq!(caller.store("s-1", "1", "0", "yield", "y").await, first, "a lost reply is not a second set");
+    assert_eq!(caller.value_set("s-1", "1", "0", "yield", "y").await, first, "a lost reply is not a second set");
     let value: String = caller.ask("GET", "ephemerals/a", &[]).await;
     let head = format!("{{\"v\":1,\"session\":\"s-1\",\"nonce\":1,\"revision\":{},\"until\":0}}\nx", first[1]);
     assert_eq!(value, head);
     assert_eq!(caller.ask::<String>("ZSCORE", "ephemerals", &["a"]).await, first[1], "no digit is lost");
-    assert_eq!(caller.store("t-1", "1", "0", "yield", "z").await, ["conflict", "{\"pid\":1}"]);
+    assert_eq!(caller.value_set("t-1", "1", "0", "yield", "z").await, ["conflict", "{\"pid\":1}"]);
 
-    let taken = caller.store("t-1", "2", "5000", "take", "z").await;
+    let taken = caller.value_set("t-1", "2", "5000", "take", "z").await;
     assert!(taken[1] > first[1]);
     assert!(!caller.ask::<bool>("SISMEMBER", "owned/s-1", &["ephemerals/a"]).await);
     assert!(caller.ask::<bool>("SISMEMBER", "owned/t-1", &["ephemerals/a"]).await);
     assert!(caller.ask::<u64>("PTTL", "ephemerals/a", &[]).await <= 5000, "its own expiry");
     assert!(caller.ask::<Option<u64>>("ZSCORE", "leases", &["=a"]).await.is_some(), "the sweep will look at it");
-    caller.store("t-1", "3", "0", "yield", "z").await;
+    caller.value_set("t-1", "3", "0", "yield", "z").await;
     assert!(caller.ask::<Option<u64>>("ZSCORE", "leases", &["=a"]).await.is_none());
     caller.ask::<()>("DEL", "leases/t-1", &[]).await;
-    assert_eq!(caller.store("s-1", "4", "0", "yield", "x").await[0], "stored", "its owner is dead");
+    assert_eq!(caller.value_set("s-1", "4", "0", "yield", "x").await[0], "stored", "its owner is dead");
 }
 
 #[tokio::test]
-async fn erase_takes_only_what_is_the_callers() {
+async fn value_delete_takes_only_the_callers() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.lease("s-1").await;
-    assert_eq!(caller.erase("s-1").await, "0");
-    caller.store("s-1", "1", "5000", "yield", "x").await;
-    assert_eq!(caller.erase("t-1").await, "0");
-    assert_eq!(caller.erase("s-1").await, "1");
+    assert_eq!(caller.value_delete("s-1").await, "0");
+    caller.value_set("s-1", "1", "5000", "yield", "x").await;
+    assert_eq!(caller.value_delete("t-1").await, "0");
+    assert_eq!(caller.value_delete("s-1").await, "1");
     for left in ["ephemerals/a", "ephemerals", "owned/s-1", "leases"] {
         assert!(!caller.ask::<bool>("EXISTS", left, &[]).await, "{left} is left");
     }
 }
 
 #[tokio::test]
-async fn look_says_what_stands_there_and_why_nothing_does() {
+async fn value_read_says_why_nothing_is_there() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.lease("s-1").await;
-    caller.store("s-1", "1", "0", "yield", "x").await;
-    let found = caller.look(&["ephemerals/a", ""]).await;
+    caller.value_set("s-1", "1", "0", "yield", "x").await;
+    let found = caller.value_read(&["ephemerals/a", ""]).await;
     assert!(found[0] == "value" && found[1].ends_with("\nx"), "{found:?}");
-    assert_eq!(caller.look(&["ephemerals/b", "", "ephemerals/b", "s-1"]).await, ["deleted", "deleted"]);
-    assert_eq!(caller.look(&["ephemerals/b", "gone-1"]).await, ["expired"]);
+    assert_eq!(caller.value_read(&["ephemerals/b", "", "ephemerals/b", "s-1"]).await, ["deleted", "deleted"]);
+    assert_eq!(caller.value_read(&["ephemerals/b", "gone-1"]).await, ["expired"]);
     caller.ask::<()>("SET", "leases/s-1", &["closed"]).await;
-    assert_eq!(caller.look(&["ephemerals/a", ""]).await, ["deleted"], "its owner has closed");
+    assert_eq!(caller.value_read(&["ephemerals/a", ""]).await, ["deleted"], "its owner has closed");
     caller.ask::<()>("DEL", "leases/s-1", &[]).await;
-    assert_eq!(caller.look(&["ephemerals/a", ""]).await, ["expired"]);
+    assert_eq!(caller.value_read(&["ephemerals/a", ""]).await, ["expired"]);
     caller.ask::<()>("SET", "ephemerals/b", &["text"]).await;
     caller.ask::<()>("RPUSH", "ephemerals/c", &["x"]).await;
-    assert_eq!(caller.look(&["ephemerals/b", "", "ephemerals/c", ""]).await, ["foreign", "foreign"]);
+    assert_eq!(caller.value_read(&["ephemerals/b", "", "ephemerals/c", ""]).await, ["foreign", "foreign"]);
     let record = "{\"v\":1,\"token\":9,\"session\":\"gone-1\",\"nonce\":1,\"since\":5,\"member\":\"m\"}";
     caller.ask::<()>("SET", "locks/x", &[record]).await;
-    assert_eq!(caller.look(&["locks/x", ""]).await, ["value", record], "a lock is its holder's until it is handed on");
+    assert_eq!(
+        caller.value_read(&["locks/x", ""]).await,
+        ["value", record],
+        "a lock is its holder's until it is handed on"
+    );
     let long = "x".repeat(900);
     caller.ask::<()>("SET", "locks/y", &[&long]).await;
-    assert_eq!(caller.look(&["locks/y", "", "locks/y", "", "locks/x", ""]).await, ["foreign", "later", "later"]);
+    assert_eq!(caller.value_read(&["locks/y", "", "locks/y", "", "locks/x", ""]).await, ["foreign", "later", "later"]);
 }
 
+/// A listing brings them part by part.
 #[tokio::test]
-async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
+async fn persistent_set_is_all_or_none() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let prefix = caller.prefix.clone();
@@ -110,15 +116,15 @@ async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
         words(caller.run("persistent_set", &["persistent"], &[&prefix, "a/1", "x", "b", "y", "a/2", "z"]).await);
     assert!(revisions.is_sorted_by(|a, b| a < b));
     assert_eq!(caller.ask::<String>("GET", "persistent/a/2", &[]).await, "z");
-    let all = caller.catalog("", "", "", "-inf", "10").await;
+    let all = caller.value_list("", "", "", "-inf", "10").await;
     assert_eq!(all[0], "part");
     assert_eq!(all[2..], ["3", &revisions[2], "", "a/1", &revisions[0], "b", &revisions[1], "a/2", &revisions[2]]);
-    let part = caller.catalog("a/", "", "", "-inf", "2").await;
+    let part = caller.value_list("a/", "", "", "-inf", "2").await;
     assert_eq!(part[4..], [&revisions[1], "a/1", &revisions[0]], "what does not begin so is passed over");
-    let rest = caller.catalog("a/", "", "", &format!("({}", revisions[1]), "2").await;
+    let rest = caller.value_list("a/", "", "", &format!("({}", revisions[1]), "2").await;
     assert_eq!(rest[4..], ["", "a/2", &revisions[2]]);
-    assert_eq!(caller.catalog("", "3", &revisions[2], "-inf", "10").await, ["same", "-1"]);
-    assert_eq!(caller.catalog("", "2", &revisions[2], "-inf", "10").await[0], "part");
+    assert_eq!(caller.value_list("", "3", &revisions[2], "-inf", "10").await, ["same", "-1"]);
+    assert_eq!(caller.value_list("", "2", &revisions[2], "-inf", "10").await[0], "part");
 
     caller.ask::<()>("DEL", "persistent", &[]).await;
     caller.ask::<()>("RPUSH", "persistent", &["x"]).await;
@@ -127,7 +133,7 @@ async fn persist_sets_all_or_none_and_catalog_lists_them_part_by_part() {
 }
 
 #[tokio::test]
-async fn exchange_wants_the_revision_that_is_there() {
+async fn exchange_wants_the_present_revision() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let keys = ["persistent/a", "persistent", "revision"];
@@ -147,8 +153,9 @@ async fn exchange_wants_the_revision_that_is_there() {
     assert_ne!(exchange(&mut caller, "", "z").await, "0");
 }
 
+/// A deletion takes both, value and revision.
 #[tokio::test]
-async fn recall_brings_value_and_revision_and_remove_takes_both() {
+async fn persistent_get_brings_value_and_revision() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let (prefix, keys) = (caller.prefix.clone(), ["persistent/a", "persistent"]);

@@ -14,8 +14,8 @@ impl Caller {
     }
 
     async fn acquire(&mut self, session: &str, nonce: &str, mode: &str, most: &str, queues: &str) -> Vec<String> {
-        let wish = format!("{queues} {session} {nonce} {mode} {most} 40000 m");
-        let answer = words(self.run("lock_acquire", &["locks/x"], &[&wish]).await).remove(0);
+        let request = format!("{queues} {session} {nonce} {mode} {most} 40000 m");
+        let answer = words(self.run("lock_acquire", &["locks/x"], &[&request]).await).remove(0);
         answer.split(' ').map(str::to_owned).collect()
     }
 
@@ -44,13 +44,14 @@ async fn inbox(fixture: &Fixture, connector: &str) -> redis::aio::PubSub {
     listening
 }
 
-async fn letter(listening: &mut redis::aio::PubSub) -> Vec<String> {
-    let message = tokio::time::timeout(PATIENCE, listening.on_message().next()).await.expect("a letter").unwrap();
+async fn inbox_message(listening: &mut redis::aio::PubSub) -> Vec<String> {
+    let message =
+        tokio::time::timeout(PATIENCE, listening.on_message().next()).await.expect("an inbox message").unwrap();
     message.get_payload::<String>().unwrap().split(' ').map(str::to_owned).collect()
 }
 
 #[tokio::test]
-async fn open_gives_a_lease_renews_it_and_never_wakes_the_closed() {
+async fn open_renews_and_never_wakes_the_closed() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.open("s-1", 1000).await, "1");
@@ -68,8 +69,9 @@ async fn open_gives_a_lease_renews_it_and_never_wakes_the_closed() {
     assert_eq!(caller.ask::<String>("GET", "leases/s-1", &[]).await, "closed");
 }
 
+/// The queue is first come, first served.
 #[tokio::test]
-async fn acquire_is_once_per_nonce_and_first_come_first_served() {
+async fn acquire_is_once_per_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     assert_eq!(caller.acquire("s-1", "1", "w", "1", "wait").await, ["lost"], "no lease");
@@ -105,13 +107,13 @@ async fn acquire_is_once_per_nonce_and_first_come_first_served() {
 }
 
 #[tokio::test]
-async fn acquire_and_release_of_several_answer_for_each() {
+async fn several_locks_are_answered_each() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
-    let bids =
+    let entries =
         ["s-1 1 w 1 40000 m", "s-1 2 w 1 40000 m", "s-1 3 w 1 40000 m", "s-1 4 r 9 40000 m", "s-1 5 r 9 40000 m"];
-    let [first, again, other, reader, beside] = bids;
-    let wait = bids.map(|bid| format!("wait {bid}"));
+    let [first, again, other, reader, beside] = entries;
+    let wait = entries.map(|entry| format!("wait {entry}"));
     let [first_waits, again_waits, other_waits, reader_waits, beside_waits] = wait.each_ref().map(String::as_str);
     let paths = ["locks/x", "locks/x", "locks/y"];
     let asks = [first_waits, again_waits, other_waits];
@@ -133,7 +135,7 @@ async fn acquire_and_release_of_several_answer_for_each() {
     assert!(answers.iter().all(|answer| answer.starts_with("held ")), "{answers:?}");
 
     // Who gives up in the same call is not handed what another gives back in it.
-    let short = |bid: &str| bid.split(' ').take(3).collect::<Vec<_>>().join(" ");
+    let short = |entry: &str| entry.split(' ').take(3).collect::<Vec<_>>().join(" ");
     let released = words(caller.run("lock_release", &["locks/x", "locks/x"], &[&short(first), again]).await);
     assert_eq!(released, ["1", "0"]);
     assert!(!caller.exists("locks/x").await && !caller.exists("queues/x").await);
@@ -157,8 +159,9 @@ async fn acquire_and_release_of_several_answer_for_each() {
     assert!(caller.try_run("lock_release", &["locks/x"], &[first]).await.is_err());
 }
 
+/// That holds whatever the clock says.
 #[tokio::test]
-async fn a_token_is_higher_than_the_revision_whatever_the_clock_says() {
+async fn token_is_higher_than_the_revision() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.open("s-1", 60_000).await;
@@ -194,8 +197,9 @@ async fn readers_and_permits_are_counted() {
     assert!(!caller.exists("shared/x").await);
 }
 
+/// It hands the lock on.
 #[tokio::test]
-async fn release_wants_session_and_nonce_and_hands_on() {
+async fn release_wants_session_and_nonce() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "dead-1", "t-1", "u-1"] {
@@ -216,10 +220,10 @@ async fn release_wants_session_and_nonce_and_hands_on() {
     caller.ask::<()>("DEL", "leases/dead-1", &[]).await;
     assert_eq!(caller.release("s-1", "1", "w", "").await, "1");
     assert!(caller.owned("s-1").await.is_empty());
-    let grant = letter(&mut told).await;
+    let grant = inbox_message(&mut told).await;
     assert_eq!(grant[..2], ["grant", "7"], "the dead one is skipped");
     let again = caller.acquire("t-1", "7", "w", "1", "wait").await;
-    assert_eq!(again[1..], grant[2..], "who asks hears what the letter says");
+    assert_eq!(again[1..], grant[2..], "who asks hears what the inbox message says");
     assert!(again[1].parse::<u64>().unwrap() > held[1].parse().unwrap());
     assert_eq!(caller.owned("t-1").await, ["locks/x"]);
     assert_eq!(caller.release("s-1", "1", "w", "").await, "0", "twice");
@@ -229,8 +233,9 @@ async fn release_wants_session_and_nonce_and_hands_on() {
     assert!(!caller.exists("queues/x").await && caller.owned("u-1").await.is_empty());
 }
 
+/// A writer that leaves the queue lets the readers behind it in.
 #[tokio::test]
-async fn a_writer_that_leaves_the_queue_lets_the_readers_behind_it_in() {
+async fn leaving_writer_lets_readers_in() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1", "u-1"] {
@@ -243,8 +248,9 @@ async fn a_writer_that_leaves_the_queue_lets_the_readers_behind_it_in() {
     assert_eq!(caller.ask::<u64>("HLEN", "shared/x", &[]).await, 2);
 }
 
+/// Those that it was taken from are told.
 #[tokio::test]
-async fn break_takes_it_from_all_and_tells_them() {
+async fn break_takes_it_from_all() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1"] {
@@ -259,7 +265,7 @@ async fn break_takes_it_from_all_and_tells_them() {
     caller.acquire("s-1", "5", "w", "1", "try").await;
     caller.acquire("t-1", "1", "w", "1", "wait").await;
     assert_eq!(broken(&mut caller).await, "1");
-    assert_eq!(letter(&mut told).await, ["broken", "5"]);
+    assert_eq!(inbox_message(&mut told).await, ["broken", "5"]);
     assert_eq!(caller.acquire("t-1", "1", "w", "1", "wait").await[0], "held", "it was handed on");
     assert!(caller.owned("s-1").await.is_empty());
     caller.release("t-1", "1", "w", "").await;
@@ -267,7 +273,7 @@ async fn break_takes_it_from_all_and_tells_them() {
     caller.acquire("s-1", "6", "r", "9", "try").await;
     caller.acquire("t-1", "2", "r", "9", "try").await;
     assert_eq!(broken(&mut caller).await, "2");
-    assert_eq!(letter(&mut told).await, ["broken", "6"]);
+    assert_eq!(inbox_message(&mut told).await, ["broken", "6"]);
     assert!(caller.owned("s-1").await.is_empty() && !caller.exists("shared/x").await);
 }
 
@@ -279,25 +285,26 @@ async fn inspect_names_the_living() {
         caller.open(session, 60_000).await;
     }
     let prefix = caller.prefix.clone();
-    let look = async |caller: &mut Caller| {
+    let inspect = async |caller: &mut Caller| {
         words(caller.run("lock_inspect", &["locks/x", "shared/x", "queues/x"], &[&prefix]).await)
     };
-    assert!(look(&mut caller).await.is_empty());
+    assert!(inspect(&mut caller).await.is_empty());
     caller.acquire("s-1", "1", "w", "1", "try").await;
     caller.acquire("t-1", "1", "w", "1", "wait").await;
     caller.acquire("u-1", "1", "r", "9", "wait").await;
-    let seen = look(&mut caller).await;
+    let seen = inspect(&mut caller).await;
     assert_eq!(seen[0], caller.ask::<String>("GET", "locks/x", &[]).await);
     assert_eq!((seen[1].as_str(), seen[3].as_str()), ("t-1 1 w 1 40000 m", "u-1 1 r 9 40000 m"));
     assert!(seen[2].parse::<u64>().unwrap() < seen[4].parse().unwrap(), "tickets rise: {seen:?}");
     caller.ask::<()>("DEL", "leases/s-1", &[]).await;
     caller.ask::<()>("SET", "leases/t-1", &["closed"]).await;
-    assert_eq!(look(&mut caller).await[0], "u-1 1 r 9 40000 m");
-    assert_eq!(caller.ask::<u64>("ZCARD", "queues/x", &[]).await, 2, "to look is not to touch");
+    assert_eq!(inspect(&mut caller).await[0], "u-1 1 r 9 40000 m");
+    assert_eq!(caller.ask::<u64>("ZCARD", "queues/x", &[]).await, 2, "to inspect is not to touch");
 }
 
+/// It pushes out what a session holds, and says what that is.
 #[tokio::test]
-async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
+async fn extend_renews_and_lists_holds() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1"] {
@@ -329,7 +336,7 @@ async fn extend_pushes_out_what_a_session_holds_and_says_what_that_is() {
 }
 
 #[tokio::test]
-async fn fence_writes_for_the_holder_alone() {
+async fn fenced_write_is_the_holders_alone() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1"] {
@@ -363,7 +370,7 @@ async fn fence_writes_for_the_holder_alone() {
 }
 
 #[tokio::test]
-async fn fenced_runs_for_the_holder_alone() {
+async fn fenced_script_is_the_holders_alone() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     caller.open("s-1", 60_000).await;
@@ -385,7 +392,7 @@ async fn fenced_runs_for_the_holder_alone() {
 }
 
 #[tokio::test]
-async fn sweep_and_close_hand_on_what_they_take() {
+async fn sweep_and_close_hand_on() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     for session in ["s-1", "t-1", "u-1"] {
@@ -398,14 +405,14 @@ async fn sweep_and_close_hand_on_what_they_take() {
     caller.ask::<()>("DEL", "leases/s-1", &[]).await;
     caller.ask::<()>("ZADD", "leases", &["1", "s-1"]).await;
     assert!(caller.sweep().await[0].parse::<u64>().unwrap() > 1000, "nobody else is due");
-    assert_eq!(letter(&mut told).await[..2], ["grant", "1"]);
+    assert_eq!(inbox_message(&mut told).await[..2], ["grant", "1"]);
     assert!(!caller.exists("owned/s-1").await);
 
     let mut told = inbox(&fixture, "u").await;
     let prefix = caller.prefix.clone();
     let keys = ["leases/t-1", "leases", "members", "owned/t-1", "revision"];
     assert_eq!(words(caller.run("session_close", &keys, &[&prefix, "t-1", "500", "50"]).await), ["0"]);
-    assert_eq!(letter(&mut told).await[..2], ["grant", "1"]);
+    assert_eq!(inbox_message(&mut told).await[..2], ["grant", "1"]);
     assert!(!caller.exists("owned/t-1").await && !caller.exists("queues/x").await);
     eventually("its last word to go", async || !caller.exists("leases/t-1").await).await;
     assert_eq!(caller.ask::<Vec<String>>("ZRANGE", "leases", &["0", "-1"]).await, ["u-1"]);

@@ -8,7 +8,7 @@ fn words(value: redis::Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn probers_gives_so_many_places_for_a_while_and_names_the_sessions() {
+async fn probers_gives_places_and_names_sessions() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let ask = async |caller: &mut Caller, connector: &str, ms: &str| {
@@ -58,7 +58,7 @@ async fn place_of_a_prober_without_its_inbox_is_free() {
 }
 
 #[tokio::test]
-async fn mark_is_for_this_run_of_the_server_and_leaves_the_ttl_alone() {
+async fn mark_is_for_this_run_of_the_server() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let mark = async |caller: &mut Caller, session: &str| {
@@ -95,7 +95,7 @@ async fn mark_is_for_this_run_of_the_server_and_leaves_the_ttl_alone() {
 }
 
 #[tokio::test]
-async fn shorten_spares_who_is_present_who_has_less_and_who_said_goodbye() {
+async fn shorten_spares_the_present_and_the_closed() {
     let fixture = Fixture::new().await;
     let mut caller = Caller::new(&fixture).await;
     let mut listening = redis::Client::open(fixture.redis.url()).unwrap().get_async_pubsub().await.unwrap();

@@ -81,8 +81,9 @@ async fn everything_works(fixture: &Fixture, watcher: &GroupConnector) {
     other.close().await.unwrap();
 }
 
+/// It needs no setting of the server.
 #[tokio::test]
-async fn tracking_needs_no_setting_of_the_server_and_hears_of_a_flush() {
+async fn tracking_hears_of_a_flush() {
     let fixture = Fixture::new().await;
     let watcher = connect_without(&fixture, &["-config"], |builder| builder.event_source(EventSource::Tracking)).await;
     served_by(&watcher, EventSource::Tracking).await;
@@ -111,8 +112,9 @@ async fn keyevent_notifications_serve_as_well() {
     watcher.close().await.unwrap();
 }
 
+/// Connectors that set the flags at the same time take none from each other.
 #[tokio::test(flavor = "multi_thread")]
-async fn connectors_that_set_the_flags_at_the_same_time_take_none_from_each_other() {
+async fn concurrent_flag_writers_lose_none() {
     let fixture = Fixture::new().await;
     let mut connection = fixture.connection().await;
     let mut config = redis::cmd("CONFIG");
@@ -130,7 +132,7 @@ async fn connectors_that_set_the_flags_at_the_same_time_take_none_from_each_othe
 }
 
 #[tokio::test]
-async fn where_config_is_forbidden_tracking_takes_the_place_of_notifications() {
+async fn tracking_serves_where_config_is_forbidden() {
     let fixture = Fixture::new().await;
     let watcher = connect_without(&fixture, &["-config"], |builder| builder).await;
     served_by(&watcher, EventSource::Tracking).await;
@@ -140,8 +142,9 @@ async fn where_config_is_forbidden_tracking_takes_the_place_of_notifications() {
     watcher.close().await.unwrap();
 }
 
+/// Without any right to a channel tracking serves and grants are asked for.
 #[tokio::test]
-async fn without_any_right_to_a_channel_tracking_serves_and_grants_are_asked_for() {
+async fn tracking_serves_without_channel_rights() {
     let fixture = Fixture::new().await;
     let watcher = connect_without(&fixture, &["resetchannels"], |builder| builder).await;
     served_by(&watcher, EventSource::Tracking).await;
@@ -165,7 +168,7 @@ async fn without_pub_sub_and_tracking_polling_serves() {
 }
 
 #[tokio::test]
-async fn who_may_not_publish_hands_a_lock_on_all_the_same() {
+async fn lock_is_handed_on_without_publish() {
     let fixture = Fixture::new().await;
     let holder = connect_without(&fixture, &["-publish"], |builder| builder).await;
     let waiter = fixture.builder().reconcile(Duration::from_millis(100)).connect().await.unwrap();
@@ -180,8 +183,9 @@ async fn who_may_not_publish_hands_a_lock_on_all_the_same() {
     tokio::time::timeout(super::support::PATIENCE, waiting).await.expect("the grant").unwrap().unwrap();
 }
 
+/// Flags taken away at run time are set again or something else serves until they are back.
 #[tokio::test]
-async fn flags_taken_away_at_run_time_are_set_again_or_something_else_serves_until_they_are_back() {
+async fn flags_removed_at_run_time_are_restored() {
     let fixture = Fixture::new().await;
     let (enabler, watcher) = (fixture.connect().await, {
         let builder = fixture.builder().notifications(Notifications::Never);

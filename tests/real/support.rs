@@ -168,13 +168,13 @@ impl Recorder {
         Self { record, changed }
     }
 
-    /// Waits until what was told is as wished; fails with the history if it is not in time.
-    pub(crate) async fn wait<T>(&self, what: &str, mut wish: impl FnMut(&Record) -> Option<T>) -> T {
+    /// Waits until what was told is as wanted; fails with the history if it is not in time.
+    pub(crate) async fn wait<T>(&self, what: &str, mut wanted: impl FnMut(&Record) -> Option<T>) -> T {
         let mut changed = self.changed.clone();
         let waiting = async {
             loop {
                 changed.borrow_and_update();
-                if let Some(found) = wish(&self.record.lock().expect("a fold that failed")) {
+                if let Some(found) = wanted(&self.record.lock().expect("a fold that failed")) {
                     return Some(found);
                 }
                 changed.changed().await.ok()?;
@@ -186,8 +186,8 @@ impl Recorder {
         }
     }
 
-    pub(crate) async fn wait_until(&self, what: &str, mut wish: impl FnMut(&Record) -> bool) {
-        self.wait(what, |record| wish(record).then_some(())).await;
+    pub(crate) async fn wait_until(&self, what: &str, mut wanted: impl FnMut(&Record) -> bool) {
+        self.wait(what, |record| wanted(record).then_some(())).await;
     }
 
     pub(crate) async fn wait_for_names(&self, names: &[&str]) {

@@ -23,8 +23,9 @@ async fn connect(fixture: &Fixture) -> GroupConnector {
     GroupConnector::builder(fixture.redis.url()).group(&fixture.group).connect().await.unwrap()
 }
 
+/// A restart within the ttl costs no lock, no leader and no value.
 #[tokio::test]
-async fn restart_within_the_ttl_costs_no_lock_no_leader_and_no_value() {
+async fn restart_within_the_ttl_loses_nothing() {
     let fixture = Fixture::new().await;
     let (group, watcher) = (connect(&fixture).await, connect(&fixture).await);
     let seen = Recorder::new(&watcher);
@@ -76,7 +77,7 @@ async fn restart_within_the_ttl_costs_no_lock_no_leader_and_no_value() {
 }
 
 #[tokio::test]
-async fn outage_beyond_the_ttl_loses_the_guard_for_good() {
+async fn outage_beyond_the_ttl_loses_guards() {
     let fixture = Fixture::new().await;
     let group = fixture.builder().connect().await.unwrap();
     let guard = group.lock("l").acquire().await.unwrap();
@@ -92,7 +93,7 @@ async fn outage_beyond_the_ttl_loses_the_guard_for_good() {
 
 /// The holder's connections are cut, and an operator breaks its lock meanwhile: the server says so when it is back.
 #[tokio::test]
-async fn lock_broken_while_suspended_is_lost_and_not_held_again() {
+async fn lock_broken_while_suspended_is_lost() {
     let fixture = Fixture::new().await;
     let proxy = FaultProxy::start(fixture.redis.url()).await.unwrap();
     // A long grace, so that the lease lives through the cut.
@@ -114,7 +115,7 @@ async fn lock_broken_while_suspended_is_lost_and_not_held_again() {
 }
 
 #[tokio::test]
-async fn work_is_cancelled_by_a_suspension_or_pauses_through_it() {
+async fn work_is_cancelled_or_pauses_when_suspended() {
     let fixture = Fixture::new().await;
     let group = connect(&fixture).await;
     let begun = Arc::new(AtomicUsize::new(0));

@@ -38,7 +38,7 @@ async fn burst(group: &GroupConnector, names: impl Iterator<Item = String>) -> J
 
 /// A join that gave up is in the group no longer than it takes to say so, and one that was never sent never is.
 #[tokio::test(flavor = "multi_thread")]
-async fn join_that_gave_up_is_never_found_later() {
+async fn timed_out_join_is_never_found() {
     const ROUNDS: u64 = 50;
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
@@ -119,7 +119,7 @@ fn take(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn longer_timeout_joins_all_behind_a_frozen_server() {
+async fn longer_timeout_joins_behind_frozen_server() {
     const JOINS: usize = 2000;
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
@@ -191,7 +191,7 @@ async fn every_fenced_call(guard: &LockGuard) -> Vec<(&'static str, Error)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn timeout_ends_every_call_and_says_whether_it_was_sent() {
+async fn timeout_says_whether_it_was_sent() {
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
         return;
@@ -234,7 +234,7 @@ async fn timeout_ends_every_call_and_says_whether_it_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn timeout_out_of_range_is_refused_before_any_io() {
+async fn timeout_out_of_range_is_refused() {
     let fixture = Fixture::new().await;
     let group = fixture.builder().connect().await.unwrap();
     for refused in [Duration::ZERO, Duration::from_micros(999), Duration::from_secs(60 * 60 + 1)] {
@@ -261,7 +261,7 @@ async fn timeout_out_of_range_is_refused_before_any_io() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn longer_timeout_waits_for_the_one_answer_of_a_write() {
+async fn longer_timeout_waits_for_the_write() {
     let fixture = Fixture::new().await;
     if !fixture.redis.is_own() {
         return;

@@ -66,7 +66,7 @@ fn who_stops_stays_away_until_asked() {
 fn a_lease_not_heard_of_is_lost_before_others_can_have_it_and_found_again() {
     check(&joined(
         "> wait 3
-         peck
+         touch_canary
          > canary set
          > canary del
          > canary expired
@@ -132,7 +132,7 @@ fn without_memory_a_join_says_so_and_a_rejoin_tries_again() {
          > answer join full
          warn
          > wait 99
-         peck
+         touch_canary
          > wait 1
          join a opening c-3 rejoin nonce 2",
     ));

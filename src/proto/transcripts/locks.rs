@@ -18,7 +18,7 @@ fn a_grant_that_nobody_knows_is_looked_into_at_once() {
          extend c-1 from 0
          > wait 2
          > wait 1
-         peck",
+         touch_canary",
     ));
 }
 

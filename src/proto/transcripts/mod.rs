@@ -244,7 +244,7 @@ fn value_finding(word: &str) -> ValueFinding {
 
 fn value_change(change: &ValueChange) -> String {
     match change {
-        ValueChange::Present { path, kept } => match &**kept {
+        ValueChange::Present { path, value } => match &**value {
             WatchedValue::Value(stored) => format!("{path} = {}", String::from_utf8_lossy(&stored.bytes)),
             WatchedValue::LockRecord(record) => format!("{path} held by {}", record.member),
         },
@@ -297,11 +297,11 @@ fn command_line(command: &Command) -> (String, String) {
         Command::ReadValues { paths } => {
             let known = |session: &Option<SessionId>| session.as_ref().map(|s| format!("({s})")).unwrap_or_default();
             let paths = paths.iter().map(|(path, session)| format!("{path}{}", known(session)));
-            format!("look {}", paths.collect::<Vec<_>>().join(" "))
+            format!("read_values {}", paths.collect::<Vec<_>>().join(" "))
         }
         Command::ListValues { known, after } => {
             let known = known.map_or("all".into(), |known| format!("since {} {}", known.count, known.revision));
-            format!("catalog {}", after.map_or(known, |after| format!("after {after}")))
+            format!("list_values {}", after.map_or(known, |after| format!("after {after}")))
         }
         Command::Open { session } => format!("open {session}"),
         Command::Extend { session, cursor } => format!("extend {session} from {cursor}"),
@@ -316,7 +316,7 @@ fn command_line(command: &Command) -> (String, String) {
             format!("read {}", names(&wanted.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()))
         }
         Command::PlantCanary => "plant".into(),
-        Command::TouchCanary => "peck".into(),
+        Command::TouchCanary => "touch_canary".into(),
         Command::AskToProbe { .. } => "ask".into(),
         Command::Probe { sessions } => {
             format!("probe {}", sessions.iter().map(SessionId::as_str).collect::<Vec<_>>().join(" "))
@@ -354,11 +354,11 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
         ("update", [at]) => Reply::Updated { revision: Revision::new(number(at)) },
         ("leave", [left]) => Reply::Left(*left == "true"),
         ("close", [remaining]) => Reply::Closed { remaining: number(remaining) },
-        ("look", found) => {
+        ("read_values", found) => {
             Reply::ValuesFound { due: None, findings: found.iter().map(|word| value_finding(word)).collect() }
         }
-        ("catalog", ["same"]) => Reply::ValuesUnchanged { due: None },
-        ("catalog", [count, highest, entries @ ..]) => {
+        ("list_values", ["same"]) => Reply::ValuesUnchanged { due: None },
+        ("list_values", [count, highest, entries @ ..]) => {
             let after = entries.last().and_then(|last| last.strip_prefix("..")).map(number);
             let entries = entries.iter().filter_map(|entry| entry.split_once('@'));
             let entries = entries.map(|(path, revision)| (path.to_owned(), number(revision))).collect();

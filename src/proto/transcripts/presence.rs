@@ -178,7 +178,7 @@ fn a_cut_lease_is_suspended_and_held_again_when_the_server_says_so() {
          joined a@10/10
          answer 1 joined a@10
          > wait 3
-         peck
+         touch_canary
          > beat c-1 cut
          state suspended
          > wait 99
@@ -207,7 +207,7 @@ fn a_suspended_lease_expires_with_its_ttl() {
          joined a@10/10
          answer 1 joined a@10
          > wait 3
-         peck
+         touch_canary
          > beat c-1 cut
          state suspended
          > wait 100
@@ -258,7 +258,7 @@ fn an_audit_from_before_the_suspension_resumes_nothing() {
          keep c-1
          answer 1 opened
          > wait 3
-         peck
+         touch_canary
          > audit
          extend c-1 from 0
          > beat c-1 cut

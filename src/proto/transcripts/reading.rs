@@ -153,7 +153,7 @@ fn a_reconcile_that_finds_nothing_says_nothing_and_one_that_does_reads_only_that
     check(&live(
         "a@1 b@2",
         "> wait 3
-         peck
+         touch_canary
          > canary expired
          > canary set
          > canary del
@@ -193,7 +193,7 @@ fn a_sweep_that_finds_more_goes_on_and_touches_what_is_dying() {
          sweep
          > answer sweep b
          > wait 3
-         peck
+         touch_canary
          touch a
          touch b
          > answer touch
@@ -216,7 +216,7 @@ fn the_earliest_deadline_is_looked_at_when_it_has_passed() {
          list since 9 0
          > answer sweep due 100
          > wait 100
-         peck
+         touch_canary
          > wait 1
          sweep",
     ));

@@ -142,7 +142,7 @@ fn a_leave_that_is_refused_is_said_again_later_and_later() {
          warn
          answer 2 ForeignValue
          > wait 3
-         peck
+         touch_canary
          > wait 96
          > wait 1
          leave a@10

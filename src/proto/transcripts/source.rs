@@ -7,7 +7,7 @@ fn proven(rest: &str) -> String {
     live(
         "a@1",
         &format!(
-            "> wait 3\npeck\n> answer peck\n> canary expired\n> canary set\n> canary del\nproven Keyspace\n{rest}"
+            "> wait 3\ntouch_canary\n> answer touch_canary\n> canary expired\n> canary set\n> canary del\nproven Keyspace\n{rest}"
         ),
     )
 }
@@ -21,8 +21,8 @@ const DEAF: &str = "> wait 850
      > answer sweep
      > answer plant
      > wait 3
-     peck
-     > answer peck
+     touch_canary
+     > answer touch_canary
      > wait 500
 ";
 
@@ -40,8 +40,8 @@ fn what_served_until_now_is_made_anew_before_something_else_takes_its_place() {
          > answer list 9 a@1
          > answer plant
          > wait 3
-         peck
-         > answer peck
+         touch_canary
+         > answer touch_canary
          > wait 500
          warn
          unproven Keyspace
@@ -53,7 +53,7 @@ fn what_served_until_now_is_made_anew_before_something_else_takes_its_place() {
          > invalid canary
          > answer plant
          > wait 3
-         peck
+         touch_canary
          > invalid canary
          proven Tracking"
     )));
@@ -90,13 +90,13 @@ fn a_server_that_is_slow_to_answer_is_no_proof_against_its_notifications() {
          > answer list same
          > answer plant
          > wait 3
-         peck
+         touch_canary
          > wait 600
          > canary set
          > canary del
          > canary expired
          proven Keyspace
-         > answer peck",
+         > answer touch_canary",
     ));
 }
 

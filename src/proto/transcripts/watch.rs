@@ -11,13 +11,20 @@ fn watched(values: &str, rest: &str) -> String {
     } else {
         let all: Vec<_> = paths.iter().map(|path| format!("ephemerals/{path}")).collect();
         let shown: Vec<_> = paths.iter().map(|path| format!("ephemerals/{path} = {path}")).collect();
-        format!("look {}\n> answer look {}\n{}\n", all.join(" "), known.join(" "), shown.join(", "))
+        format!(
+            "read_values {}
+> answer read_values {}\n{}\n",
+            all.join(" "),
+            known.join(" "),
+            shown.join(", ")
+        )
     };
     live(
         "",
         &format!(
-            "> watch\nsubscribe Ephemerals\n> answer subscribe yes\ncatalog all\n\
-             > answer catalog {} {highest} {values}\n{reading}covered Ephemerals\n{rest}",
+            "> watch\nsubscribe Ephemerals\n> answer subscribe yes
+list_values all\n\
+             > answer list_values {} {highest} {values}\n{reading}covered Ephemerals\n{rest}",
             known.len()
         ),
     )
@@ -39,21 +46,21 @@ fn a_hint_is_read_and_becomes_a_change() {
     check(&watched(
         "a@5",
         "> touch set ephemerals/a
-         look ephemerals/a(o)
+         read_values ephemerals/a(o)
          > touch set ephemerals/b
          > touch expired ephemerals/a
-         > answer look x@8
+         > answer read_values x@8
          ephemerals/a = x
-         look ephemerals/b ephemerals/a(o)
-         > answer look y@9 deleted
+         read_values ephemerals/b ephemerals/a(o)
+         > answer read_values y@9 deleted
          ephemerals/b = y, ephemerals/a expired
          > touch del ephemerals/b
-         look ephemerals/b(o)
-         > answer look expired
+         read_values ephemerals/b(o)
+         > answer read_values expired
          ephemerals/b expired
          > touch del ephemerals/b
-         look ephemerals/b
-         > answer look deleted",
+         read_values ephemerals/b
+         > answer read_values deleted",
     ));
 }
 
@@ -62,20 +69,20 @@ fn what_stays_the_same_is_no_change_and_what_has_no_room_is_asked_again() {
     check(&watched(
         "a@5",
         "> touch set ephemerals/a
-         look ephemerals/a(o)
+         read_values ephemerals/a(o)
          > touch set ephemerals/b
          > touch expire ephemerals/a
-         > answer look a@5
-         look ephemerals/b
-         > answer look later
-         look ephemerals/b
-         > answer look y@9
+         > answer read_values a@5
+         read_values ephemerals/b
+         > answer read_values later
+         read_values ephemerals/b
+         > answer read_values y@9
          ephemerals/b = y",
     ));
 }
 
 #[test]
-fn a_lost_notification_is_found_by_the_catalog() {
+fn a_lost_notification_is_found_by_a_listing() {
     check(&watched(
         "a@5 b@7",
         "> canary set
@@ -86,11 +93,11 @@ fn a_lost_notification_is_found_by_the_catalog() {
          sweep
          plant
          list since 9 0
-         catalog since 2 7
+         list_values since 2 7
          > answer list same
-         > answer catalog 2 9 b@7 c@9
-         look ephemerals/c ephemerals/a(o)
-         > answer look z@9 deleted
+         > answer list_values 2 9 b@7 c@9
+         read_values ephemerals/c ephemerals/a(o)
+         > answer read_values z@9 deleted
          ephemerals/c = z, ephemerals/a deleted",
     ));
 }
@@ -100,7 +107,7 @@ fn over_a_new_link_everything_is_asked_again_and_what_vanished_is_told() {
     check(&watched(
         "a@5",
         "> touch set ephemerals/a
-         look ephemerals/a(o)
+         read_values ephemerals/a(o)
          > down
          state suspended
          > touch set ephemerals/a
@@ -113,10 +120,10 @@ fn over_a_new_link_everything_is_asked_again_and_what_vanished_is_told() {
          snapshot []
          state connected
          > answer subscribe yes
-         catalog all
-         > answer catalog 0 0
-         look ephemerals/a(o)
-         > answer look deleted
+         list_values all
+         > answer list_values 0 0
+         read_values ephemerals/a(o)
+         > answer read_values deleted
          ephemerals/a deleted
          covered Ephemerals",
     ));
@@ -130,10 +137,10 @@ fn what_may_not_be_subscribed_to_is_reconciled_all_the_same() {
          subscribe Ephemerals
          > answer subscribe refused
          warn
-         catalog all
-         > answer catalog 1 5 a@5
-         look ephemerals/a
-         > answer look x@5
+         list_values all
+         > answer list_values 1 5 a@5
+         read_values ephemerals/a
+         > answer read_values x@5
          ephemerals/a = x
          covered Ephemerals",
     ));
@@ -146,13 +153,13 @@ fn a_leader_is_one_key() {
         "> watch elections/boss
          subscribe Leader(\"elections/boss\")
          > answer subscribe yes
-         look locks/elections/boss
-         > answer look deleted
+         read_values locks/elections/boss
+         > answer read_values deleted
          covered Leader(\"elections/boss\")
          > touch set locks/elections/other
          > touch set locks/elections/boss
-         look locks/elections/boss
-         > answer look broken
+         read_values locks/elections/boss
+         > answer read_values broken
          drop link Connection
          state suspended",
     ));

@@ -88,7 +88,7 @@ async fn lease(stage: &Stage, on: &Worker, command: &str) -> Result<Option<Strin
 /// wakes, and the next time that it would ask has not come.
 pub(super) async fn stop_waiter(stage: &Stage, on: &Worker) -> bool {
     let waits = async || {
-        let Some((_, locks)) = queues::look(stage).await else { return false };
+        let Some((_, locks)) = queues::sample(stage).await else { return false };
         let mut waiters = locks.iter().flat_map(|lock| &lock.waiters);
         waiters.any(|waiter| waiter.attempt.split('.').next() == Some(&on.name))
     };

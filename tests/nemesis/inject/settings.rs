@@ -13,7 +13,7 @@ use crate::stage::{Stage, Worker};
 
 /// How long a source of hints that was broken may take to be found out and mended.
 const MENDED: Duration = Duration::from_secs(6);
-/// Long enough that who waits for a letter that does not come would starve.
+/// Long enough that who waits for an inbox message that does not come would starve.
 const STARVED: Duration = Duration::from_secs(11);
 
 async fn set(stage: &Stage, name: &str, value: &str) -> bool {
@@ -89,7 +89,7 @@ pub(super) async fn flags(stage: &Stage, flags: &str) -> bool {
     limited && wrong && mended
 }
 
-async fn refused_letters(stage: &Stage) -> u64 {
+async fn refused_messages(stage: &Stage) -> u64 {
     let info: String = stage.ask(&["INFO", "commandstats"]).await.unwrap_or_default();
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_publish:"));
     let count = line.and_then(|line| line.split(',').find_map(|part| part.strip_prefix("rejected_calls=")));
@@ -97,10 +97,10 @@ async fn refused_letters(stage: &Stage) -> u64 {
 }
 
 pub(super) async fn grants_lost(stage: &Stage) -> bool {
-    let before = refused_letters(stage).await;
+    let before = refused_messages(stage).await;
     let without = stage.ask::<Value>(&["ACL", "SETUSER", "default", "-publish"]).await.is_ok();
     sleep(STARVED).await;
-    let refused = refused_letters(stage).await > before;
+    let refused = refused_messages(stage).await > before;
     stage.heal(&["ACL", "SETUSER", "default", "+publish"]).await && without && refused
 }
 
