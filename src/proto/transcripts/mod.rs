@@ -467,5 +467,6 @@ mod put_right;
 mod reading;
 mod requests;
 mod source;
+mod sweeps;
 mod timeouts;
 mod watch;
