@@ -14,7 +14,7 @@ pub(crate) struct Worker {
     lines: mpsc::UnboundedReceiver<String>,
 }
 
-/// The example is built beside the tests.
+/// `tests/workers/member.rs`, which cargo builds beside the tests.
 fn example() -> PathBuf {
     let mut path = std::env::current_exe().expect("the path of the test");
     path.pop();

@@ -1,9 +1,5 @@
 //! A worker process that takes locks: acquires them, writes under them, hands them on, and says so on its output.
 //!
-//! ```text
-//! cargo run --example locker -- redis://127.0.0.1/ my-group worker-1
-//! ```
-//!
 //! Lines in:
 //! - `acquire LOCK`: waits for the lock, and holds it: `held LOCK TOKEN`, and some time `lost LOCK TOKEN`
 //! - `read LOCK`: the same beside other readers; `permit LOCK N`: the same beside N - 1 others

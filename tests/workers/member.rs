@@ -1,9 +1,5 @@
 //! A member process: joins a group, says on its standard output what becomes of it, and leaves when told to.
 //!
-//! ```text
-//! cargo run --example member -- redis://127.0.0.1/ my-group worker-1
-//! ```
-//!
 //! Lines out: `joined NAME INCARNATION`, `ready`, `lost NAME CAUSE`, `held NAME INCARNATION`, `left`.
 //! Lines in: `leave`. It ends with its standard input, so it never outlives its parent.
 //!
