@@ -1,13 +1,10 @@
 //! Keeps a lease alive: on a thread and a connection of its own, for as long as the application makes progress.
 
-use std::convert::Infallible;
-use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -16,13 +13,14 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::commands::Commands;
-use super::link::{Dialer, Role, within};
+use super::heartbeat_connection::{HeartbeatConnection, Unopened};
+use super::link::Dialer;
 use crate::backoff::backoff;
 use crate::clock::{self, sleep_until};
 use crate::error::{Error, ErrorKind};
 use crate::model::SessionId;
 use crate::proto::{LeaseKeeping, LeaseStep, Moment, Pulse, Reply};
-use crate::scripts::{presence, session};
+use crate::scripts::session;
 use crate::settings::{Config, Heartbeats};
 
 /// How a heartbeat ended. Only the latest counts.
@@ -382,85 +380,6 @@ enum Beaten {
     Unanswered,
 }
 
-/// A connection for heartbeats. Where it is subscribed to the session's channel, its being there is our presence.
-struct HeartbeatConnection {
-    commands: Commands,
-    is_present: bool,
-    closed: CancellationToken,
-}
-
-/// A connection that did not come to stand.
-struct Unopened {
-    error: Error,
-    /// Whether others may have seen the session by it.
-    may_be_seen: bool,
-}
-
-impl From<Error> for Unopened {
-    fn from(error: Error) -> Self {
-        Self { error, may_be_seen: false }
-    }
-}
-
-impl HeartbeatConnection {
-    async fn open(dialer: &Dialer, session: &SessionId, presence: bool) -> Result<Self, Unopened> {
-        let closed = CancellationToken::new();
-        if !presence {
-            let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-            return Ok(Self { commands, is_present: false, closed });
-        }
-        let ended = closed.clone();
-        let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                ended.cancel();
-            }
-            Ok::<_, Infallible>(())
-        });
-        let connection = match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
-            Err(error) if !error.is_of_the_link() => {
-                tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
-                let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-                return Ok(Self { commands, is_present: false, closed });
-            }
-            connection => connection?,
-        };
-        let channel = dialer.scripts().keys.presence(session.as_str());
-        let mut subscriber = connection.clone();
-        let subscribing = subscriber.subscribe(&channel);
-        let is_present =
-            match within(&format!("SUBSCRIBE {channel}"), dialer.config().pulse_timeout(), subscribing).await {
-                Ok(()) => true,
-                Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true }),
-                Err(error) => {
-                    tracing::warn!(%error, "a crash of this process is seen only when its lease runs out");
-                    false
-                }
-            };
-        let mut commands = dialer.commands(connection);
-        if is_present {
-            match commands.mark(session).await {
-                Ok(true) => {}
-                Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true }),
-                unmarked => tracing::debug!(?unmarked, "only a prober that sees this process now will see its crash"),
-            }
-        }
-        Ok(Self { commands, is_present, closed })
-    }
-
-    /// Whether others see the session by it.
-    fn is_seen(&self) -> bool {
-        self.is_present && !self.closed.is_cancelled()
-    }
-
-    /// Waits until the server does not see us by this any more.
-    async fn vanished(connection: &Option<Self>) {
-        match connection {
-            Some(connection) if connection.is_present => connection.closed.cancelled().await,
-            _ => pending().await,
-        }
-    }
-}
-
 impl Commands {
     /// Renews the safety ttl of everything that the session owns; answers whether there was time for all of it.
     async fn extend_all(&mut self, session: &SessionId, limit: Duration) -> bool {
@@ -484,13 +403,6 @@ impl Commands {
         };
         // What is left out is seen to at the next heartbeat.
         timeout(limit, extending).await.unwrap_or(false)
-    }
-
-    /// Lets any prober judge the session; whether the server could mark its lease.
-    async fn mark(&mut self, session: &SessionId) -> Result<bool, Error> {
-        let (mark, limit) = (presence::mark(&self.context.scripts, session), self.context.config.pulse_timeout());
-        let marking = timeout(limit, self.invoke_unbounded(&mark));
-        marking.await.unwrap_or_else(|_| Err(Error::no_answer(mark.name(), limit)))
     }
 
     /// One heartbeat: whether the lease lives.

@@ -7,6 +7,7 @@ mod cryptography;
 mod deadlines;
 mod flags;
 mod heartbeat;
+mod heartbeat_connection;
 mod link;
 mod listener;
 mod locks;

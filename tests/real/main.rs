@@ -4,8 +4,10 @@
 
 mod any_names;
 mod bad_days;
+mod bad_days_processes;
 mod bad_input;
 mod bad_input_dropped;
+mod bad_input_keys;
 mod data;
 mod elections;
 mod errors;
