@@ -66,7 +66,7 @@ async fn say(fixture: &Fixture, words: &[&str]) {
 }
 
 /// The key of the one lease of the group.
-async fn lease(fixture: &Fixture, connection: &mut redis::aio::MultiplexedConnection) -> String {
+pub(crate) async fn lease(fixture: &Fixture, connection: &mut redis::aio::MultiplexedConnection) -> String {
     let sessions: Vec<String> =
         redis::cmd("ZRANGE").arg(fixture.key("leases")).arg(0).arg(-1).query_async(connection).await.unwrap();
     assert_eq!(sessions.len(), 1);

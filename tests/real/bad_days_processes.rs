@@ -1,11 +1,9 @@
 //! What goes wrong with processes: they are killed, leave, freeze, or make no progress.
 
-use std::time::Duration;
+use group_redis::{GroupConnector, LeaveCause};
 
-use group_redis::testing::{FaultProxy, Flow, Line, Way};
-use group_redis::{GroupConnector, LeaveCause, State};
-
-use crate::support::{Fixture, PATIENCE, Recorder, TTL, eventually};
+use crate::bad_days::lease;
+use crate::support::{Fixture, Recorder, TTL, eventually};
 use crate::worker::Worker;
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use group_redis::{Error, ErrorKind, Event, EventSource, GroupConnector, MAX_METADATA, Notifications, State};
+use group_redis::{Error, ErrorKind, Event, EventSource, GroupConnector, MAX_METADATA, Notifications};
 use redis::FromRedisValue;
 use tokio::time::timeout;
 

@@ -1,11 +1,13 @@
 //! Keys of the group that another program has written.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use group_redis::{ErrorKind, State};
+use tokio::time::timeout;
 
 use crate::bad_input::{ask, assert_kind, names, set};
-use crate::support::{Fixture, PATIENCE, Recorder, Told, eventually};
+use crate::support::{Fixture, PATIENCE, Recorder, eventually};
 
 #[tokio::test]
 async fn member_key_of_another_type_is_refused() {
