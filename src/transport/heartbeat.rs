@@ -233,6 +233,8 @@ impl Keeping {
                     connection = self.connect(then, &mut before).await;
                 }
                 (LeaseStep::Wait(then), Some(open)) => {
+                    // After the first heartbeat over a new connection: that one is in a hurry.
+                    open.mark(&self.session).await;
                     if self.wait(then, open).await {
                         connection = None;
                     }

@@ -17,6 +17,7 @@ use crate::scripts::presence;
 pub(super) struct HeartbeatConnection {
     pub(super) commands: Commands,
     pub(super) is_present: bool,
+    is_marked: bool,
     /// Whether it was closed.
     pub(super) closed: CancellationToken,
 }
@@ -39,7 +40,7 @@ impl HeartbeatConnection {
         let closed = CancellationToken::new();
         if !presence {
             let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-            return Ok(Self { commands, is_present: false, closed });
+            return Ok(Self { commands, is_present: false, is_marked: false, closed });
         }
         let ended = closed.clone();
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
@@ -52,7 +53,7 @@ impl HeartbeatConnection {
             Err(error) if !error.is_of_the_link() => {
                 tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
                 let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-                return Ok(Self { commands, is_present: false, closed });
+                return Ok(Self { commands, is_present: false, is_marked: false, closed });
             }
             connection => connection?,
         };
@@ -68,15 +69,17 @@ impl HeartbeatConnection {
                     false
                 }
             };
-        let mut commands = dialer.commands(connection);
-        if is_present {
-            match commands.mark(session).await {
+        Ok(Self { commands: dialer.commands(connection), is_present, is_marked: false, closed })
+    }
+
+    /// Lets any prober judge the session, once for this connection.
+    pub(super) async fn mark(&mut self, session: &SessionId) {
+        if self.is_present && !std::mem::replace(&mut self.is_marked, true) {
+            match self.commands.mark(session).await {
                 Ok(true) => {}
-                Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true }),
                 unmarked => tracing::debug!(?unmarked, "only a prober that sees this process now will see its crash"),
             }
         }
-        Ok(Self { commands, is_present, closed })
     }
 
     /// Whether others see the session by it.
@@ -94,7 +97,7 @@ impl HeartbeatConnection {
 }
 
 impl Commands {
-    /// Lets any prober judge the session; whether the server could mark its lease.
+    /// Whether the server could mark the lease.
     async fn mark(&mut self, session: &SessionId) -> Result<bool, Error> {
         let (mark, limit) = (presence::mark(&self.context.scripts, session), self.context.config.pulse_timeout());
         let marking = timeout(limit, self.invoke_unbounded(&mark));
