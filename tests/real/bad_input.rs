@@ -260,6 +260,8 @@ async fn settings_at_the_limits_work() {
     for group in [&widest, &narrowest] {
         group.wait_for(PATIENCE, |view| view.len() == 2).await.unwrap();
         timeout(PATIENCE, group.sync()).await.unwrap().unwrap();
+    }
+    for group in [widest, narrowest] {
         group.close().await.unwrap();
     }
 }
