@@ -72,13 +72,15 @@ impl HeartbeatConnection {
         Ok(Self { commands: dialer.commands(connection), is_present, is_marked: false, closed })
     }
 
-    /// Lets any prober judge the session, once for this connection.
+    /// Lets any prober judge the session, once for this connection. Without an answer it is tried again.
     pub(super) async fn mark(&mut self, session: &SessionId) {
-        if self.is_present && !std::mem::replace(&mut self.is_marked, true) {
-            match self.commands.mark(session).await {
-                Ok(true) => {}
-                unmarked => tracing::debug!(?unmarked, "only a prober that sees this process now will see its crash"),
-            }
+        if !self.is_present || self.is_marked {
+            return;
+        }
+        let marked = self.commands.mark(session).await;
+        self.is_marked = marked.as_ref().err().is_none_or(|error| !error.is_of_the_link());
+        if !matches!(marked, Ok(true)) {
+            tracing::debug!(?marked, "only a prober that sees this process now will see its crash");
         }
     }
 
