@@ -57,7 +57,7 @@ impl DataAccess {
         loop {
             let list = value::list(self.direct.scripts(), index, &begins, None, after);
             let Some(part) = self.direct.invoke(limit, &list).await?.part else {
-                return Err(Error::unexpected(list.name()));
+                return Err(Error::unexpected(list.name()).at(self.direct.server()));
             };
             paths.extend(part.entries.into_iter().filter_map(|(path, _)| decode_path(path.as_bytes())));
             after = part.after;

@@ -41,7 +41,7 @@ impl Validity {
             self.suspend();
         }
         let is_suspended = *self.is_suspended.borrow() && !mutant::is("suspended_says_yes");
-        !self.ended.is_cancelled() && !is_suspended
+        !self.ended.is_cancelled() && !is_suspended && self.vouched.is_attended_at(now)
     }
 
     /// For how long it is vouched for, if nothing more is heard of the server.
@@ -74,11 +74,13 @@ impl Validity {
         self.until(true).await;
     }
 
-    /// Waits until it is not suspended: at once where it is not.
+    /// Waits until it is not suspended, and this process has looked what became of its connection: at once where that
+    /// is so.
     ///
     /// Cancel safe.
     pub(crate) async fn resumed(&self) {
         self.until(false).await;
+        self.vouched.attended().await;
     }
 
     async fn until(&self, wanted: bool) {

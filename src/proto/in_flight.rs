@@ -7,50 +7,50 @@ use super::io::{Command, Owner, Tag};
 use super::outbox::Outbox;
 
 #[derive(Debug)]
-pub(crate) struct InFlight<F> {
+pub(crate) struct InFlight<C> {
     owner: Owner,
     /// In the order of sending.
-    flights: BTreeMap<u64, F>,
+    under_way: BTreeMap<u64, C>,
 }
 
-impl<F> InFlight<F> {
+impl<C> InFlight<C> {
     pub(crate) fn new(owner: Owner) -> Self {
-        Self { owner, flights: BTreeMap::new() }
+        Self { owner, under_way: BTreeMap::new() }
     }
 
-    pub(crate) fn send(&mut self, command: Command, flight: F, out: &mut Outbox) {
+    pub(crate) fn send(&mut self, command: Command, under_way: C, out: &mut Outbox) {
         let tag = out.command(self.owner, command);
-        self.flights.insert(tag.number, flight);
+        self.under_way.insert(tag.number, under_way);
     }
 
     /// What has been replied to, unless it was forgotten meanwhile.
-    pub(crate) fn take(&mut self, tag: Tag) -> Option<F> {
-        self.flights.remove(&tag.number)
+    pub(crate) fn take(&mut self, tag: Tag) -> Option<C> {
+        self.under_way.remove(&tag.number)
     }
 
     /// All of them, the first sent first. Their replies do not count any more.
-    pub(crate) fn drain(&mut self) -> IntoValues<u64, F> {
-        std::mem::take(&mut self.flights).into_values()
+    pub(crate) fn drain(&mut self) -> IntoValues<u64, C> {
+        std::mem::take(&mut self.under_way).into_values()
     }
 
     pub(crate) fn clear(&mut self) {
-        self.flights.clear();
+        self.under_way.clear();
     }
 
-    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&mut F) -> bool) {
-        self.flights.retain(|_, flight| is_kept(flight));
+    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&mut C) -> bool) {
+        self.under_way.retain(|_, under_way| is_kept(under_way));
     }
 
-    pub(crate) fn iter(&self) -> Values<'_, u64, F> {
-        self.flights.values()
+    pub(crate) fn iter(&self) -> Values<'_, u64, C> {
+        self.under_way.values()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.flights.len()
+        self.under_way.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.flights.is_empty()
+        self.under_way.is_empty()
     }
 }
 
@@ -61,9 +61,9 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_is_not_taken_and_nothing_is_taken_twice() {
-        let (mut flying, mut out) = (InFlight::new(Owner::Members), Outbox::default());
-        for flight in ["a", "b", "c"] {
-            flying.send(Command::Sweep, flight, &mut out);
+        let (mut in_flight, mut out) = (InFlight::new(Owner::Members), Outbox::default());
+        for under_way in ["a", "b", "c"] {
+            in_flight.send(Command::Sweep, under_way, &mut out);
         }
         let outputs = std::iter::from_fn(|| out.pop());
         let tags: Vec<_> = outputs
@@ -72,17 +72,17 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        flying.retain(|flight| *flight != "b");
-        assert_eq!([0, 1, 2, 0].map(|at: usize| flying.take(tags[at])), [Some("a"), None, Some("c"), None]);
+        in_flight.retain(|under_way| *under_way != "b");
+        assert_eq!([0, 1, 2, 0].map(|at: usize| in_flight.take(tags[at])), [Some("a"), None, Some("c"), None]);
     }
 
     #[test]
     fn they_are_drained_in_the_order_of_sending() {
-        let (mut flying, mut out) = (InFlight::new(Owner::Members), Outbox::default());
-        for flight in 0..300 {
-            flying.send(Command::Sweep, flight, &mut out);
+        let (mut in_flight, mut out) = (InFlight::new(Owner::Members), Outbox::default());
+        for under_way in 0..300 {
+            in_flight.send(Command::Sweep, under_way, &mut out);
         }
-        assert!(flying.drain().eq(0..300));
-        assert!(flying.is_empty());
+        assert!(in_flight.drain().eq(0..300));
+        assert!(in_flight.is_empty());
     }
 }

@@ -4,7 +4,8 @@
 //! A lease counts from the *sending* of its last acknowledged heartbeat, less a margin (C. Gray, D. Cheriton:
 //! *Leases: an efficient fault-tolerant mechanism for distributed file cache consistency*, 1989). While the
 //! connection by which others see the holder is closed, they may shorten the lease to its grace: then it is vouched
-//! for half of that only.
+//! for half of that only. A process that was frozen learns late that its connection was closed: for it, the time counts
+//! from when it last looked.
 
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(crate) struct LeaseKeeping {
     renewal_tried: bool,
     vouched: Moment,
     over: Moment,
-    /// Until then a holder whose connection was closed may still come back in time.
+    /// Until then a holder whose connection was closed comes back in time.
     hurry: Moment,
     /// Whether others have seen this session by a connection of it.
     was_present: bool,
@@ -110,6 +111,17 @@ impl LeaseKeeping {
         }
     }
 
+    /// Whether the lease is renewed over a new connection before others see the session by it, and shorten it no more.
+    /// Nothing is vouched for by that: they may shorten it in between.
+    pub(crate) fn is_renewed_first(&self, idle: Duration) -> bool {
+        self.was_present && idle <= self.timing.stall_tolerance && !mutant::is("seen_before_renewed")
+    }
+
+    /// The lease was renewed in this way, by what was sent then: it lives for its grace at the least.
+    pub(crate) fn renewed_first(&mut self, sent: Moment) {
+        self.hurry = self.hurry.max(sent + self.timing.grace);
+    }
+
     /// A connection stands; where it is present, others see the session by it.
     pub(crate) fn connected(&mut self, is_present: bool) {
         // A prober that saw this session before may shorten its lease at any moment. No prober has seen the next
@@ -128,12 +140,18 @@ impl LeaseKeeping {
     }
 
     /// The connection was closed, or the earlier one that was kept open, or one that others may have seen before it
-    /// stood: others do not see the session any more.
-    pub(crate) fn closed(&mut self, now: Moment, pause: Duration) -> Pulse {
+    /// stood: others do not see the session any more. What this process knows of its connections is as they were at
+    /// `looked`.
+    pub(crate) fn closed(&mut self, now: Moment, looked: Moment, pause: Duration) -> Pulse {
         let was_seen = !matches!(self.connection, Connection::Up { is_present: false, .. });
         if was_seen && !mutant::is("absence_unheeded") {
+            if now < self.vouched {
+                self.hurry = now + self.timing.grace;
+            }
             self.vouched = self.vouched.min(now + self.timing.absence);
-            self.hurry = self.vouched;
+            if !mutant::is("frozen_says_yes") {
+                self.vouched = self.vouched.min(looked + self.timing.unattended);
+            }
             self.was_present = true;
         }
         self.unanswered(now, pause)
@@ -190,6 +208,8 @@ mod tests {
         heartbeat: Duration::from_millis(300),
         lost_after: Duration::from_millis(980),
         absence: Duration::from_millis(100),
+        unattended: Duration::from_millis(140),
+        grace: Duration::from_millis(200),
         renewal_due: Duration::from_millis(2500),
         unrenewed_after: Duration::from_millis(3980),
         stall_tolerance: Duration::from_millis(400),
@@ -242,9 +262,14 @@ mod tests {
                     let pulse = lease.not_connected(at(now), pause);
                     told(&lease, pulse)
                 }
+                // After this process had not looked for so long.
                 "closed" => {
-                    let pulse = lease.closed(at(now), pause);
+                    let pulse = lease.closed(at(now), at(now - number), pause);
                     told(&lease, pulse)
+                }
+                "first" => {
+                    lease.renewed_first(at(now));
+                    continue;
                 }
                 "unanswered" => {
                     let pulse = lease.unanswered(at(now), pause);
@@ -268,18 +293,37 @@ mod tests {
             ("seen wait:300 step alive:990 step", &["beat", "Missed until 2280", "beat"]),
             // Closed: half the grace is vouched for, attempts hurry, and the next heartbeat vouches for the whole.
             (
-                "seen closed step wait:25 refused step wait:100 refused step seen step alive:1",
+                "seen closed step wait:25 refused step wait:100 refused step wait:100 refused step seen step alive:1",
                 &[
                     "Missed until 1100",
                     "connect 1025",
                     "Missed until 1100",
                     "connect 1050",
                     "Missed until 1100",
-                    "connect 1625",
+                    "connect 1150",
+                    "Missed until 1100",
+                    "connect 1725",
                     "beat",
-                    "Alive until 2105",
+                    "Alive until 2205",
                 ],
             ),
+            // Renewed before it was seen again, it lives for its grace: attempts hurry, and nothing is vouched for.
+            (
+                "seen closed wait:225 refused step first closed step wait:200 closed step",
+                &[
+                    "Missed until 1100",
+                    "Missed until 1100",
+                    "connect 1725",
+                    "Missed until 1100",
+                    "connect 1250",
+                    "Missed until 1100",
+                    "connect 1925",
+                ],
+            ),
+            // A process that was frozen counts from when it last looked: here, what was vouched for is over already.
+            ("seen wait:300 closed:30", &["Missed until 1400"]),
+            ("seen wait:300 closed:90", &["Missed until 1350"]),
+            ("seen wait:300 closed:290 step", &["Missed until 1150", "connect 1325"]),
             // A closing never vouches for longer.
             ("seen wait:950 closed", &["Missed until 1980"]),
             // Without presence a closed connection takes nothing.
@@ -305,6 +349,17 @@ mod tests {
         ] {
             assert_eq!(play(words), said, "{words}");
         }
+    }
+
+    #[test]
+    fn lease_that_others_may_shorten_is_renewed_first() {
+        let (mut lease, tolerance) = (LeaseKeeping::new(TIMING, at(1000)), TIMING.stall_tolerance);
+        assert!(!lease.is_renewed_first(Duration::ZERO), "nobody has seen it");
+        lease.connected(true);
+        lease.closed(at(1100), at(1100), Duration::from_millis(PAUSE));
+        assert!(lease.is_renewed_first(tolerance));
+        assert!(!lease.is_renewed_first(tolerance + Duration::from_millis(1)), "the application makes no progress");
+        assert_eq!(lease.vouched(), at(1200), "it vouches for nothing");
     }
 
     #[test]

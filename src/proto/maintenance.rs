@@ -27,7 +27,7 @@ const TOUCH_AFTER: Duration = Duration::from_millis(3);
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-enum Flight {
+enum MaintenanceCommand {
     Sweep,
     Touch(Vec<MemberId>),
 }
@@ -40,12 +40,18 @@ pub(crate) struct Maintenance {
     touches: VecDeque<(Moment, Vec<MemberId>)>,
     /// How late the last sweep was sent.
     lag: Option<Duration>,
-    flying: InFlight<Flight>,
+    in_flight: InFlight<MaintenanceCommand>,
 }
 
 impl Maintenance {
     pub(crate) fn new(settings: CoreSettings) -> Self {
-        Self { settings, planned: None, touches: VecDeque::new(), lag: None, flying: InFlight::new(Owner::Maintenance) }
+        Self {
+            settings,
+            planned: None,
+            touches: VecDeque::new(),
+            lag: None,
+            in_flight: InFlight::new(Owner::Maintenance),
+        }
     }
 
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
@@ -86,7 +92,7 @@ impl Maintenance {
             return;
         }
         if self.settings.sweeps && !self.is_sweeping() {
-            self.flying.send(Command::Sweep, Flight::Sweep, out);
+            self.in_flight.send(Command::Sweep, MaintenanceCommand::Sweep, out);
         }
     }
 
@@ -106,7 +112,7 @@ impl Maintenance {
     }
 
     fn is_sweeping(&self) -> bool {
-        self.flying.iter().any(|flight| matches!(flight, Flight::Sweep))
+        self.in_flight.iter().any(|under_way| matches!(under_way, MaintenanceCommand::Sweep))
     }
 
     /// Takes the reply to a command of ours.
@@ -118,19 +124,21 @@ impl Maintenance {
         effects: &mut Effects,
         out: &mut Outbox,
     ) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
+        let Some(under_way) = self.in_flight.take(tag) else { return };
+        match (under_way, reply) {
             (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
-            (Flight::Sweep, Ok(Reply::Swept { due, more, dying })) => self.swept(now, due, more, dying, out),
-            (Flight::Sweep, Err(error)) => {
+            (MaintenanceCommand::Sweep, Ok(Reply::Swept { due, more, dying })) => {
+                self.swept(now, due, more, dying, out);
+            }
+            (MaintenanceCommand::Sweep, Err(error)) => {
                 self.planned = None;
                 out.timers.set(Timer::Sweep, now + SWEEP_AGAIN);
                 out.push(Output::Warn(Warning::SweepFailed(error)));
             }
             // The sweeper reads the touched ids itself: without notifications it would not be told.
-            (Flight::Touch(ids), Ok(_)) => effects.hints = ids,
-            (Flight::Touch(_), Err(error)) => out.push(Output::Warn(Warning::TouchFailed(error))),
-            (Flight::Sweep, Ok(_)) => {}
+            (MaintenanceCommand::Touch(ids), Ok(_)) => effects.hints = ids,
+            (MaintenanceCommand::Touch(_), Err(error)) => out.push(Output::Warn(Warning::TouchFailed(error))),
+            (MaintenanceCommand::Sweep, Ok(_)) => {}
         }
     }
 
@@ -158,7 +166,7 @@ impl Maintenance {
     pub(crate) fn touch(&mut self, now: Moment, out: &mut Outbox) {
         while self.touches.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, ids)) = self.touches.pop_front() else { break };
-            self.flying.send(Command::Touch { ids: ids.clone() }, Flight::Touch(ids), out);
+            self.in_flight.send(Command::Touch { ids: ids.clone() }, MaintenanceCommand::Touch(ids), out);
         }
         out.timers.set(Timer::Touch, self.touches.front().map(|(at, _)| *at));
     }

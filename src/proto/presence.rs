@@ -36,7 +36,7 @@ const LEAST_CHECK: Duration = Duration::from_millis(40);
 const ENOUGH_ASKS: f64 = 25.0;
 
 #[derive(Debug)]
-enum Flight {
+enum PresenceCommand {
     Ask,
     Probe { sessions: Vec<SessionId>, sent: Moment },
     CheckProbers,
@@ -60,7 +60,7 @@ pub(crate) struct Presence {
     wait: Duration,
     /// How many were seen when it was last told.
     told: usize,
-    flying: InFlight<Flight>,
+    in_flight: InFlight<PresenceCommand>,
 }
 
 impl Presence {
@@ -74,7 +74,7 @@ impl Presence {
             probers: Vec::new(),
             wait: LEAST_WAIT,
             told: 0,
-            flying: InFlight::new(Owner::Presence),
+            in_flight: InFlight::new(Owner::Presence),
         }
     }
 
@@ -103,17 +103,25 @@ impl Presence {
 
     /// Asks for a place among the probers, or to keep it.
     pub(crate) fn ask(&mut self, out: &mut Outbox) {
-        self.flying.send(Command::AskToProbe { place: PLACE }, Flight::Ask, out);
+        self.in_flight.send(Command::AskToProbe { place: PLACE }, PresenceCommand::Ask, out);
     }
 
     pub(crate) fn probe(&mut self, now: Moment, out: &mut Outbox) {
         let sessions: Vec<_> = self.sessions.iter().cloned().collect();
-        self.flying.send(Command::Probe { sessions: sessions.clone() }, Flight::Probe { sessions, sent: now }, out);
+        self.in_flight.send(
+            Command::Probe { sessions: sessions.clone() },
+            PresenceCommand::Probe { sessions, sent: now },
+            out,
+        );
     }
 
     /// Asks whether the probers are still there.
     pub(crate) fn check(&mut self, out: &mut Outbox) {
-        self.flying.send(Command::CheckProbers { probers: self.probers.clone() }, Flight::CheckProbers, out);
+        self.in_flight.send(
+            Command::CheckProbers { probers: self.probers.clone() },
+            PresenceCommand::CheckProbers,
+            out,
+        );
     }
 
     /// Takes the reply to a command of ours. `own` is the session of this connector.
@@ -126,10 +134,10 @@ impl Presence {
         effects: &mut Effects,
         out: &mut Outbox,
     ) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
+        let Some(under_way) = self.in_flight.take(tag) else { return };
+        match (under_way, reply) {
             (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
-            (Flight::Shorten, Err(error)) => {
+            (PresenceCommand::Shorten, Err(error)) => {
                 out.push(Output::Warn(Warning::ShortenFailed(error)));
             }
             (_, Err(error)) => {
@@ -139,7 +147,7 @@ impl Presence {
                 out.timers.set(Timer::Place, is_passing.then(|| now + self.settings.reconcile));
                 out.push(Output::Warn(Warning::ProbeFailed(error)));
             }
-            (Flight::Ask, Ok(Reply::Probing { sessions })) => {
+            (PresenceCommand::Ask, Ok(Reply::Probing { sessions })) => {
                 self.has_place = true;
                 self.stand_by(now, Vec::new(), out);
                 self.judged.clear();
@@ -150,7 +158,7 @@ impl Presence {
                     out.timers.set(Timer::Probe, now);
                 }
             }
-            (Flight::Ask, Ok(Reply::NotProbing { asks, probers })) => {
+            (PresenceCommand::Ask, Ok(Reply::NotProbing { asks, probers })) => {
                 self.has_place = false;
                 self.sessions.clear();
                 self.seen.clear();
@@ -162,20 +170,20 @@ impl Presence {
                 self.stand_by(now, probers, out);
             }
             // An ask that is under way takes the place.
-            (Flight::CheckProbers, Ok(Reply::Present(present))) if out.timers.is_set(Timer::Place) => {
+            (PresenceCommand::CheckProbers, Ok(Reply::Present(present))) if out.timers.is_set(Timer::Place) => {
                 if present.iter().all(|is_present| *is_present) {
                     self.check_later(now, out);
                 } else {
                     out.timers.set(Timer::Place, now);
                 }
             }
-            (Flight::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
+            (PresenceCommand::Probe { sessions, sent }, Ok(Reply::Present(present))) => {
                 self.probed(sent, &sessions, &present, out);
                 let pause = PAUSE.max(PAUSE_EACH * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
                 let again = (!self.sessions.is_empty()).then(|| now.max(sent + pause));
                 out.timers.set(Timer::Probe, again);
             }
-            (Flight::Shorten, Ok(Reply::Shortened { due })) => effects.due = due,
+            (PresenceCommand::Shorten, Ok(Reply::Shortened { due })) => effects.due = due,
             (_, Ok(_)) => {}
         }
         if std::mem::replace(&mut self.told, self.seen.len()) != self.seen.len() {
@@ -196,7 +204,8 @@ impl Presence {
 
     /// Whether a probe is under way or to come.
     fn is_probing(&self, out: &Outbox) -> bool {
-        out.timers.is_set(Timer::Probe) || self.flying.iter().any(|flight| matches!(flight, Flight::Probe { .. }))
+        out.timers.is_set(Timer::Probe)
+            || self.in_flight.iter().any(|under_way| matches!(under_way, PresenceCommand::Probe { .. }))
     }
 
     fn probed(&mut self, sent: Moment, sessions: &[SessionId], present: &[bool], out: &mut Outbox) {
@@ -214,7 +223,7 @@ impl Presence {
             }
         }
         if !gone.is_empty() {
-            self.flying.send(Command::Shorten { sessions: gone }, Flight::Shorten, out);
+            self.in_flight.send(Command::Shorten { sessions: gone }, PresenceCommand::Shorten, out);
         }
     }
 }

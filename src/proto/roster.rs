@@ -21,7 +21,7 @@ struct Then {
 }
 
 #[derive(Debug)]
-enum Flight {
+enum RosterCommand {
     /// A listing that began then; one part of it, after this place.
     List {
         sent: Moment,
@@ -38,7 +38,7 @@ pub(crate) struct Roster {
     /// What this connector has written during the read under way: it is not known which was first.
     overtaken: HashSet<MemberId>,
     lookups: Lookups<MemberId>,
-    flying: InFlight<Flight>,
+    in_flight: InFlight<RosterCommand>,
 }
 
 impl Roster {
@@ -48,7 +48,7 @@ impl Roster {
             departed: HashMap::new(),
             overtaken: HashSet::new(),
             lookups: Lookups::new(),
-            flying: InFlight::new(Owner::Members),
+            in_flight: InFlight::new(Owner::Members),
         }
     }
 
@@ -69,7 +69,7 @@ impl Roster {
     pub(crate) fn abandon(&mut self) {
         self.lookups.abandon();
         self.overtaken.clear();
-        self.flying.clear();
+        self.in_flight.clear();
     }
 
     pub(crate) fn want_listing(&mut self) {
@@ -91,7 +91,11 @@ impl Roster {
     /// Sends what can be sent over a link that stands.
     pub(crate) fn advance(&mut self, now: Moment, out: &mut Outbox) {
         if let Some(known) = self.lookups.begin_listing() {
-            self.flying.send(Command::List { known, after: None }, Flight::List { sent: now, after: None }, out);
+            self.in_flight.send(
+                Command::List { known, after: None },
+                RosterCommand::List { sent: now, after: None },
+                out,
+            );
         }
         if let Some(asked) = self.lookups.next_read() {
             let (wanted, then) = asked
@@ -102,23 +106,23 @@ impl Roster {
                     ((id.clone(), member.map(|member| member.session().clone())), Then { incarnation, departed })
                 })
                 .unzip();
-            self.flying.send(Command::Read { wanted }, Flight::Read(then), out);
+            self.in_flight.send(Command::Read { wanted }, RosterCommand::Read(then), out);
         }
     }
 
     /// Takes the reply to a command of ours.
     pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
-            (Flight::Read(then), Ok(Reply::Found { due, findings })) => {
+        let Some(under_way) = self.in_flight.take(tag) else { return };
+        match (under_way, reply) {
+            (RosterCommand::Read(then), Ok(Reply::Found { due, findings })) => {
                 effects.due = due;
                 self.found(then, findings, &mut effects.changes, out);
             }
-            (Flight::List { sent, .. }, Ok(Reply::Unchanged { due })) => {
+            (RosterCommand::List { sent, .. }, Ok(Reply::Unchanged { due })) => {
                 (effects.due, effects.listed) = (due, Some(sent));
                 self.unchanged();
             }
-            (Flight::List { sent, after }, Ok(Reply::Part { due, known, more, entries })) => {
+            (RosterCommand::List { sent, after }, Ok(Reply::Part { due, known, more, entries })) => {
                 effects.due = due;
                 let after = entries.last().map(|entry| entry.incarnation).or(after);
                 self.lookups.listed(
@@ -129,17 +133,17 @@ impl Roster {
                     }),
                 );
                 if more && after.is_some() {
-                    self.flying.send(Command::List { known: None, after }, Flight::List { sent, after }, out);
+                    self.in_flight.send(Command::List { known: None, after }, RosterCommand::List { sent, after }, out);
                 } else {
                     self.lookups.listing_complete(self.members.keys());
                     effects.listed = Some(sent);
                 }
             }
-            (flight, reply) => {
+            (under_way, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of members"));
-                match flight {
-                    Flight::List { .. } => self.lookups.listing_failed(),
-                    Flight::Read(_) => {
+                match under_way {
+                    RosterCommand::List { .. } => self.lookups.listing_failed(),
+                    RosterCommand::Read(_) => {
                         self.overtaken.clear();
                         self.lookups.read_failed();
                     }

@@ -58,7 +58,7 @@ enum Canary {
 }
 
 #[derive(Debug)]
-enum Flight {
+enum SourceCommand {
     Listen,
     Plant { sent: Moment },
     Touch,
@@ -79,7 +79,7 @@ pub(crate) struct SourceSelection {
     is_renewed: bool,
     retries: u32,
     report: SourceReport,
-    flying: InFlight<Flight>,
+    in_flight: InFlight<SourceCommand>,
 }
 
 impl SourceSelection {
@@ -98,7 +98,7 @@ impl SourceSelection {
             is_renewed: false,
             retries: 0,
             report,
-            flying: InFlight::new(Owner::Source),
+            in_flight: InFlight::new(Owner::Source),
         }
     }
 
@@ -120,7 +120,7 @@ impl SourceSelection {
     pub(crate) fn link_down(&mut self, out: &mut Outbox) {
         self.rest(out);
         out.timers.clear(Timer::BetterSource);
-        self.flying.clear();
+        self.in_flight.clear();
         self.unproven(out);
     }
 
@@ -136,8 +136,8 @@ impl SourceSelection {
         self.is_renewed = true;
         self.rest(out);
         self.unproven(out);
-        self.flying.clear();
-        self.flying.send(Command::Listen { source: self.source() }, Flight::Listen, out);
+        self.in_flight.clear();
+        self.in_flight.send(Command::Listen { source: self.source() }, SourceCommand::Listen, out);
     }
 
     /// No canary is under way.
@@ -150,7 +150,7 @@ impl SourceSelection {
     pub(crate) fn prove(&mut self, now: Moment, out: &mut Outbox) {
         if self.source() != EventSource::Poll
             && let Canary::Idle = self.canary
-            && self.flying.is_empty()
+            && self.in_flight.is_empty()
         {
             self.plant(now, out);
         }
@@ -159,7 +159,7 @@ impl SourceSelection {
     fn plant(&mut self, now: Moment, out: &mut Outbox) {
         (self.canary, self.seen) = (Canary::Planting, Seen::default());
         self.begun = now;
-        self.flying.send(Command::PlantCanary, Flight::Plant { sent: now }, out);
+        self.in_flight.send(Command::PlantCanary, SourceCommand::Plant { sent: now }, out);
     }
 
     /// The source has told something of the canary.
@@ -173,7 +173,7 @@ impl SourceSelection {
         self.seen.add(key_event);
         if self.seen.is_proof() {
             self.rest(out);
-            self.flying.clear();
+            self.in_flight.clear();
             (self.is_proven, self.is_renewed) = (true, false);
             (self.report.canary_at, self.report.sweep_lag) = (Some(now), sweep_lag);
             self.settled(now, out);
@@ -222,17 +222,19 @@ impl SourceSelection {
         effects: &mut Effects,
         out: &mut Outbox,
     ) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
+        let Some(under_way) = self.in_flight.take(tag) else { return };
+        match (under_way, reply) {
             (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
             // With `Notifications::Check`, connecting fails.
-            (Flight::Listen, Err(error)) if error.kind() == ErrorKind::Notifications && self.report.since.is_none() => {
+            (SourceCommand::Listen, Err(error))
+                if error.kind() == ErrorKind::Notifications && self.report.since.is_none() =>
+            {
                 effects.broken = Some(error);
             }
             // Polling is the last source: without it nothing would be found.
-            (Flight::Listen, Err(error)) if self.source() == EventSource::Poll => effects.broken = Some(error),
-            (Flight::Listen, Err(error)) => self.give_up(&error.to_string(), out),
-            (Flight::Listen, Ok(reply)) => {
+            (SourceCommand::Listen, Err(error)) if self.source() == EventSource::Poll => effects.broken = Some(error),
+            (SourceCommand::Listen, Err(error)) => self.give_up(&error.to_string(), out),
+            (SourceCommand::Listen, Ok(reply)) => {
                 effects.is_listening_anew = true;
                 self.report.inbox_works = matches!(reply, Reply::Listening { inbox_works: true });
                 out.push(Output::Inbox(self.report.inbox_works));
@@ -240,20 +242,20 @@ impl SourceSelection {
                     self.settled(now, out);
                 }
             }
-            (Flight::Plant { sent }, Ok(_)) => {
+            (SourceCommand::Plant { sent }, Ok(_)) => {
                 self.report.round_trip = Some(now.since(sent));
                 if let Canary::Planting = self.canary {
                     self.canary = Canary::Planted;
                     out.timers.set(Timer::Canary, now + TOUCH_AFTER);
                 }
             }
-            (Flight::Touch, Ok(_)) => {
+            (SourceCommand::Touch, Ok(_)) => {
                 if let Canary::Touching = self.canary {
                     self.canary = Canary::Awaiting;
                     out.timers.set(Timer::Canary, now + self.settings.canary_timeout);
                 }
             }
-            (Flight::Plant { .. } | Flight::Touch, Err(error)) => {
+            (SourceCommand::Plant { .. } | SourceCommand::Touch, Err(error)) => {
                 // Where nothing can be written, out of memory say, this proves nothing.
                 self.rest(out);
                 out.push(Output::Warn(Warning::CanaryFailed(error)));
@@ -266,7 +268,7 @@ impl SourceSelection {
         match self.canary {
             Canary::Planted => {
                 self.canary = Canary::Touching;
-                self.flying.send(Command::TouchCanary, Flight::Touch, out);
+                self.in_flight.send(Command::TouchCanary, SourceCommand::Touch, out);
             }
             Canary::Awaiting => self.unproven_in_time(out),
             Canary::Idle | Canary::Planting | Canary::Touching => {}
@@ -275,7 +277,7 @@ impl SourceSelection {
 
     /// Tries the best source again, once no canary is under way.
     pub(crate) fn retry(&mut self, now: Moment, out: &mut Outbox) {
-        if self.flying.is_empty() && matches!(self.canary, Canary::Idle) {
+        if self.in_flight.is_empty() && matches!(self.canary, Canary::Idle) {
             self.at = 0;
             self.listen(out);
         } else {

@@ -27,7 +27,7 @@ enum Coverage {
 }
 
 #[derive(Debug)]
-enum Flight {
+enum WatchedCommand {
     Subscribe(Topic),
     Read,
     List,
@@ -38,7 +38,7 @@ pub(crate) struct WatchedValues {
     topics: BTreeMap<Topic, Coverage>,
     values: BTreeMap<String, Arc<WatchedValue>>,
     lookups: Lookups<String>,
-    flying: InFlight<Flight>,
+    in_flight: InFlight<WatchedCommand>,
 }
 
 impl WatchedValues {
@@ -47,7 +47,7 @@ impl WatchedValues {
             topics: BTreeMap::new(),
             values: BTreeMap::new(),
             lookups: Lookups::new(),
-            flying: InFlight::new(Owner::Watched),
+            in_flight: InFlight::new(Owner::Watched),
         }
     }
 
@@ -60,13 +60,13 @@ impl WatchedValues {
     pub(crate) fn link_down(&mut self) {
         self.topics.values_mut().for_each(|coverage| *coverage = Coverage::Unheard);
         self.lookups.abandon();
-        self.flying.clear();
+        self.in_flight.clear();
     }
 
     /// Hints come from elsewhere from now on: everything is subscribed to there.
     pub(crate) fn relisten(&mut self) {
         self.topics.values_mut().for_each(|coverage| *coverage = Coverage::Unheard);
-        self.flying.retain(|flight| !matches!(flight, Flight::Subscribe(_)));
+        self.in_flight.retain(|under_way| !matches!(under_way, WatchedCommand::Subscribe(_)));
         self.doubt();
     }
 
@@ -108,20 +108,23 @@ impl WatchedValues {
             .iter()
             .filter(|(topic, coverage)| {
                 **coverage == Coverage::Unheard
-                    && !self.flying.iter().any(|flight| matches!(flight, Flight::Subscribe(to) if to == *topic))
+                    && !self
+                        .in_flight
+                        .iter()
+                        .any(|under_way| matches!(under_way, WatchedCommand::Subscribe(to) if to == *topic))
             })
             .map(|(topic, _)| topic.clone())
             .collect();
         for topic in unheard {
-            self.flying.send(Command::Subscribe { topic: topic.clone() }, Flight::Subscribe(topic), out);
+            self.in_flight.send(Command::Subscribe { topic: topic.clone() }, WatchedCommand::Subscribe(topic), out);
         }
         if let Some(known) = self.lookups.begin_listing() {
-            self.flying.send(Command::ListValues { known, after: None }, Flight::List, out);
+            self.in_flight.send(Command::ListValues { known, after: None }, WatchedCommand::List, out);
         }
         if let Some(asked) = self.lookups.next_read() {
             let session = |path: &String| self.values.get(path).map(|value| value.session().clone());
             let paths = asked.iter().map(|asked| (asked.key.clone(), session(&asked.key))).collect();
-            self.flying.send(Command::ReadValues { paths }, Flight::Read, out);
+            self.in_flight.send(Command::ReadValues { paths }, WatchedCommand::Read, out);
         }
         self.cover(out);
     }
@@ -141,10 +144,10 @@ impl WatchedValues {
 
     /// Takes the reply to a command of ours.
     pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
+        let Some(under_way) = self.in_flight.take(tag) else { return };
+        match (under_way, reply) {
             (_, Err(error)) if error.is_of_the_link() => effects.broken = Some(error),
-            (Flight::Subscribe(topic), reply) => {
+            (WatchedCommand::Subscribe(topic), reply) => {
                 if let Err(error) = reply {
                     out.push(Output::Warn(Warning::NotSubscribed { topic: topic.clone(), error }));
                 }
@@ -156,23 +159,23 @@ impl WatchedValues {
                     None => self.lookups.want_listing(),
                 }
             }
-            (Flight::Read, Ok(Reply::ValuesFound { due, findings })) => {
+            (WatchedCommand::Read, Ok(Reply::ValuesFound { due, findings })) => {
                 effects.due = due;
                 self.found(findings, out);
             }
-            (Flight::List, Ok(Reply::ValuesUnchanged { due })) => {
+            (WatchedCommand::List, Ok(Reply::ValuesUnchanged { due })) => {
                 effects.due = due;
                 self.lookups.listing_unchanged();
             }
-            (Flight::List, Ok(Reply::ValuesListed { due, known, after, entries })) => {
+            (WatchedCommand::List, Ok(Reply::ValuesListed { due, known, after, entries })) => {
                 effects.due = due;
                 self.listed(known, after, entries, out);
             }
-            (flight, reply) => {
+            (under_way, reply) => {
                 let error = reply.err().unwrap_or_else(|| Error::unexpected("a look-up of values"));
                 out.push(Output::Warn(Warning::ValuesUnread(error)));
-                match flight {
-                    Flight::List => self.lookups.listing_failed(),
+                match under_way {
+                    WatchedCommand::List => self.lookups.listing_failed(),
                     _ => self.lookups.read_failed(),
                 }
             }
@@ -226,7 +229,7 @@ impl WatchedValues {
         });
         self.lookups.listed(known, entries);
         if after.is_some() {
-            return self.flying.send(Command::ListValues { known: None, after }, Flight::List, out);
+            return self.in_flight.send(Command::ListValues { known: None, after }, WatchedCommand::List, out);
         }
         self.lookups.listing_complete(self.values.keys().filter(|path| path.starts_with(EPHEMERALS)));
     }

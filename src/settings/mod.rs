@@ -43,6 +43,10 @@ pub(crate) struct LeaseTiming {
     pub(crate) lost_after: Duration,
     /// How long it is vouched for once the connection by which others see it is closed.
     pub(crate) absence: Duration,
+    /// How long it is vouched for once this process does not look any more whether that connection is open.
+    pub(crate) unattended: Duration,
+    /// How long it lives at the least once that connection is closed.
+    pub(crate) grace: Duration,
     /// After how long the heartbeats renew what lives by the lease, where the core has not.
     pub(crate) renewal_due: Duration,
     /// How long after its last renewal what lives by the lease can be vouched for.
@@ -228,6 +232,11 @@ impl Config {
         self.grace().map_or(self.ttl, |grace| grace / 2)
     }
 
+    /// How long it is vouched for by a process that was frozen, and does not know yet what became of its connection.
+    fn unattended(&self) -> Duration {
+        self.grace().map_or(self.ttl, |grace| grace * 2 / 3)
+    }
+
     /// How long a call of the heartbeat or a ping may take: after it there must be time for another.
     pub(crate) fn pulse_timeout(&self) -> Duration {
         self.command_timeout.min(self.heartbeat)
@@ -248,6 +257,8 @@ impl Config {
             heartbeat: self.heartbeat,
             lost_after: self.lost_after(),
             absence: self.absence(),
+            unattended: self.unattended(),
+            grace: self.grace().unwrap_or(self.ttl),
             renewal_due: self.renewal_due(),
             unrenewed_after: self.unrenewed_after(),
             stall_tolerance: self.stall_tolerance,

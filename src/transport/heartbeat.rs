@@ -1,11 +1,10 @@
 //! Keeps a lease alive: on a thread and a connection of its own, for as long as the application makes progress.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -13,8 +12,10 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::commands::Commands;
-use super::heartbeat_connection::{HeartbeatConnection, Unopened};
+use super::heartbeat_connection::{HeartbeatConnection, Opening, Unopened};
+use super::heartbeat_thread::{HeartbeatThread, Looked};
 use super::link::Dialer;
+use super::vouched::{Vouch, Vouched};
 use crate::backoff::backoff;
 use crate::clock::{self, sleep_until};
 use crate::error::{Error, ErrorKind};
@@ -34,30 +35,6 @@ pub(crate) struct Beat {
     pub(crate) pulse: Pulse,
     /// Why it failed, if it has.
     pub(crate) error: Option<Error>,
-}
-
-/// The process's one thread for heartbeats. It ends with the last that holds it.
-struct HeartbeatThread {
-    handle: Handle,
-    _stop: DropGuard,
-}
-
-static THREAD: Mutex<Weak<HeartbeatThread>> = Mutex::new(Weak::new());
-
-fn thread() -> std::io::Result<Arc<HeartbeatThread>> {
-    let mut shared = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(thread) = shared.upgrade() {
-        return Ok(thread);
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
-    let stopped = stop.clone();
-    std::thread::Builder::new()
-        .name("group-redis-heartbeat".to_owned())
-        .spawn(move || runtime.block_on(stopped.cancelled()))?;
-    let thread = Arc::new(HeartbeatThread { handle, _stop: stop.drop_guard() });
-    *shared = Arc::downgrade(&thread);
-    Ok(thread)
 }
 
 /// When the application's runtime last made progress.
@@ -89,41 +66,12 @@ impl Renewed {
     }
 }
 
-/// Until when a connector's lease is vouched for. To be asked without I/O, and without waiting for a timer.
-#[derive(Clone, Debug)]
-pub(crate) struct Vouched(watch::Receiver<Moment>);
-
-impl Vouched {
-    #[cfg(test)]
-    pub(crate) fn new(until: watch::Receiver<Moment>) -> Self {
-        Self(until)
-    }
-
-    pub(crate) fn holds(&self) -> bool {
-        self.holds_at(clock::now())
-    }
-
-    pub(crate) fn holds_at(&self, now: Moment) -> bool {
-        now < *self.0.borrow()
-    }
-
-    /// For how long it is vouched for from now on.
-    pub(crate) fn rest(&self) -> Duration {
-        self.0.borrow().since(clock::now())
-    }
-
-    /// Waits until it is vouched for longer than before; `None` if the connector is gone.
-    pub(crate) async fn extended(&mut self) -> Option<()> {
-        self.0.changed().await.ok()
-    }
-}
-
 /// Where a connector's heartbeats run, and what it takes to start them.
 pub(crate) struct LeaseKeeper {
     dialer: Dialer,
     tracker: TaskTracker,
     beats: watch::Sender<Option<Beat>>,
-    vouched: watch::Sender<Moment>,
+    vouched: watch::Sender<Vouch>,
 }
 
 /// A lease that is being kept. Dropped, it no longer is.
@@ -143,11 +91,11 @@ impl KeptLease {
 impl LeaseKeeper {
     pub(crate) fn new(dialer: Dialer, tracker: TaskTracker) -> (Self, watch::Receiver<Option<Beat>>) {
         let (beats, receiver) = watch::channel(None);
-        (Self { dialer, tracker, beats, vouched: watch::Sender::new(Moment::ORIGIN) }, receiver)
+        (Self { dialer, tracker, beats, vouched: watch::Sender::new(Vouch::none()) }, receiver)
     }
 
     pub(crate) fn vouched(&self) -> Vouched {
-        Vouched(self.vouched.subscribe())
+        Vouched::new(self.vouched.subscribe())
     }
 
     /// Keeps this session's lease alive, last acknowledged when sent at `acked`.
@@ -156,25 +104,26 @@ impl LeaseKeeper {
         let stop = CancellationToken::new();
         let thread = match config.heartbeats {
             Heartbeats::Runtime => None,
-            Heartbeats::Thread => thread()
+            Heartbeats::Thread => HeartbeatThread::shared()
                 .inspect_err(|error| tracing::warn!(%error, "no thread for heartbeats: they run on the runtime"))
                 .ok(),
         };
         let progress = Arc::new(Progress::default());
         progress.made();
         let lease = LeaseKeeping::new(config.lease_timing(), acked);
-        self.vouched.send_replace(lease.vouched());
         let renewed = Arc::new(Renewed(AtomicU64::new(acked.as_millis())));
         // A runtime that hangs would not notice in time that the connection is closed, and that the lease may be
         // shortened.
-        let presence = thread.is_some() && config.grace().is_some();
+        let looked = thread.as_ref().filter(|_| config.grace().is_some()).map(|thread| thread.looked.clone());
+        let attended = looked.clone().map(|looked| (looked, config.lease_timing().unattended));
+        self.vouched.send_replace(Vouch { until: lease.vouched(), attended });
         let keeping = Keeping {
             dialer: self.dialer.clone(),
             session,
             lease,
             renewed: renewed.clone(),
             progress: progress.clone(),
-            presence,
+            looked,
             pauses: pauses(config),
             error: None,
             beats: self.beats.clone(),
@@ -211,12 +160,13 @@ struct Keeping {
     /// By what the driver renews.
     renewed: Arc<Renewed>,
     progress: Arc<Progress>,
-    presence: bool,
+    /// By which the session is seen by its connection, if it is.
+    looked: Option<Arc<Looked>>,
     pauses: ExponentialBackoff,
     /// Why the last heartbeat failed, if it has.
     error: Option<Error>,
     beats: watch::Sender<Option<Beat>>,
-    vouched: watch::Sender<Moment>,
+    vouched: watch::Sender<Vouch>,
 }
 
 impl Keeping {
@@ -271,7 +221,12 @@ impl Keeping {
     async fn connect(&mut self, then: Moment, before: &mut Option<HeartbeatConnection>) -> Option<HeartbeatConnection> {
         let opening = async {
             sleep_until(then).await;
-            HeartbeatConnection::open(&self.dialer, &self.session, self.presence).await
+            let opening = match &self.looked {
+                Some(_) if self.lease.is_renewed_first(self.progress.idle()) => Opening::RenewedAndSeen,
+                Some(_) => Opening::Seen,
+                None => Opening::Unseen,
+            };
+            HeartbeatConnection::open(&self.dialer, &self.session, opening).await
         };
         let opened = tokio::select! {
             opened = opening => opened,
@@ -284,11 +239,17 @@ impl Keeping {
         match opened {
             Ok(connection) => {
                 *before = None;
+                if let Some(sent) = connection.renewed {
+                    self.lease.renewed_first(sent);
+                }
                 self.lease.connected(connection.is_present);
                 Some(connection)
             }
-            Err(Unopened { error, may_be_seen }) => {
+            Err(Unopened { error, may_be_seen, renewed }) => {
                 tracing::debug!(%error, "no connection for heartbeats");
+                if let Some(sent) = renewed {
+                    self.lease.renewed_first(sent);
+                }
                 self.error = Some(error.at(self.dialer.server()));
                 let is_seen_by_another = before.as_ref().is_some_and(HeartbeatConnection::is_seen);
                 if may_be_seen && !is_seen_by_another {
@@ -318,8 +279,9 @@ impl Keeping {
     }
 
     fn closed(&mut self) {
-        let pause = self.next_pause();
-        let pulse = self.lease.closed(clock::now(), pause);
+        let (now, pause) = (clock::now(), self.next_pause());
+        let looked = self.looked.as_ref().map_or(now, |looked| looked.at());
+        let pulse = self.lease.closed(now, looked, pause);
         self.tell(pulse);
     }
 
@@ -364,7 +326,7 @@ impl Keeping {
 
     fn tell(&self, pulse: Pulse) {
         let (until, over) = (self.lease.vouched(), self.lease.over());
-        self.vouched.send_if_modified(|vouched| std::mem::replace(vouched, until) != until);
+        self.vouched.send_if_modified(|vouch| std::mem::replace(&mut vouch.until, until) != until);
         self.beats.send_replace(Some(Beat {
             session: self.session.clone(),
             until,
@@ -405,11 +367,5 @@ impl Commands {
         };
         // What is left out is seen to at the next heartbeat.
         timeout(limit, extending).await.unwrap_or(false)
-    }
-
-    /// One heartbeat: whether the lease lives.
-    async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
-        let heartbeat = session::heartbeat(&self.context.scripts, session);
-        self.invoke_unbounded(&heartbeat).await
     }
 }

@@ -3,20 +3,35 @@
 use std::convert::Infallible;
 use std::future::pending;
 
+use futures_util::future::join;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::commands::Commands;
 use super::link::{Dialer, Role, within};
+use crate::clock;
 use crate::error::Error;
 use crate::model::SessionId;
-use crate::scripts::presence;
+use crate::proto::Moment;
+use crate::scripts::{presence, session};
+
+/// How a connection for heartbeats begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Opening {
+    /// Others do not see the session by it.
+    Unseen,
+    Seen,
+    /// The lease is renewed before: others have seen the session, and may shorten it until they see it again.
+    RenewedAndSeen,
+}
 
 /// A connection for heartbeats. Where it is subscribed to the session's channel, its being there is our presence.
 pub(super) struct HeartbeatConnection {
     pub(super) commands: Commands,
     pub(super) is_present: bool,
+    /// When the renewal was sent that came before the subscription, if it was answered.
+    pub(super) renewed: Option<Moment>,
     is_marked: bool,
     /// Whether it was closed.
     pub(super) closed: CancellationToken,
@@ -27,20 +42,22 @@ pub(super) struct Unopened {
     pub(super) error: Error,
     /// Whether others may have seen the session by it.
     pub(super) may_be_seen: bool,
+    /// When the renewal was sent that came before the subscription, if it was answered.
+    pub(super) renewed: Option<Moment>,
 }
 
 impl From<Error> for Unopened {
     fn from(error: Error) -> Self {
-        Self { error, may_be_seen: false }
+        Self { error, may_be_seen: false, renewed: None }
     }
 }
 
 impl HeartbeatConnection {
-    pub(super) async fn open(dialer: &Dialer, session: &SessionId, presence: bool) -> Result<Self, Unopened> {
+    pub(super) async fn open(dialer: &Dialer, session: &SessionId, opening: Opening) -> Result<Self, Unopened> {
         let closed = CancellationToken::new();
-        if !presence {
+        if opening == Opening::Unseen {
             let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-            return Ok(Self { commands, is_present: false, is_marked: false, closed });
+            return Ok(Self::unseen(commands, closed));
         }
         let ended = closed.clone();
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
@@ -53,23 +70,38 @@ impl HeartbeatConnection {
             Err(error) if !error.is_of_the_link() => {
                 tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
                 let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-                return Ok(Self { commands, is_present: false, is_marked: false, closed });
+                return Ok(Self::unseen(commands, closed));
             }
             connection => connection?,
         };
+        let mut commands = dialer.commands(connection.clone());
         let channel = dialer.scripts().keys.presence(session.as_str());
-        let mut subscriber = connection.clone();
-        let subscribing = subscriber.subscribe(&channel);
-        let is_present =
-            match within(&format!("SUBSCRIBE {channel}"), dialer.config().pulse_timeout(), subscribing).await {
-                Ok(()) => true,
-                Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true }),
-                Err(error) => {
-                    tracing::warn!(%error, "a crash of this process is seen only when its lease runs out");
-                    false
+        let mut subscriber = connection;
+        let mut renewed = None;
+        // Sent without waiting for each other, the renewal first.
+        let opened = async {
+            let renewing = async {
+                let sent = clock::now();
+                if opening == Opening::RenewedAndSeen && commands.heartbeat(session).await.unwrap_or(false) {
+                    renewed = Some(sent);
                 }
             };
-        Ok(Self { commands: dialer.commands(connection), is_present, is_marked: false, closed })
+            join(renewing, subscriber.subscribe(&channel)).await.1
+        };
+        let limit = dialer.config().pulse_timeout();
+        let is_present = match within(&format!("SUBSCRIBE {channel}"), limit, opened).await {
+            Ok(()) => true,
+            Err(error) if error.is_of_the_link() => return Err(Unopened { error, may_be_seen: true, renewed }),
+            Err(error) => {
+                tracing::warn!(%error, "a crash of this process is seen only when its lease runs out");
+                false
+            }
+        };
+        Ok(Self { commands, is_present, renewed, is_marked: false, closed })
+    }
+
+    fn unseen(commands: Commands, closed: CancellationToken) -> Self {
+        Self { commands, is_present: false, renewed: None, is_marked: false, closed }
     }
 
     /// Lets any prober judge the session, once for this connection. Without an answer it is tried again.
@@ -99,6 +131,12 @@ impl HeartbeatConnection {
 }
 
 impl Commands {
+    /// One heartbeat: whether the lease lives.
+    pub(super) async fn heartbeat(&mut self, session: &SessionId) -> Result<bool, Error> {
+        let heartbeat = session::heartbeat(&self.context.scripts, session);
+        self.invoke_unbounded(&heartbeat).await
+    }
+
     /// Whether the server could mark the lease.
     async fn mark(&mut self, session: &SessionId) -> Result<bool, Error> {
         let (mark, limit) = (presence::mark(&self.context.scripts, session), self.context.config.pulse_timeout());

@@ -8,13 +8,18 @@ mod deadlines;
 mod flags;
 mod heartbeat;
 mod heartbeat_connection;
+mod heartbeat_thread;
 mod link;
 mod listener;
 mod locks;
+mod vouched;
 
 pub(crate) use commands::Commands;
 #[cfg(feature = "tls")]
 pub(crate) use cryptography::choose_cryptography;
-pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper, Vouched};
+pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper};
 pub(crate) use link::{Dialer, InboxSink, Link};
 pub(crate) use redis::FromRedisValue;
+pub(crate) use vouched::Vouched;
+#[cfg(test)]
+pub(crate) use {heartbeat_thread::Looked, vouched::Vouch};

@@ -69,12 +69,14 @@ pub(super) fn dead_grant(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut found: HashMap<(&str, u64), String> = HashMap::new();
     for line in lines {
         let What::Order { revision, locks } = &line.what else { continue };
+        // The key of the revision may have been taken away. Who is seen to hold was granted before, in any case.
+        let revision = locks.iter().map(|sample| sample.token).fold(*revision, u64::max);
         for sample in locks {
             for place in sample.holder.iter().chain(&sample.waiters).filter(|place| !place.session.is_empty()) {
                 if place.alive {
                     dead.remove(place.session.as_str());
                 } else {
-                    dead.entry(&place.session).or_insert((*revision, line.at));
+                    dead.entry(&place.session).or_insert((revision, line.at));
                 }
             }
             let Some(holder) = sample.holder.as_ref().filter(|holder| !holder.alive) else { continue };

@@ -168,4 +168,9 @@ fn nobody_dead_is_made_a_holder() {
     let died =
         [line(S, "nemesis", order(5, Some((5, A)), &[])), line(2 * S, "nemesis", order(5, Some((5, dead(A))), &[]))];
     good(&died);
+    // The key of the revision is gone.
+    good(&[line(S, "nemesis", order(0, Some((5, dead(A))), &[]))]);
+    let granted = |token| vec![line(2 * S, "nemesis", order(token, Some((token, dead(B))), &[]))];
+    let seen = vec![line(S, "nemesis", order(0, Some((5, A)), &[dead(B)]))];
+    bad("dead grant", &[seen, granted(6)].concat());
 }

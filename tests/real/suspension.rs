@@ -9,6 +9,8 @@ use group_redis::testing::{FaultProxy, Line};
 use group_redis::{ErrorKind, GroupConnector, State};
 use tokio::time::timeout;
 
+use super::locker::Locker;
+use super::locks_bad_days::say;
 use super::support::{Fixture, PATIENCE, Recorder, eventually};
 
 /// How long the server is away, as for an upgrade.
@@ -171,4 +173,22 @@ async fn work_is_cancelled_or_pauses_when_suspended() {
     assert_eq!(terms.len(), 2);
     assert_eq!(terms[0], terms[1], "in the same term");
     group.close().await.unwrap();
+}
+
+/// A process that was frozen does not know yet that its connection was closed: it says no until it has looked.
+#[tokio::test]
+async fn frozen_holder_whose_connection_was_closed_says_no() {
+    let fixture = Fixture::new().await;
+    let group = connect(&fixture).await;
+    let mut holder = Locker::start(&fixture, "a", Duration::from_millis(7500)).await;
+    holder.ask("ask l", "held l").await;
+    let presence = fixture.key("presence/") + "*";
+    let is_seen = async || !say::<Vec<String>>(&fixture, &["PUBSUB", "CHANNELS", &presence]).await.is_empty();
+    eventually("others see the holder", is_seen).await;
+
+    holder.signal("-STOP");
+    say::<u64>(&fixture, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let guard = soon("the lock passes on", group.lock("l").acquire()).await.unwrap();
+    holder.signal("-CONT");
+    assert_eq!(holder.wait_for("answered l").await, ["false"], "held under token {} meanwhile", guard.token());
 }

@@ -5,6 +5,8 @@
 //! - `read LOCK`: the same beside other readers; `permit LOCK N`: the same beside N - 1 others
 //! - `wait LOCK N`: stands in the queue N times, as `NAME-0` and so on, one behind the other, each time saying
 //!   `held LOCK TOKEN NAME-0` and handing the lock on at once
+//! - `ask LOCK`: waits for the lock and then asks its guard all the time, until it was frozen: `answered LOCK true`,
+//!   or `false`, is what the guard said first when it went on
 //! - `load LOCK`: reads the two counters of the lock: `loaded LOCK FENCED PLAIN`
 //! - `store LOCK`: writes what it has loaded plus one, fenced and not: `stored LOCK`, or `refused LOCK` by the fence
 //! - `release LOCK`: `released LOCK true`
@@ -18,7 +20,7 @@
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use group_redis::{Error, ErrorKind, GroupConnector, Lock, LockGuard};
 use redis::aio::MultiplexedConnection;
@@ -31,6 +33,9 @@ const LOAD: &str = "redis.call('RPUSH', KEYS[2], ARGV[1] .. ' load')
 /// Writes the counter, and notes the writer.
 const STORE: &str = "redis.call('SET', KEYS[1], ARGV[2])
     return redis.call('RPUSH', KEYS[2], ARGV[1] .. ' store')";
+
+/// A process that does not run for so long is frozen.
+const FROZEN: Duration = Duration::from_millis(200);
 
 struct Worker {
     group: GroupConnector,
@@ -106,6 +111,21 @@ async fn hold(name: &str, lock: Lock) -> Result<LockGuard, Error> {
     Ok(guard)
 }
 
+/// Asks all the time whether it is held; says what came first after the process was frozen.
+fn ask_until_frozen(name: &str, guard: &LockGuard) {
+    let mut before = Instant::now();
+    loop {
+        let now = Instant::now();
+        let is_held = guard.is_held();
+        if now.duration_since(before) > FROZEN {
+            println!("answered {name} {is_held}");
+            return;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_micros(20));
+    }
+}
+
 /// Hands each of them on at once.
 async fn pass_on(lock: String, wanted: Lock) -> Result<(), Error> {
     let guard = wanted.acquire().await?;
@@ -152,6 +172,10 @@ async fn main() -> Result<(), Error> {
                     let wanted = worker.group.lock(name).as_member(format!("{}-{waiter}", worker.name));
                     tokio::spawn(pass_on(name.to_owned(), wanted));
                 }
+            }
+            "ask" => {
+                let (name, guard) = (name.to_owned(), hold(name, lock(name)).await?);
+                std::thread::spawn(move || ask_until_frozen(&name, &guard));
             }
             "load" => {
                 let counts = worker.load(name, &held[name]).await?;

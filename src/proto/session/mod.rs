@@ -99,7 +99,7 @@ enum Act {
 }
 
 #[derive(Debug)]
-enum Flight {
+enum SessionCommand {
     Op {
         op: Op,
         /// The session it was sent for.
@@ -128,7 +128,7 @@ pub(crate) struct Session {
     with_edits: BTreeSet<MemberId>,
     waiting: VecDeque<Op>,
     delayed: Vec<(Moment, Op)>,
-    flying: InFlight<Flight>,
+    in_flight: InFlight<SessionCommand>,
     /// A lease was lost and none has been won since.
     lost: bool,
     missing_beats: bool,
@@ -153,7 +153,7 @@ impl Session {
             with_edits: BTreeSet::new(),
             waiting: VecDeque::new(),
             delayed: Vec::new(),
-            flying: InFlight::new(Owner::Session),
+            in_flight: InFlight::new(Owner::Session),
             lost: false,
             missing_beats: false,
             closing: false,
@@ -177,13 +177,13 @@ impl Session {
 
     /// Whether everything has been given back.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closing && self.waiting.is_empty() && self.flying.is_empty()
+        self.closing && self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
     /// Sends whatever may be sent over a link that stands.
     pub(crate) fn dispatch(&mut self, now: Moment, settled: u64, out: &mut Outbox) {
         self.settled = settled;
-        while self.flying.len() < WINDOW
+        while self.in_flight.len() < WINDOW
             && let Some(op) = self.waiting.pop_front()
         {
             if matches!((&op.act, &self.lease), (Act::Join(..) | Act::Open, Lease::Opening)) {
@@ -328,8 +328,8 @@ impl Session {
             return;
         };
         let session = session.clone();
-        let flight = Flight::Op { op, session, sent: now, settled: self.settled, draft };
-        self.flying.send(command, flight, out);
+        let under_way = SessionCommand::Op { op, session, sent: now, settled: self.settled, draft };
+        self.in_flight.send(command, under_way, out);
         if let Some(session) = orphan {
             let close = self.op(Act::Close(session));
             self.waiting.push_back(close);
@@ -360,7 +360,11 @@ impl Session {
             .map(|(id, _)| id.clone())
             .collect();
         for ids in held.chunks(RENEW_CHUNK) {
-            self.flying.send(Command::Renew { session: session.clone(), ids: ids.to_vec() }, Flight::Renew, out);
+            self.in_flight.send(
+                Command::Renew { session: session.clone(), ids: ids.to_vec() },
+                SessionCommand::Renew,
+                out,
+            );
         }
         self.extend(session, now, 0, Vec::new(), out);
     }
@@ -368,7 +372,7 @@ impl Session {
     /// Renews what else the session owns, from this place on.
     fn extend(&mut self, session: SessionId, sent: Moment, cursor: u64, held: Vec<ListedHold>, out: &mut Outbox) {
         let command = Command::Extend { session: session.clone(), cursor };
-        self.flying.send(command, Flight::Extend { session, sent, held }, out);
+        self.in_flight.send(command, SessionCommand::Extend { session, sent, held }, out);
     }
 
     /// Puts an operation that was not answered back where it came from.
@@ -394,8 +398,8 @@ impl Session {
         // A server that comes back from a crash, or a replica in its place, may not have what was renewed last.
         self.renewal_wanted = true;
         out.timers.clear(Timer::Renewal);
-        for flight in self.flying.drain().rev() {
-            if let Flight::Op { mut op, .. } = flight {
+        for under_way in self.in_flight.drain().rev() {
+            if let SessionCommand::Op { mut op, .. } = under_way {
                 op.uncertain = true;
                 self.park(op, out);
             }

@@ -12,10 +12,10 @@ impl Session {
         effects: &mut Effects,
         out: &mut Outbox,
     ) {
-        let Some(flight) = self.flying.take(tag) else { return };
-        match (flight, reply) {
-            (Flight::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
-            (Flight::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
+        let Some(under_way) = self.in_flight.take(tag) else { return };
+        match (under_way, reply) {
+            (SessionCommand::Renew, Ok(Reply::Renewed { strangers })) => effects.hints = strangers,
+            (SessionCommand::Extend { session, sent, mut held }, Ok(Reply::Extended { cursor, held: more })) => {
                 held.extend(more);
                 let is_ours = matches!(&self.lease, Lease::Held { session: ours, .. } if *ours == session);
                 match cursor {
@@ -24,25 +24,28 @@ impl Session {
                     _ => self.extend(session, sent, cursor, held, out),
                 }
             }
-            (Flight::Renew | Flight::Extend { .. }, Ok(_)) => {}
+            (SessionCommand::Renew | SessionCommand::Extend { .. }, Ok(_)) => {}
             // What the link took with it is sent again over the next.
-            (Flight::Renew | Flight::Extend { .. }, Err(error)) if error.is_of_the_link() => {
+            (SessionCommand::Renew | SessionCommand::Extend { .. }, Err(error)) if error.is_of_the_link() => {
                 effects.broken = Some(error);
             }
-            (Flight::Renew | Flight::Extend { .. }, Err(error)) => {
+            (SessionCommand::Renew | SessionCommand::Extend { .. }, Err(error)) => {
                 if self.session().is_some() {
                     out.timers.set_sooner(Timer::Renewal, now + self.settings.ttl / RENEW_AGAIN);
                 }
                 out.push(Output::Warn(Warning::RenewalFailed(error)));
             }
-            (Flight::Op { op, .. }, Err(error)) => self.failed(now, op, error, effects, out),
-            (Flight::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
-            (Flight::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
+            (SessionCommand::Op { op, .. }, Err(error)) => self.failed(now, op, error, effects, out),
+            (SessionCommand::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
+            (SessionCommand::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
                 self.done(now, op, (sent, settled), draft, reply, effects, out);
             }
         }
         if let Lease::Opening = self.lease
-            && !self.flying.iter().any(|flight| matches!(flight, Flight::Op { op, .. } if op.opens.is_some()))
+            && !self
+                .in_flight
+                .iter()
+                .any(|under_way| matches!(under_way, SessionCommand::Op { op, .. } if op.opens.is_some()))
         {
             self.lease = Lease::Absent;
         }
@@ -343,14 +346,14 @@ impl Session {
             return;
         }
         let (id, incarnation) = (member.id(), Some(member.incarnation()));
-        let flying = self.flying.iter().filter_map(|flight| match flight {
-            Flight::Op { op, .. } => Some(op),
-            Flight::Renew | Flight::Extend { .. } => None,
+        let in_flight = self.in_flight.iter().filter_map(|under_way| match under_way {
+            SessionCommand::Op { op, .. } => Some(op),
+            SessionCommand::Renew | SessionCommand::Extend { .. } => None,
         });
         let is_leave = |op: &Op, from: Option<Incarnation>| matches!(&op.act, Act::Leave(leaving, at) if leaving == id && *at == from);
         // One that waits comes after it, one that is under way may have come before.
-        let mut flying = flying.chain(&self.waiting);
-        if !flying.any(|op| is_leave(op, incarnation)) && !self.waiting.iter().any(|op| is_leave(op, None)) {
+        let mut in_flight = in_flight.chain(&self.waiting);
+        if !in_flight.any(|op| is_leave(op, incarnation)) && !self.waiting.iter().any(|op| is_leave(op, None)) {
             self.take_back(id.clone(), incarnation);
         }
     }

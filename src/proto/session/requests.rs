@@ -140,13 +140,13 @@ impl Session {
     fn close(&mut self, ticket: Ticket, deadline: Moment, out: &mut Outbox) {
         self.closing = true;
         out.push(Output::Release);
-        let flying = self.flying.drain().filter_map(|flight| match flight {
-            Flight::Op { op, .. } => Some(op),
-            Flight::Renew | Flight::Extend { .. } => None,
+        let in_flight = self.in_flight.drain().filter_map(|under_way| match under_way {
+            SessionCommand::Op { op, .. } => Some(op),
+            SessionCommand::Renew | SessionCommand::Extend { .. } => None,
         });
         let waiting = self.waiting.drain(..).chain(self.delayed.drain(..).map(|(_, op)| op));
         let mut sessions = BTreeSet::new();
-        for op in flying.chain(waiting) {
+        for op in in_flight.chain(waiting) {
             sessions.extend(op.opens);
             if let Act::Close(session) = op.act {
                 sessions.insert(session);
@@ -191,11 +191,11 @@ impl Session {
         }
         self.give_up_flying(now, out);
         let edits = self.with_edits.iter().filter_map(|id| self.own.get(id)).flat_map(|own| &own.edits);
-        let flying = self.flying.iter().filter_map(|flight| match flight {
-            Flight::Op { op, .. } => Some(op),
-            Flight::Renew | Flight::Extend { .. } => None,
+        let in_flight = self.in_flight.iter().filter_map(|under_way| match under_way {
+            SessionCommand::Op { op, .. } => Some(op),
+            SessionCommand::Renew | SessionCommand::Extend { .. } => None,
         });
-        let rest = self.waiting.iter().chain(edits).chain(flying).filter_map(|op| op.deadline);
+        let rest = self.waiting.iter().chain(edits).chain(in_flight).filter_map(|op| op.deadline);
         out.timers.set(Timer::Request, rest.min());
         for op in over {
             let is_uncertain = op.uncertain || matches!(op.act, Act::Leave(..));
@@ -222,8 +222,8 @@ impl Session {
     /// Answers the requests that are under way when their time is up. What they do is given back when it is known.
     fn give_up_flying(&mut self, now: Moment, out: &mut Outbox) {
         let mut joins = Vec::new();
-        let mut is_over = |flight: &mut Flight| {
-            let Flight::Op { op, .. } = flight else { return false };
+        let mut is_over = |under_way: &mut SessionCommand| {
+            let SessionCommand::Op { op, .. } = under_way else { return false };
             if op.deadline.is_none_or(|deadline| deadline > now) {
                 return false;
             }
@@ -235,7 +235,7 @@ impl Session {
             // Nothing comes after it that could wait for it.
             matches!(op.act, Act::Close(_))
         };
-        self.flying.retain(|flight| !is_over(flight));
+        self.in_flight.retain(|under_way| !is_over(under_way));
         for who in joins {
             if self.own_of(&who).is_some() {
                 self.forget(&who.id, out);

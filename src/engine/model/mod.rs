@@ -4,6 +4,9 @@
 //! guard that is held again has the token that the server has; and an outage in which nobody took the lock costs
 //! nothing.
 
+mod server;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -16,8 +19,9 @@ use crate::proto::{
     Command, Input, Known, LeaseKeeping, LeaseStep, Machine, Moment, Output, Pulse, Reply, Request, Tag, Ticket,
 };
 use crate::settings::{Config, UncheckedSettings};
-use crate::transport::Vouched;
+use crate::transport::{Looked, Vouch, Vouched};
 use crate::wire::{HoldId, InboxMessage, ListedHold, QueueEntry};
+use server::{Lock, Server};
 
 const TTL: Duration = Duration::from_millis(1000);
 const GRACE: Duration = Duration::from_millis(200);
@@ -25,59 +29,19 @@ const GRACE: Duration = Duration::from_millis(200);
 const LEAST_GRACE: Duration = Duration::from_millis(180);
 const NONCE: u64 = 1;
 
-/// The holder of the lock, as the server says, and its token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Lock {
-    Ours(u64),
-    Theirs(u64),
-    /// Taken by an operator, which the holder may learn late.
-    Broken(u64),
-}
-
-#[derive(Debug)]
-struct Server {
-    now: Moment,
-    is_up: bool,
-    /// When the lease runs out; none once it is gone.
-    lease: Option<Moment>,
-    /// Whether the holder is subscribed to its presence.
-    is_present: bool,
-    /// Whether it ever was: then a prober may judge it.
-    is_marked: bool,
-    lock: Lock,
-    tokens: u64,
-}
-
-impl Server {
-    fn lives(&self) -> bool {
-        self.lease.is_some_and(|until| self.now <= until)
-    }
-
-    fn next_token(&mut self) -> u64 {
-        self.tokens += 1;
-        self.tokens
-    }
-
-    /// What the sweep does: the lock of a dead lease goes to the waiter.
-    fn sweep(&mut self) {
-        if self.is_up && !self.lives() {
-            self.lease = None;
-            if let Lock::Ours(_) = self.lock {
-                self.lock = Lock::Theirs(self.next_token());
-            }
-        }
-    }
-}
-
 struct World {
     server: Server,
     lease: LeaseKeeping,
     machine: Machine,
     session: SessionId,
-    vouched: watch::Sender<Moment>,
-    validity: Option<std::sync::Arc<Validity>>,
+    vouched: watch::Sender<Vouch>,
+    /// When the holder's thread for heartbeats looked at its connection.
+    looked: Arc<Looked>,
+    /// Whether the connection was closed, and the thread has not run since.
+    is_unaware: bool,
+    validity: Option<Arc<Validity>>,
     table: LockTable,
-    signals: std::sync::Arc<HoldSignals>,
+    signals: Arc<HoldSignals>,
     token: u64,
     /// Heartbeats on the way to the server and back, with when each was sent.
     asked: Option<Moment>,
@@ -97,6 +61,10 @@ enum Step {
     /// The heartbeat's answer does not come in time.
     Miss,
     Cut,
+    /// The same while the holder's process, or its thread for heartbeats, stands still.
+    Vanish,
+    /// The thread runs again, and takes in that the connection is closed.
+    Notice,
     Reconnect,
     /// The holder is subscribed and marks its lease, and the connection closes before it knows.
     Flicker,
@@ -126,7 +94,9 @@ impl World {
         let now = Moment::from_origin(Duration::from_secs(5));
         let config = config();
         let lease = LeaseKeeping::new(config.lease_timing(), now);
-        let (vouched, _) = watch::channel(lease.vouched());
+        let looked = Arc::new(Looked::new(now));
+        let attended = Some((looked.clone(), config.lease_timing().unattended));
+        let (vouched, _) = watch::channel(Vouch { until: lease.vouched(), attended });
         let server = Server {
             now,
             is_up: true,
@@ -143,6 +113,8 @@ impl World {
             machine: Machine::new(config.settings("c".into(), 0.5)),
             session: SessionId::new("c-1"),
             vouched,
+            looked,
+            is_unaware: false,
             validity: None,
             table: LockTable::default(),
             signals: HoldSignals::new(&nowhere),
@@ -239,7 +211,7 @@ impl World {
 
     fn tell(&mut self, pulse: Pulse) {
         let (until, over) = (self.lease.vouched(), self.lease.over());
-        self.vouched.send_replace(until);
+        self.vouched.send_modify(|vouch| vouch.until = until);
         self.input(Input::Beat { session: self.session.clone(), until, over, pulse });
     }
 
@@ -247,7 +219,7 @@ impl World {
     fn cut(&mut self) {
         self.server.is_present = false;
         (self.asked, self.answered) = (None, None);
-        let pulse = self.lease.closed(self.server.now, Duration::from_millis(20));
+        let pulse = self.lease.closed(self.server.now, self.looked.at(), Duration::from_millis(20));
         self.tell(pulse);
     }
 
@@ -287,13 +259,29 @@ impl World {
         self.check();
     }
 
+    /// Whether the holder's thread for heartbeats is what takes it.
+    fn is_of_the_thread(step: Step) -> bool {
+        matches!(step, Step::Beat | Step::Answer | Step::Miss | Step::Cut | Step::Reconnect | Step::Flicker)
+    }
+
+    /// A thread that runs has looked at its connection.
+    fn look(&self) {
+        if !self.is_unaware {
+            self.looked.set(self.server.now);
+        }
+    }
+
     fn step_quietly(&mut self, step: Step) {
         let now = self.server.now;
+        if self.is_unaware && Self::is_of_the_thread(step) {
+            return;
+        }
         match step {
             Step::Time(ms) => {
                 // In parts, so that no passing state goes unchecked.
                 for _ in 0..ms.div_ceil(10) {
                     self.server.now = self.server.now + Duration::from_millis(10);
+                    self.look();
                     self.check();
                     if self.machine.poll_timeout().is_some_and(|at| at <= self.server.now) {
                         self.input(Input::Tick);
@@ -332,11 +320,26 @@ impl World {
                 }
             }
             Step::Cut => self.cut(),
+            Step::Vanish => {
+                self.server.is_present = false;
+                (self.asked, self.is_unaware) = (None, true);
+            }
+            Step::Notice => {
+                if std::mem::take(&mut self.is_unaware) {
+                    // What was answered before is read first.
+                    self.step_quietly(Step::Answer);
+                    self.check();
+                    self.cut();
+                }
+            }
             Step::Reconnect => {
                 if self.server.is_up
                     && let LeaseStep::Connect(then) = self.lease.step(now, Duration::ZERO)
                     && then <= now
                 {
+                    if self.server.lives() && self.lease.is_renewed_first(Duration::ZERO) {
+                        self.server.lease = Some(now + TTL);
+                    }
                     (self.server.is_present, self.server.is_marked) = (true, true);
                     self.lease.connected(true);
                 }
@@ -358,7 +361,7 @@ impl World {
             Step::Sweep => self.server.sweep(),
             Step::Down => {
                 if std::mem::take(&mut self.server.is_up) {
-                    self.cut();
+                    self.step_quietly(if self.is_unaware { Step::Vanish } else { Step::Cut });
                     self.step_quietly(Step::Unlink);
                 }
             }
@@ -418,6 +421,7 @@ impl World {
     /// Everything gets through again.
     fn heal(&mut self) {
         self.step(Step::Up);
+        self.step(Step::Notice);
         for _ in 0..400 {
             for step in [Step::Link, Step::Reconnect, Step::Beat, Step::Arrive, Step::Answer, Step::Ask] {
                 self.step(step);
@@ -438,6 +442,8 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(Step::Answer),
         1 => Just(Step::Miss),
         2 => Just(Step::Cut),
+        1 => Just(Step::Vanish),
+        2 => Just(Step::Notice),
         4 => Just(Step::Reconnect),
         1 => Just(Step::Flicker),
         3 => Just(Step::Probe),
