@@ -18,6 +18,15 @@ pub(crate) struct Fault {
     pub(crate) freezes: bool,
 }
 
+/// Where hints come from, worker by worker.
+const SOURCES: [&str; 8] = ["keyspace", "keyspace", "tracking", "keyspace", "poll", "keyspace", "keyevent", "keyspace"];
+
+/// Where hints of this worker come from: `w0`, `w1` and so on.
+pub(crate) fn source(worker: &str) -> &'static str {
+    let index: usize = worker.trim_start_matches('w').parse().unwrap_or_default();
+    SOURCES[index % SOURCES.len()]
+}
+
 const fn fault(name: &'static str) -> Fault {
     Fault { name, silence: 0.0, cuts: false, breaks: false, clock: false, single: false, freezes: false }
 }

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::owner;
 use crate::faults::{Faults, TTL};
 use crate::history::{Line, What};
+use crate::plan;
 
 const MS: u64 = 1000;
 /// How long a change may take to every watcher: far less than the reconcile interval, so that one that only that
 /// brings is seen.
 const PROMPT: u64 = 1_000 * MS;
+/// How much longer it may take who polls, where each answer comes late: it waits for a listing that is under way, the
+/// next one, a read that is under way, and its own.
+const POLLING: u64 = 800 * MS;
 /// How long after a fault it may still have an effect on what is heard.
 const AFTER: u64 = 300 * MS;
 /// That a source of hints is of no use any more is found at the next reconcile, and then another is tried.
@@ -21,6 +25,8 @@ struct Told<'a> {
     known: HashMap<&'a str, Vec<(u64, Option<u64>)>>,
     /// When something was the matter with it, as from and to.
     troubles: Vec<(u64, u64)>,
+    /// When each answer to a watcher that polls came late.
+    slow: Vec<(u64, u64)>,
 }
 
 impl<'a> Told<'a> {
@@ -45,7 +51,8 @@ impl<'a> Told<'a> {
     /// Until when it may take to hear of what happened then.
     fn deadline(&self, since: u64) -> u64 {
         let first = self.troubles.partition_point(|(_, to)| to.saturating_add(PROMPT) < since);
-        let mut deadline = since.saturating_add(PROMPT);
+        let is_slow = self.slow.iter().any(|(from, to)| (*from..=*to).contains(&since));
+        let mut deadline = since.saturating_add(if is_slow { PROMPT + POLLING } else { PROMPT });
         for (_, to) in self.troubles[first..].iter().take_while(|(from, _)| *from <= since.saturating_add(PROMPT)) {
             deadline = deadline.max(to.saturating_add(PROMPT));
         }
@@ -120,6 +127,10 @@ pub(super) fn prompt(lines: &[Line], faults: &Faults) -> Vec<String> {
                 _ => AFTER,
             };
             told.troubles.push((span.from, span.to.saturating_add(after)));
+        }
+        if plan::source(who) == "poll" {
+            let slow = faults.spans_on(who).filter(|span| span.fault.name == "delay_answers");
+            told.slow.extend(slow.map(|span| (span.from, span.to)));
         }
         told.troubles.extend(faults.stalls(who).map(|(from, to)| (from, to + AFTER)));
         told.merge_troubles();

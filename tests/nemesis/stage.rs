@@ -16,9 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::history::{History, Line, What};
-
-/// Where hints come from, worker by worker.
-const SOURCES: [&str; 8] = ["keyspace", "keyspace", "tracking", "keyspace", "poll", "keyspace", "keyevent", "keyspace"];
+use crate::plan;
 
 pub(crate) const GROUP: &str = "nemesis";
 pub(crate) const PREFIX: &str = "{nemesis}/";
@@ -68,8 +66,8 @@ impl Stage {
         let mut workers = Vec::new();
         for index in 0..count {
             let proxy = FaultProxy::start(redis.url()).await.expect("a proxy");
-            let source = SOURCES[index % SOURCES.len()];
-            workers.push(Worker { name: format!("w{index}"), proxy, source, running: Mutex::new(None) });
+            let name = format!("w{index}");
+            workers.push(Worker { source: plan::source(&name), name, proxy, running: Mutex::new(None) });
         }
         let stage = Self {
             redis,

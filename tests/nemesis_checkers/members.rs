@@ -95,6 +95,16 @@ fn a_change_does_not_wait_for_the_next_reconcile() {
     };
     good(&then_left(900 * MS));
     bad("promptness", &then_left(1100 * MS));
+    // Answers come late: who polls waits for more of them.
+    let late = |who: &str, late: u64| {
+        let heard = [line(5 * S, "w0", joined("w2.guest", 1)), line(5 * S + late, who, joined("w2.guest", 1))];
+        let begun = [line(0, "w0", What::Started), line(0, who, What::Started), line(60 * S, "w0", What::Started)];
+        let slow = [fault(4 * S, "delay_answers", &[who]), healed(7 * S, "delay_answers", &[who])];
+        [&begun[..], &heard, &slow].concat()
+    };
+    good(&late("w4", 1700 * MS));
+    bad("promptness", &late("w4", 1900 * MS));
+    bad("promptness", &late("w1", 1100 * MS));
     // Come and gone before it had to be known.
     let mut gone = watchers();
     gone.extend([line(5 * S, "w0", joined("w2.guest", 1)), line(5 * S + 9 * MS, "w0", left("w2.guest", 1, "left"))]);
