@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo, RedisError};
+use redis::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +21,7 @@ use crate::engine::{Caller, Driver, LinkReport, Publish};
 use crate::error::{Error, ErrorKind};
 use crate::lock::Locks;
 use crate::settings::{self, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-use crate::transport::{Dialer, InboxSink, LeaseKeeper};
+use crate::transport::{Dialer, InboxSink, LeaseKeeper, Sentinels, Servers};
 
 /// Where the server is.
 pub(crate) enum Server {
@@ -34,12 +34,50 @@ pub(crate) enum Server {
 #[must_use = "a builder does nothing until it connects"]
 pub struct GroupConnectorBuilder {
     server: Server,
+    /// The name of the master, and the sentinels that know it.
+    sentinels: Option<(String, Vec<String>)>,
     draft: settings::UncheckedSettings,
 }
 
 impl GroupConnectorBuilder {
     pub(crate) fn new(server: Server) -> Self {
-        Self { server, draft: settings::UncheckedSettings::default() }
+        Self { server, sentinels: None, draft: settings::UncheckedSettings::default() }
+    }
+
+    /// Asks these sentinels for the primary that they know by the name `master`. The address of the URL or client is not
+    /// used then; its user, password, database and TLS are those of the primary.
+    ///
+    /// Each sentinel is `host`, `host:port` (26379 by default), or a URL with credentials and TLS of its own. The same
+    /// can be said by a URL, `redis+sentinel://user:password@host,host/master/db`, where `?sentinel_user=..` and
+    /// `sentinel_password=..` are for the sentinels, and `rediss+sentinel://` is for TLS to all of them.
+    ///
+    /// They are asked at once whenever a connection is made, and the answer of the latest election counts. When they
+    /// elect another primary, the connector reconnects to that one.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> Result<(), group_redis::Error> {
+    /// use group_redis::GroupConnector;
+    ///
+    /// let hosts = ["10.0.0.1", "10.0.0.2", "10.0.0.3"];
+    /// let group = GroupConnector::builder("redis://app:secret@primary/").sentinels("mymaster", hosts).connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sentinels<T: Into<String>>(
+        mut self,
+        master: impl Into<String>,
+        sentinels: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.sentinels = Some((master.into(), sentinels.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Connects to the primary of the server, where the server is a replica. Default: a replica is refused, with an
+    /// error that names its primary.
+    pub fn follow_replica(mut self) -> Self {
+        self.draft.follow_replica = true;
+        self
     }
 
     /// The name of the group, 1 to 512 bytes. Default: `default-group`.
@@ -279,7 +317,7 @@ impl GroupConnectorBuilder {
     /// [`ErrorKind::Config`], [`ErrorKind::InvalidName`]: found before any I/O.
     pub fn connect_lazy(self) -> Result<GroupConnector, Error> {
         let config = self.draft.validate()?;
-        let client = self.server.client()?;
+        let servers = self.server.find(self.sentinels)?;
         tokio::runtime::Handle::try_current().map_err(|error| {
             Error::caused_by(ErrorKind::Config, "a connector needs a tokio runtime; make it within one", error)
         })?;
@@ -297,7 +335,7 @@ impl GroupConnectorBuilder {
                 lost_property.audit();
             }
         });
-        let dialer = Dialer::new(&client, config.clone(), &name, inbox_sink, tracker.clone())?;
+        let dialer = Dialer::new(servers, config.clone(), &name, inbox_sink, tracker.clone())?;
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
         let (commands, standing) = watch::channel(None);
@@ -331,33 +369,28 @@ impl GroupConnectorBuilder {
 }
 
 impl Server {
-    fn client(self) -> Result<Client, Error> {
+    fn find(self, sentinels: Option<(String, Vec<String>)>) -> Result<Servers, Error> {
         #[cfg(feature = "tls")]
         crate::transport::choose_cryptography();
-        let url = match self {
-            Self::Client(client) => return Ok(*client),
-            Self::Url(url) => url,
-            Self::Environment => std::env::var("REDIS_URL").map_err(|error| {
+        let servers = match self {
+            Self::Client(client) => Servers::Listed(vec![client.get_connection_info().clone()]),
+            Self::Url(url) => Servers::parse(&url)?,
+            Self::Environment => Servers::parse(&std::env::var("REDIS_URL").map_err(|error| {
                 let message = match error {
                     VarError::NotPresent => "REDIS_URL is not set: set it, or use builder(url)",
                     // Its source would show the whole URL, and with it a password.
                     VarError::NotUnicode(_) => "REDIS_URL is not valid UTF-8: percent-encode what is not ASCII in it",
                 };
                 Error::new(ErrorKind::Config, message)
-            })?,
+            })?)?,
         };
-        if url.starts_with("rediss:") && !cfg!(feature = "tls") {
-            return Err(Error::new(ErrorKind::Config, "rediss:// needs the feature \"tls\" of group-redis"));
+        match sentinels {
+            None => Ok(servers),
+            Some((master, urls)) => {
+                let sentinels = Sentinels::new(master, &urls, servers.primary().clone())?;
+                Ok(Servers::Sentinels(Box::new(sentinels)))
+            }
         }
-        // Nothing of the URL is in the message, nor is what redis says of it its source: it may hold a password.
-        let refused = |error: RedisError| {
-            let said = error.to_string();
-            let why = error.detail().map_or_else(|| said.clone(), |detail| said.replace(detail, ".."));
-            let message =
-                format!("the URL is not one of a Redis server, redis://[user:password@]host[:port][/db]: {why}");
-            Error::new(ErrorKind::Config, message)
-        };
-        url.into_connection_info().and_then(Client::open).map_err(refused)
     }
 }
 

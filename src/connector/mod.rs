@@ -95,8 +95,11 @@ impl GroupConnector {
         Self { inner: Arc::new(inner), timeout }
     }
 
-    /// Begins with a URL: `redis://`, `rediss://` (feature `tls`) or `redis+unix://`, with user, password and
-    /// database where needed. It is checked when connecting.
+    /// Begins with a URL: `redis://`, `redis+sentinel://host,host/master`, `redis+cluster://` (each with `rediss` for TLS,
+    /// feature `tls`) or `redis+unix://`, with user, password and database where needed. It is checked when connecting.
+    ///
+    /// A URL of one node of a cluster leads to the node that serves the group. A replica is refused, unless
+    /// [`follow_replica`](GroupConnectorBuilder::follow_replica) is set.
     ///
     /// The default group is `default-group`.
     pub fn builder(url: impl Into<String>) -> GroupConnectorBuilder {

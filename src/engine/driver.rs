@@ -34,7 +34,7 @@ const BURST: usize = 1024;
 type Replies = FuturesUnordered<Pin<Box<dyn Future<Output = (Tag, Result<Reply, Error>)> + Send>>>;
 
 enum LinkSlot {
-    Dialing(Pin<Box<dyn Future<Output = Result<Link, Error>> + Send>>),
+    Dialing(Pin<Box<dyn Future<Output = Result<Box<Link>, Error>> + Send>>),
     Up(Box<Link>),
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Driver {
 
 enum Wakeup {
     Call(Call),
-    Link(Result<Link, Error>),
+    Link(Result<Box<Link>, Error>),
     Notice(Result<Notice, Error>),
     Reply(Tag, Result<Reply, Error>),
     Beat,
@@ -162,7 +162,7 @@ impl Driver {
             }
             Wakeup::Link(Ok(link)) => {
                 self.publish.commands.send_replace(Some(link.commands()));
-                self.slot = LinkSlot::Up(Box::new(link));
+                self.slot = LinkSlot::Up(link);
                 self.links += 1;
                 let reconnects = self.links - 1;
                 self.publish.link.send_modify(|report| report.reconnects = reconnects);

@@ -59,7 +59,7 @@ impl Verdict {
 /// The answers of a server that have a meaning of their own: by code, or by words, where the code is lost on the way.
 /// Older servers quote the error of a command that fails in a script, and redis drops the code where a connection is
 /// set up.
-const ANSWERS: [(&str, &str, Verdict); 21] = [
+const ANSWERS: [(&str, &str, Verdict); 24] = [
     ("WRONGPASS", "WRONGPASS", lasting(ErrorKind::Denied, "check user and password").ends_link()),
     (
         "NOAUTH",
@@ -92,9 +92,10 @@ const ANSWERS: [(&str, &str, Verdict); 21] = [
     (
         "MOVED",
         "-MOVED ",
-        lasting(ErrorKind::Server, "connect to the node of the cluster that it names, which serves this group")
-            .ends_link(),
+        passing(ErrorKind::Server, "the connector goes to the node that it names by itself, try again").ends_link(),
     ),
+    ("ASK", "-ASK ", MIGRATION),
+    ("TRYAGAIN", "TRYAGAIN", MIGRATION),
     (
         "",
         "Hash slot not served",
@@ -138,6 +139,11 @@ const ANSWERS: [(&str, &str, Verdict); 21] = [
         "SELECT is not allowed in cluster mode",
         lasting(ErrorKind::Config, "choose database 0, the only one of a cluster").ends_link(),
     ),
+    (
+        "",
+        "No such master with that name",
+        lasting(ErrorKind::Config, "use the name that SENTINEL MASTERS lists").ends_link(),
+    ),
     ("", "unknown command", UNKNOWN_COMMAND),
     ("", "Unknown Redis command", UNKNOWN_COMMAND),
 ];
@@ -146,6 +152,9 @@ const UNKNOWN_COMMAND: Verdict = lasting(
     ErrorKind::Server,
     "connect to the Redis server itself, not to a sentinel or a proxy, and let it know the command",
 );
+
+const MIGRATION: Verdict =
+    passing(ErrorKind::Server, "the slot of this group moves to another node, wait until it is there").ends_link();
 
 const RIGHTS: Verdict =
     lasting(ErrorKind::Denied, "check user and password, and grant the rights of the ACL line in docs/SECURITY-ACL.md");

@@ -131,6 +131,35 @@ impl Error {
         self
     }
 
+    /// A replica answers where a primary is needed.
+    pub(crate) fn replica_there(of: Option<(String, u16)>) -> Self {
+        let of = of.map_or_else(String::new, |(host, port)| format!(" of {host}:{port}"));
+        let message = format!("connecting: the server is a replica{of}");
+        let cure = "connect to its primary, or use follow_replica";
+        Inner { retryable: false, ends_link: true, cure, ..Inner::new(ErrorKind::Server, message) }.into()
+    }
+
+    /// A node of a cluster answers whose group another one serves.
+    pub(crate) fn slot_elsewhere(node: &str) -> Self {
+        let message = format!("connecting: the node {node} of the cluster serves this group");
+        let cure = "see to it that the cluster announces addresses that can be reached from here";
+        Inner { ends_link: true, cure, ..Inner::new(ErrorKind::Server, message) }.into()
+    }
+
+    /// No node of the cluster serves the group.
+    pub(crate) fn slot_unserved() -> Self {
+        let message = "connecting: no node of the cluster serves this group".to_owned();
+        let cure = "give its slot to a node, as redis-cli --cluster fix does";
+        Inner { retryable: false, ends_link: true, cure, ..Inner::new(ErrorKind::Server, message) }.into()
+    }
+
+    /// A sentinel answers where a server is needed.
+    pub(crate) fn sentinel_there() -> Self {
+        let message = "connecting: what answers there is a sentinel and no server".to_owned();
+        let cure = "use redis+sentinel://host:port/master for it";
+        Inner { retryable: false, ends_link: true, cure, ..Inner::new(ErrorKind::Config, message) }.into()
+    }
+
     /// The server has answered in a form that is not known here, so that nobody knows what it has done.
     pub(crate) fn unexpected(what: &str) -> Self {
         let message = format!("{what} was answered in a form that is not known here");

@@ -33,6 +33,7 @@ pub(crate) struct UncheckedSettings {
     pub(crate) stall_tolerance: Duration,
     pub(crate) event_buffer: usize,
     pub(crate) sweeps: bool,
+    pub(crate) follow_replica: bool,
 }
 
 /// The times that a lease is kept by.
@@ -100,6 +101,7 @@ impl Default for UncheckedSettings {
             stall_tolerance: Duration::from_secs(30),
             event_buffer: 1024,
             sweeps: true,
+            follow_replica: false,
         }
     }
 }

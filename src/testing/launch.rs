@@ -129,7 +129,7 @@ async fn in_folder(plan: &Plan, port: u16, folder: Arc<TempDir>) -> Result<Launc
     Ok(Launched { server: Server::Process(process), endpoint, port, identity })
 }
 
-fn free_port(backend: Backend) -> Result<u16, TestRedisError> {
+pub(super) fn free_port(backend: Backend) -> Result<u16, TestRedisError> {
     let address = if backend == Backend::Container { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
     // At random, since servers of other test processes look for a port at the same time.
     let random = || uuid::Uuid::new_v4().as_u128() % u128::from(PORTS.end - PORTS.start);

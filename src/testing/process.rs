@@ -1,11 +1,13 @@
 //! A server as a child process.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::Client;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +18,8 @@ use super::{TestRedisError, guard};
 
 /// How long a killed server, or one told to shut down, may take to be gone.
 const END: Duration = Duration::from_secs(20);
+/// How far the port of a cluster's bus is from the node's.
+const BUS: u16 = 10_000;
 /// How much of the log an error shows.
 const LOG_LINES: usize = 5;
 
@@ -85,14 +89,27 @@ impl Process {
         port: u16,
         folder: Arc<TempDir>,
     ) -> Result<(Self, Identity), TestRedisError> {
+        let mut args: Vec<OsString> = ["--bind", HOST, "--save", "", "--dir"].map(OsString::from).into();
+        args.push(folder.path().into());
+        args.extend(plan.args(port).into_iter().map(OsString::from));
+        Self::run(binary, &args, &endpoint.own, port, folder).await
+    }
+
+    /// The same with these arguments and no others.
+    pub(super) async fn run(
+        binary: &Path,
+        args: &[OsString],
+        client: &Client,
+        port: u16,
+        folder: Arc<TempDir>,
+    ) -> Result<(Self, Identity), TestRedisError> {
         // Of an earlier server in this folder.
         let _ = fs::remove_file(folder.path().join("pid"));
         let mut command = guard::command(SCRIPT);
-        command.arg(folder.path()).arg(binary);
-        command.args(["--bind", HOST, "--save", "", "--dir"]).arg(folder.path()).args(plan.args(port));
+        command.arg(folder.path()).arg(binary).args(args);
         let guard = command.spawn().map_err(|error| TestRedisError::refused("starting the server", error))?;
         let mut process = Self { guard, folder, pid: None };
-        let identity = probe::wait_until_ready(&endpoint.own, async || process.is_there(port)).await?;
+        let identity = probe::wait_until_ready(client, async || process.is_there(port)).await?;
         Ok((process, identity))
     }
 
@@ -105,7 +122,9 @@ impl Process {
         let ended = self.ended()?;
         let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         if let Some(status) = ended {
-            let taken = |line: &str| line.contains(&format!(":{port}: ")) && line.contains("in use");
+            // A node of a cluster has two ports.
+            let ports = [port, port.saturating_add(BUS)].map(|port| format!(":{port}: "));
+            let taken = |line: &str| ports.iter().any(|port| line.contains(port)) && line.contains("in use");
             let is_taken = log.lines().any(taken);
             return Err(if is_taken { TestRedisError::PortTaken(port) } else { ended_by_itself(status, &log) });
         }

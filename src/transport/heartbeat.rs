@@ -268,7 +268,7 @@ impl Keeping {
     async fn wait(&mut self, then: Moment, open: &HeartbeatConnection) -> bool {
         tokio::select! {
             biased;
-            () = open.closed.cancelled() => {
+            () = open.closed() => {
                 let error = Error::new(ErrorKind::Connection, "the connection of the heartbeats was closed");
                 self.error = Some(error.at(self.dialer.server()));
                 self.closed();
@@ -286,7 +286,7 @@ impl Keeping {
     }
 
     async fn beat(&mut self, open: &mut HeartbeatConnection) -> Beaten {
-        if open.closed.is_cancelled() {
+        if open.is_closed() {
             return Beaten::Closed;
         }
         let sent = clock::now();

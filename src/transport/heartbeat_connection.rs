@@ -33,8 +33,9 @@ pub(super) struct HeartbeatConnection {
     /// When the renewal was sent that came before the subscription, if it was answered.
     pub(super) renewed: Option<Moment>,
     is_marked: bool,
-    /// Whether it was closed.
-    pub(super) closed: CancellationToken,
+    closed: CancellationToken,
+    /// Cancelled when another server is the primary.
+    replaced: CancellationToken,
 }
 
 /// A connection that did not come to stand.
@@ -54,11 +55,10 @@ impl From<Error> for Unopened {
 
 impl HeartbeatConnection {
     pub(super) async fn open(dialer: &Dialer, session: &SessionId, opening: Opening) -> Result<Self, Unopened> {
-        let closed = CancellationToken::new();
         if opening == Opening::Unseen {
-            let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-            return Ok(Self::unseen(commands, closed));
+            return Self::unseen(dialer).await;
         }
+        let closed = CancellationToken::new();
         let ended = closed.clone();
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
@@ -66,14 +66,14 @@ impl HeartbeatConnection {
             }
             Ok::<_, Infallible>(())
         });
-        let connection = match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
-            Err(error) if !error.is_of_the_link() => {
-                tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
-                let commands = dialer.commands(dialer.connection(Role::Heartbeat).await?);
-                return Ok(Self::unseen(commands, closed));
-            }
-            connection => connection?,
-        };
+        let (connection, primary) =
+            match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
+                Err(error) if !error.is_of_the_link() => {
+                    tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
+                    return Self::unseen(dialer).await;
+                }
+                connection => connection?,
+            };
         let mut commands = dialer.commands(connection.clone());
         let channel = dialer.scripts().keys.presence(session.as_str());
         let mut subscriber = connection;
@@ -97,11 +97,34 @@ impl HeartbeatConnection {
                 false
             }
         };
-        Ok(Self { commands, is_present, renewed, is_marked: false, closed })
+        let replaced = primary.replaced;
+        Ok(Self { commands, is_present, renewed, is_marked: false, closed, replaced })
     }
 
-    fn unseen(commands: Commands, closed: CancellationToken) -> Self {
-        Self { commands, is_present: false, renewed: None, is_marked: false, closed }
+    async fn unseen(dialer: &Dialer) -> Result<Self, Unopened> {
+        let (connection, primary) = dialer.connection(Role::Heartbeat).await?;
+        Ok(Self {
+            commands: dialer.commands(connection),
+            is_present: false,
+            renewed: None,
+            is_marked: false,
+            closed: CancellationToken::new(),
+            replaced: primary.replaced,
+        })
+    }
+
+    /// Waits until it was closed, or is of no use, since another server is the primary.
+    ///
+    /// Cancel safe.
+    pub(super) async fn closed(&self) {
+        tokio::select! {
+            () = self.closed.cancelled() => {}
+            () = self.replaced.cancelled() => {}
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.is_cancelled() || self.replaced.is_cancelled()
     }
 
     /// Lets any prober judge the session, once for this connection. Without an answer it is tried again.
@@ -118,13 +141,13 @@ impl HeartbeatConnection {
 
     /// Whether others see the session by it.
     pub(super) fn is_seen(&self) -> bool {
-        self.is_present && !self.closed.is_cancelled()
+        self.is_present && !self.is_closed()
     }
 
     /// Waits until the server does not see us by this any more.
     pub(super) async fn vanished(connection: &Option<Self>) {
         match connection {
-            Some(connection) if connection.is_present => connection.closed.cancelled().await,
+            Some(connection) if connection.is_present => connection.closed().await,
             _ => pending().await,
         }
     }

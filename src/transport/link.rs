@@ -16,6 +16,7 @@ use super::commands::{Commands, Context};
 use super::deadlines::Deadlines;
 use super::listener::{Listener, Received};
 use super::locks::Batchers;
+use super::topology::{Primary, Sentinels, Servers, Topology, mode};
 use crate::error::{Error, ErrorKind, one_line};
 use crate::proto::Topic;
 use crate::scripts::{ScriptContext, ms};
@@ -46,7 +47,7 @@ impl Role {
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    info: Arc<ConnectionInfo>,
+    topology: Arc<Topology>,
     context: Arc<Context>,
     inbox_sink: InboxSink,
     runner: BatchRunner,
@@ -56,6 +57,7 @@ pub(crate) struct Dialer {
 /// A connection that asks, and what listens, as soon as it has been told to.
 pub(crate) struct Link {
     commands: Commands,
+    primary: Primary,
     dialer: Dialer,
     listener: Option<Listener>,
     /// What is to take its place comes by here.
@@ -65,15 +67,16 @@ pub(crate) struct Link {
 
 impl Dialer {
     pub(crate) fn new(
-        client: &Client,
+        servers: Servers,
         config: Config,
         connector: &str,
         inbox_sink: InboxSink,
         tracker: TaskTracker,
     ) -> Result<Self, Error> {
-        let info = client.get_connection_info().clone();
-        let settings = tcp_settings(info.tcp_settings(), &config);
-        let info = Arc::new(info.set_tcp_settings(settings));
+        let servers = servers.with(|info| {
+            let settings = tcp_settings(info.tcp_settings(), &config);
+            info.set_tcp_settings(settings)
+        });
         let keys = config.keys();
         let (canary, inbox) = (keys.canary(connector), keys.inbox(connector));
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
@@ -81,21 +84,24 @@ impl Dialer {
         let holder = format!("{{\"host\":{host},\"pid\":{},{grace}\"since\":", std::process::id());
         let (connector, ttl, safety) = (connector.to_owned(), config.ttl, config.safety());
         let context = Arc::new(Context {
-            server: server(&info).into(),
+            server: server(&servers).into(),
             scripts: Arc::new(ScriptContext { keys, connector, holder, ttl, safety }),
             canary,
             inbox,
             deadlines: Deadlines::new(config.command_timeout),
             config,
         });
-        let watched = context.clone();
+        let topology = Arc::new(Topology::new(servers, context.config.follow_replica, context.config.connect_timeout));
+        let (watched, followed) = (context.clone(), topology.clone());
         tracker.spawn(async move { watched.deadlines.watch().await });
-        Ok(Self { info, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
+        tracker.spawn(async move { followed.follow_sentinels().await });
+        Ok(Self { topology, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
     }
 
     /// Ends every call: a caller that still waits gets no answer.
     pub(crate) fn stop(&self) {
         self.context.deadlines.stop();
+        self.topology.stop();
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -103,27 +109,56 @@ impl Dialer {
     }
 
     /// A client whose connections tell the server what they are for, as `CLIENT LIST` shows.
-    pub(super) fn client(&self, role: Role, protocol: ProtocolVersion) -> Result<Client, Error> {
-        let settings = self.info.redis_settings().clone().set_protocol(protocol);
+    pub(super) fn client(&self, info: &ConnectionInfo, role: Role, protocol: ProtocolVersion) -> Result<Client, Error> {
+        let settings = info.redis_settings().clone().set_protocol(protocol);
         let settings =
             settings.set_lib_name(format!("redis-rs(group-redis-{})", role.name()), env!("CARGO_PKG_VERSION"));
-        let info = self.info.as_ref().clone().set_redis_settings(settings);
+        let info = info.clone().set_redis_settings(settings);
         Client::open(info).map_err(|error| Error::connecting("opening the client", error))
     }
 
-    /// One more connection for commands.
-    pub(super) async fn connection(&self, role: Role) -> Result<MultiplexedConnection, Error> {
+    /// One more connection for commands, to the primary.
+    pub(super) async fn connection(&self, role: Role) -> Result<(MultiplexedConnection, Primary), Error> {
         self.connection_with(role, ProtocolVersion::RESP2, AsyncConnectionConfig::new()).await
     }
 
-    /// One more connection with settings of its own.
+    /// One more connection with settings of its own, to the primary. Servers are tried in turn.
     pub(super) async fn connection_with(
         &self,
         role: Role,
         protocol: ProtocolVersion,
         settings: AsyncConnectionConfig,
+    ) -> Result<(MultiplexedConnection, Primary), Error> {
+        let mut search = self.topology.search().await?;
+        let limit = self.config().connect_timeout / u32::try_from(search.left()).unwrap_or(u32::MAX).max(1);
+        let mut failed = None;
+        while let Some(info) = search.next() {
+            let opening = async {
+                let mut connection = self.connect(&info, role, protocol, settings.clone(), limit).await?;
+                let mode = mode(&mut connection, &self.context.canary).await?;
+                search.judge(&self.topology, &info, &mode)?;
+                let primary = self.topology.settle(info.clone(), &mut connection, &search).await?;
+                Ok((connection, primary))
+            };
+            let opened = timeout(limit + self.config().command_timeout, opening).await;
+            match opened.unwrap_or_else(|_| Err(Error::not_connected(limit))) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => failed = Some(Error::at(error, &named(&info).into())),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no server to connect to")))
+    }
+
+    /// One more connection to the server that the link goes to.
+    pub(super) async fn connect(
+        &self,
+        info: &ConnectionInfo,
+        role: Role,
+        protocol: ProtocolVersion,
+        settings: AsyncConnectionConfig,
+        limit: Duration,
     ) -> Result<MultiplexedConnection, Error> {
-        let (client, limit) = (self.client(role, protocol)?, self.config().connect_timeout);
+        let client = self.client(info, role, protocol)?;
         // The timeouts are ours: redis would count them for each part of a call.
         let settings = settings.set_connection_timeout(Some(limit)).set_response_timeout(None);
         connecting(limit, client.get_multiplexed_async_connection_with_config(&settings)).await
@@ -145,10 +180,11 @@ impl Dialer {
     }
 
     /// Connects to ask. What listens comes later, by [`Link::listen`].
-    pub(crate) async fn dial(&self) -> Result<Link, Error> {
-        let connection = self.connection(Role::Commands).await.map_err(|error| error.at(self.server()))?;
+    pub(crate) async fn dial(&self) -> Result<Box<Link>, Error> {
+        let (connection, primary) = self.connection(Role::Commands).await.map_err(|error| error.at(self.server()))?;
         let (relisten, fresh) = mpsc::channel(1);
-        Ok(Link { commands: self.commands(connection), dialer: self.clone(), listener: None, fresh, relisten })
+        let commands = self.commands(connection);
+        Ok(Box::new(Link { commands, primary, dialer: self.clone(), listener: None, fresh, relisten }))
     }
 
     pub(super) fn context(&self) -> &Arc<Context> {
@@ -160,7 +196,7 @@ impl Dialer {
     }
 
     pub(super) fn database(&self) -> i64 {
-        self.info.redis_settings().db()
+        self.topology.primary().redis_settings().db()
     }
 }
 
@@ -174,15 +210,32 @@ fn tcp_settings(given: &TcpSettings, config: &Config) -> TcpSettings {
     settings
 }
 
-/// The server as errors name it: never with a user or a password.
-fn server(info: &ConnectionInfo) -> String {
-    let address = match info.addr() {
+/// The servers as errors name them: never with a user or a password.
+fn server(servers: &Servers) -> String {
+    let list = |infos: &[ConnectionInfo]| infos.iter().map(|info| address(info.addr())).collect::<Vec<_>>().join(", ");
+    match servers {
+        Servers::Listed(infos) if infos.len() == 1 => named(&infos[0]),
+        Servers::Listed(infos) => format!("{}, database {}", list(infos), infos[0].redis_settings().db()),
+        Servers::Sentinels(of) => {
+            let Sentinels { sentinels, master, primary } = &**of;
+            let db = primary.redis_settings().db();
+            format!("{} of sentinels {}, database {db}", one_line(master), list(sentinels))
+        }
+    }
+}
+
+/// One server as errors name it.
+fn named(info: &ConnectionInfo) -> String {
+    format!("{}, database {}", address(info.addr()), info.redis_settings().db())
+}
+
+pub(super) fn address(address: &ConnectionAddr) -> String {
+    one_line(&match address {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
             format!("[{host}]:{port}")
         }
         address => address.to_string(),
-    };
-    format!("{}, database {}", one_line(&address), info.redis_settings().db())
+    })
 }
 
 /// A connection in time. As long as there is none, nothing has been asked for.
@@ -215,9 +268,10 @@ impl Link {
     /// Listens to this source from then on; answers when the server has confirmed it, and whether inbox messages come.
     pub(crate) fn listen(&self, source: EventSource) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (dialer, commands, relisten) = (self.dialer.clone(), self.commands.clone(), self.relisten.clone());
+        let info = self.primary.info.clone();
         async move {
             let at = |error: Error| error.at(dialer.server());
-            let listener = Listener::open(&dialer, commands.connection, source).await.map_err(at)?;
+            let listener = Listener::open(&dialer, &info, commands.connection, source).await.map_err(at)?;
             let inbox_works = listener.inbox_works();
             let gone = |_| Error::new(ErrorKind::Connection, "the link was given up");
             relisten.send(listener).await.map(|()| inbox_works).map_err(gone)
@@ -255,6 +309,10 @@ impl Link {
                 }
             };
             tokio::select! {
+                () = self.primary.replaced.cancelled() => {
+                    let message = "the server is not the primary any more";
+                    return Err(Error::new(ErrorKind::Connection, message).at(self.dialer.server()));
+                }
                 // The link itself holds the other end.
                 Some(listener) = self.fresh.recv() => self.listener = Some(listener),
                 received = received => match received.map_err(|error| error.at(self.dialer.server()))? {

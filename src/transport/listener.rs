@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
-use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::commands::Context;
 use super::flags;
 use super::link::{Dialer, Role, connecting, within};
+use super::topology::check_primary;
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
@@ -94,6 +95,7 @@ impl Listener {
     /// Connects, sees to the server's flags and subscribes. Every step has its timeout.
     pub(super) async fn open(
         dialer: &Dialer,
+        info: &ConnectionInfo,
         mut commands: MultiplexedConnection,
         source: EventSource,
     ) -> Result<Self, Error> {
@@ -101,7 +103,7 @@ impl Listener {
         timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
             .await
             .unwrap_or_else(|_| Err(Error::no_answer("CONFIG", limit)))?;
-        let (mut reader, mut writer) = connect(dialer, source).await?;
+        let (mut reader, mut writer) = connect(dialer, info, source).await?;
         let inbox = Wanted::Channels(vec![context.inbox.clone()]);
         let inbox_works = match writer.subscribe(&inbox, dialer.config()).await {
             Err(error) if error.is_of_the_link() => return Err(error),
@@ -243,7 +245,12 @@ impl MessageReader {
 }
 
 /// A connection that this source can come by.
-async fn connect(dialer: &Dialer, source: EventSource) -> Result<(MessageReader, SubscriptionWriter), Error> {
+async fn connect(
+    dialer: &Dialer,
+    info: &ConnectionInfo,
+    source: EventSource,
+) -> Result<(MessageReader, SubscriptionWriter), Error> {
+    let limit = dialer.config().connect_timeout;
     if source == EventSource::Tracking {
         let (sender, pushes) = mpsc::channel(PUSHES);
         let sender = Mutex::new(Some(sender));
@@ -253,12 +260,12 @@ async fn connect(dialer: &Dialer, source: EventSource) -> Result<(MessageReader,
             // Too many messages end the sender, and with it the link. The next link lists everything.
             sender.take_if(|_| !is_sent).map_or(Ok(()), Err)
         });
-        let connection = dialer.connection_with(Role::Events, ProtocolVersion::RESP3, settings).await?;
+        let connection = dialer.connect(info, Role::Events, ProtocolVersion::RESP3, settings, limit).await?;
         return Ok((MessageReader::Pushes(pushes), SubscriptionWriter::Pushes(connection)));
     }
-    let client = dialer.client(Role::Events, ProtocolVersion::RESP2)?;
+    let client = dialer.client(info, Role::Events, ProtocolVersion::RESP2)?;
     let listening = client.get_async_pubsub();
-    let (sink, stream) = connecting(dialer.config().connect_timeout, listening).await?.split();
+    let (sink, stream) = connecting(limit, listening).await?.split();
     Ok((MessageReader::Messages(stream), SubscriptionWriter::Messages(sink)))
 }
 
@@ -339,10 +346,11 @@ async fn ping(
                 continue;
             }
         }
-        let command = redis::cmd("PING");
-        let (listening, asking) =
-            tokio::join!(writer.ping(&config), within("PING", limit, command.query_async::<Value>(&mut commands)),);
-        if let Err(error) = listening.and(asking.map(drop)) {
+        // The asking connection is asked whether the server is a primary still: one that may be written to as a replica
+        // would answer everything else as before.
+        let checking = timeout(limit, check_primary(&mut commands));
+        let (listening, asking) = tokio::join!(writer.ping(&config), checking);
+        if let Err(error) = listening.and(asking.unwrap_or_else(|_| Err(Error::no_answer("HELLO", limit)))) {
             break error;
         }
     };

@@ -12,6 +12,7 @@ mod heartbeat_thread;
 mod link;
 mod listener;
 mod locks;
+mod topology;
 mod vouched;
 
 pub(crate) use commands::Commands;
@@ -20,6 +21,7 @@ pub(crate) use cryptography::choose_cryptography;
 pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper};
 pub(crate) use link::{Dialer, InboxSink, Link};
 pub(crate) use redis::FromRedisValue;
+pub(crate) use topology::{Sentinels, Servers};
 pub(crate) use vouched::Vouched;
 #[cfg(test)]
 pub(crate) use {heartbeat_thread::Looked, vouched::Vouch};

@@ -37,4 +37,7 @@ mod sources;
 mod support;
 mod suspension;
 mod timeouts;
+mod topology_cluster;
+mod topology_sentinel;
+mod topology_standalone;
 mod worker;

@@ -1,0 +1,245 @@
+//! A primary, its replicas, and the sentinels that choose another primary.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Client, FromRedisValue, RedisError};
+use tokio::time::{Instant, sleep};
+
+use super::backend::Backend;
+use super::process::{self, Process};
+use super::{TestRedis, TestRedisError, launch};
+
+const SENTINELS: usize = 3;
+const REPLICAS: usize = 2;
+/// How many sentinels have to agree.
+const QUORUM: usize = 2;
+/// How often another program may have taken the port that was free.
+const ATTEMPTS: usize = 8;
+/// How long a failover may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+const QUESTION: Duration = Duration::from_secs(2);
+
+/// One primary, two replicas and three sentinels that watch them, as child processes. Dropped, all are gone.
+///
+/// They take a primary for dead when it has not answered for a second.
+///
+/// # Examples
+/// ```no_run
+/// use group_redis::{GroupConnector, testing::TestSentinel};
+///
+/// # async fn test() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut servers = TestSentinel::start().await?;
+/// let group = GroupConnector::builder(servers.url()).group("my-test").connect().await?;
+/// group.join("me").await?;
+/// servers.kill_primary().await?;
+/// group.wait_for(std::time::Duration::from_secs(10), |view| view.contains("me")).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct TestSentinel {
+    url: String,
+    /// The servers, whatever they are at the moment.
+    nodes: Vec<TestRedis>,
+    sentinels: Vec<Sentinel>,
+}
+
+struct Sentinel {
+    client: Client,
+    port: u16,
+    /// `None`: it was killed.
+    process: Option<Process>,
+}
+
+impl TestSentinel {
+    /// The name by which the sentinels know the primary.
+    pub const MASTER: &str = "mymaster";
+
+    /// Starts all of them, and waits until the replicas follow and the sentinels know each other.
+    ///
+    /// # Errors
+    /// [`TestRedisError::NoServer`] and what else a [`TestRedis`] says.
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, it leaves no server behind.
+    pub async fn start() -> Result<Self, TestRedisError> {
+        let primary = node(None).await?;
+        let mut nodes = vec![primary];
+        for _ in 0..REPLICAS {
+            let replica = node(Some(nodes[0].port())).await?;
+            nodes.push(replica);
+        }
+        let mut sentinels = Vec::new();
+        for _ in 0..SENTINELS {
+            sentinels.push(Sentinel::start(nodes[0].port()).await?);
+        }
+        let hosts: Vec<_> = sentinels.iter().map(|sentinel| format!("{}:{}", process::HOST, sentinel.port)).collect();
+        let url = format!("redis+sentinel://{}/{}", hosts.join(","), Self::MASTER);
+        let servers = Self { url, nodes, sentinels };
+        servers.until("the sentinels know all servers", async || servers.is_complete().await).await?;
+        Ok(servers)
+    }
+
+    /// The URL of the sentinels and of the primary that they know.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The servers: the one that was the primary at the start comes first.
+    #[must_use]
+    pub fn nodes(&self) -> &[TestRedis] {
+        &self.nodes
+    }
+
+    /// Which of the [`nodes`](Self::nodes) is the primary, as most of the sentinels say.
+    ///
+    /// # Errors
+    /// [`TestRedisError::Timeout`] where they do not agree.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn primary(&self) -> Result<usize, TestRedisError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut named = vec![0; self.nodes.len()];
+            for sentinel in &self.sentinels {
+                let port = sentinel.primary().await;
+                if let Some(node) = self.nodes.iter().position(|node| Some(node.port()) == port) {
+                    named[node] += 1;
+                }
+            }
+            if let Some(node) = named.iter().position(|times| *times >= QUORUM) {
+                return Ok(node);
+            }
+            if Instant::now() >= deadline {
+                let said = format!("the servers are named {named:?} times");
+                return Err(TestRedisError::Timeout("agreement of the sentinels", PATIENCE, said));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Lets the sentinels make another server the primary while the present one runs, and waits until they say so.
+    /// Answers which of the nodes it is.
+    ///
+    /// # Errors
+    /// [`TestRedisError::Redis`], [`TestRedisError::Timeout`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the failover to the sentinels.
+    pub async fn failover(&self) -> Result<usize, TestRedisError> {
+        let before = self.primary().await?;
+        let asked = async || self.sentinels[0].ask::<String>(&["FAILOVER", Self::MASTER]).await.is_ok();
+        self.until("the sentinels begin a failover", asked).await?;
+        self.elected_after(before).await
+    }
+
+    /// Kills the primary by SIGKILL, and waits until the sentinels have made another one. Answers which of the nodes
+    /// it is.
+    ///
+    /// # Errors
+    /// [`TestRedisError::Timeout`] and what [`TestRedis::stop`] says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the failover to the sentinels.
+    pub async fn kill_primary(&mut self) -> Result<usize, TestRedisError> {
+        let before = self.primary().await?;
+        self.nodes[before].stop().await?;
+        self.elected_after(before).await
+    }
+
+    /// Kills all sentinels. The servers run on.
+    pub fn kill_sentinels(&mut self) {
+        for sentinel in &mut self.sentinels {
+            sentinel.process = None;
+        }
+    }
+
+    async fn elected_after(&self, before: usize) -> Result<usize, TestRedisError> {
+        let elected = async || self.primary().await.is_ok_and(|node| node != before);
+        self.until("the election of another primary", elected).await?;
+        self.primary().await
+    }
+
+    async fn is_complete(&self) -> bool {
+        for sentinel in &self.sentinels {
+            let master: Result<std::collections::HashMap<String, String>, _> =
+                sentinel.ask(&["MASTER", Self::MASTER]).await;
+            let count = |field: &str| master.as_ref().ok()?.get(field)?.parse::<usize>().ok();
+            if (count("num-slaves"), count("num-other-sentinels")) != (Some(REPLICAS), Some(SENTINELS - 1)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn until(&self, what: &'static str, mut come: impl AsyncFnMut() -> bool) -> Result<(), TestRedisError> {
+        let deadline = Instant::now() + PATIENCE;
+        while !come().await {
+            if Instant::now() >= deadline {
+                return Err(TestRedisError::Timeout(what, PATIENCE, "nothing".to_owned()));
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+}
+
+/// A server; a replica of the one on this port, if there is one.
+async fn node(of: Option<u16>) -> Result<TestRedis, TestRedisError> {
+    let of = of.map(|port| ["--replicaof".to_owned(), process::HOST.to_owned(), port.to_string()]);
+    // A replica that waits for others before it is synchronised would be no replica for five seconds.
+    let args = ["--repl-diskless-sync-delay", "0"].map(str::to_owned);
+    let args = args.into_iter().chain(of.into_iter().flatten());
+    TestRedis::builder().args(args).backend(Backend::Process).start().await
+}
+
+impl Sentinel {
+    async fn start(primary: u16) -> Result<Self, TestRedisError> {
+        let binary = process::binary().map_err(|why| TestRedisError::refused("no server program", why))?;
+        let mut attempt = 1;
+        loop {
+            let port = launch::free_port(Backend::Process)?;
+            match Self::on_port(&binary, port, primary).await {
+                Err(TestRedisError::PortTaken(_)) if attempt < ATTEMPTS => attempt += 1,
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn on_port(binary: &Path, port: u16, primary: u16) -> Result<Self, TestRedisError> {
+        let folder = Arc::new(process::folder()?);
+        let file = folder.path().join("sentinel.conf");
+        let (name, host, folder_name) = (TestSentinel::MASTER, process::HOST, folder.path().display());
+        let text = format!(
+            "port {port}\nbind {host}\ndir {folder_name}\nsentinel monitor {name} {host} {primary} {QUORUM}\n\
+             sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n"
+        );
+        fs::write(&file, text).map_err(|error| TestRedisError::refused("writing the file of a sentinel", error))?;
+        let client = Client::open((host, port)).map_err(|error| TestRedisError::Redis("making a client", error))?;
+        let args = [file.into(), OsString::from("--sentinel")];
+        let (process, _) = Process::run(binary, &args, &client, port, folder).await?;
+        Ok(Self { client, port, process: Some(process) })
+    }
+
+    async fn primary(&self) -> Option<u16> {
+        let address: (String, u16) = self.ask(&["GET-MASTER-ADDR-BY-NAME", TestSentinel::MASTER]).await.ok()?;
+        Some(address.1)
+    }
+
+    async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> Result<T, RedisError> {
+        let mut connection = super::probe::connect(&self.client, QUESTION, QUESTION).await?;
+        redis::cmd("SENTINEL").arg(words).query_async(&mut connection).await
+    }
+}
+
+impl std::fmt::Debug for TestSentinel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestSentinel").field("url", &self.url).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! What a node of a cluster says: who serves a slot.
+
+use futures_util::future::try_join3;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, Value, from_redis_value_ref};
+
+use super::identity::{Mode, Owner};
+use crate::error::Error;
+
+/// A range of slots, and its primary.
+struct Range {
+    first: u16,
+    last: u16,
+    /// `None` where it is that of the node that was asked.
+    host: Option<String>,
+    port: u16,
+    id: String,
+}
+
+/// Asks a node who serves the slot of this key.
+pub(super) async fn node(connection: &mut MultiplexedConnection, key: &str) -> Result<Mode, Error> {
+    let (mut first, mut second) = (connection.clone(), connection.clone());
+    let (slot, me, slots) = (command(&["KEYSLOT", key]), command(&["MYID"]), command(&["SLOTS"]));
+    let asked = try_join3(slot.query_async(&mut first), me.query_async(&mut second), slots.query_async(connection));
+    let answers: Result<(u16, String, Vec<Vec<Value>>), _> = asked.await;
+    let (slot, me, slots) = answers.map_err(|error| Error::connecting("CLUSTER SLOTS", error))?;
+    let ranges: Option<Vec<_>> = slots.iter().map(|range| Range::read(range)).collect();
+    let ranges = ranges.ok_or_else(|| Error::unexpected("CLUSTER SLOTS"))?;
+    let owner = match ranges.iter().find(|range| (range.first..=range.last).contains(&slot)) {
+        None => Owner::Nobody,
+        Some(range) if range.id == me => Owner::ThisNode,
+        Some(Range { host, port, .. }) => Owner::Other { host: host.clone(), port: *port },
+    };
+    let mut primaries: Vec<_> = ranges.into_iter().filter_map(|range| Some((range.host?, range.port))).collect();
+    primaries.sort_unstable();
+    primaries.dedup();
+    Ok(Mode::Node { owner, primaries })
+}
+
+impl Range {
+    fn read(values: &[Value]) -> Option<Self> {
+        let [first, last, Value::Array(primary), ..] = values else { return None };
+        let [host, port, id, ..] = &**primary else { return None };
+        // An address that the node does not know is nil, empty or a question mark.
+        let host = read::<Option<String>>(host)?.filter(|host| !host.is_empty() && host != "?");
+        Some(Self { first: read(first)?, last: read(last)?, host, port: read(port)?, id: read(id)? })
+    }
+}
+
+fn read<T: FromRedisValue>(value: &Value) -> Option<T> {
+    from_redis_value_ref(value).ok()
+}
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = redis::cmd("CLUSTER");
+    command.arg(words);
+    command
+}

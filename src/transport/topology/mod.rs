@@ -1,0 +1,205 @@
+//! Who is the primary for this group now, and whether that has changed.
+//!
+//! All connections of a connector go to one server. When one of them finds that another server is the primary, the
+//! others are given up: that is an ordinary reconnect, and a reconcile.
+
+mod cluster;
+mod identity;
+mod sentinel;
+mod servers;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::ConnectionInfo;
+use redis::aio::MultiplexedConnection;
+use tokio_util::sync::CancellationToken;
+
+use identity::Owner;
+pub(super) use identity::{Mode, check_primary, mode};
+
+use super::link::address;
+use crate::error::{Error, ErrorKind};
+pub(crate) use servers::{Sentinels, Servers};
+use servers::{addressed, on_port};
+
+/// How many primaries of replicas are followed in one search.
+const HOPS: usize = 3;
+
+pub(super) struct Topology {
+    servers: Servers,
+    follows_replicas: bool,
+    /// How long the sentinels may take to answer.
+    limit: Duration,
+    settled: Mutex<Settled>,
+    /// Ends what follows the sentinels.
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Settled {
+    primary: Option<Primary>,
+    run: Option<String>,
+    /// By which election of the sentinels.
+    epoch: u64,
+    /// Nodes of the cluster, which may outlive those that are listed.
+    nodes: Vec<(String, u16)>,
+}
+
+/// The server that connections go to.
+#[derive(Clone)]
+pub(super) struct Primary {
+    pub(super) info: Arc<ConnectionInfo>,
+    /// Cancelled when another server is the primary.
+    pub(super) replaced: CancellationToken,
+}
+
+/// Servers to be tried in turn.
+pub(super) struct Search {
+    next: Vec<ConnectionInfo>,
+    /// The only run that will do, since no sentinel says that this is the primary still.
+    run: Option<String>,
+    epoch: u64,
+    hops: usize,
+}
+
+impl Topology {
+    pub(super) fn new(servers: Servers, follows_replicas: bool, limit: Duration) -> Self {
+        let (settled, stop) = (Mutex::default(), CancellationToken::new());
+        Self { servers, follows_replicas, limit, settled, stop }
+    }
+
+    /// How to connect to the primary: all but its address.
+    pub(super) fn primary(&self) -> &ConnectionInfo {
+        self.servers.primary()
+    }
+
+    /// Ends what follows the sentinels.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Where to look for the primary. With sentinels this asks them all; otherwise it costs nothing.
+    pub(super) async fn search(&self) -> Result<Search, Error> {
+        match &self.servers {
+            Servers::Listed(servers) => {
+                let settled = self.settled();
+                let learnt = settled.nodes.iter().map(|(host, port)| addressed(self.servers.primary(), host, *port));
+                let last = settled.primary.iter().map(|primary| primary.info.as_ref().clone());
+                // The one that was the primary before comes first.
+                let mut next: Vec<ConnectionInfo> = Vec::new();
+                for info in last.chain(servers.iter().cloned()).chain(learnt) {
+                    if next.iter().all(|before| before.addr() != info.addr()) {
+                        next.push(info);
+                    }
+                }
+                next.reverse();
+                Ok(Search { next, run: None, epoch: 0, hops: HOPS })
+            }
+            Servers::Sentinels(sentinels) => match sentinel::ask_all(sentinels, self.limit).await {
+                Ok(found) => {
+                    let known = self.settled().epoch;
+                    // A minority may not have heard of the last election. A majority may have been set up anew.
+                    if found.epoch < known && !found.is_of_majority {
+                        let message = "the sentinels that answer do not know of the last election";
+                        return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the other sentinels"));
+                    }
+                    let info = addressed(&sentinels.primary, &found.host, found.port);
+                    Ok(Search { next: vec![info], run: None, epoch: found.epoch, hops: 0 })
+                }
+                Err(error) => {
+                    let settled = self.settled();
+                    match (&settled.primary, &settled.run) {
+                        // Nobody elects another without sentinels: the same run of the same server is the primary still.
+                        (Some(primary), Some(run)) if error.is_retryable() => Ok(Search {
+                            next: vec![primary.info.as_ref().clone()],
+                            run: Some(run.clone()),
+                            epoch: settled.epoch,
+                            hops: 0,
+                        }),
+                        _ => Err(error),
+                    }
+                }
+            },
+        }
+    }
+
+    /// Connections go to this server from now on. Those to another one are given up. With sentinels, one round trip.
+    pub(super) async fn settle(
+        &self,
+        info: ConnectionInfo,
+        connection: &mut MultiplexedConnection,
+        search: &Search,
+    ) -> Result<Primary, Error> {
+        let run = match &self.servers {
+            Servers::Listed(_) => None,
+            Servers::Sentinels(_) => identity::run(connection).await,
+        };
+        if search.run.is_some() && search.run != run {
+            let message = "no sentinel answers, and the server that was the primary has been started anew";
+            return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the sentinels"));
+        }
+        let mut settled = self.settled();
+        settled.epoch = search.epoch;
+        settled.run = run;
+        if let Some(primary) = &settled.primary {
+            if primary.info.addr() == info.addr() && !primary.replaced.is_cancelled() {
+                return Ok(primary.clone());
+            }
+            primary.replaced.cancel();
+        }
+        let primary = Primary { info: Arc::new(info), replaced: CancellationToken::new() };
+        settled.primary = Some(primary.clone());
+        Ok(primary)
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Search {
+    pub(super) fn left(&self) -> usize {
+        self.next.len()
+    }
+
+    pub(super) fn next(&mut self) -> Option<ConnectionInfo> {
+        self.next.pop()
+    }
+
+    /// Whether the server there is a primary. If it is a replica, its primary may come next.
+    pub(super) fn judge(&mut self, topology: &Topology, info: &ConnectionInfo, mode: &Mode) -> Result<(), Error> {
+        match mode {
+            Mode::Primary => Ok(()),
+            Mode::Sentinel => Err(Error::sentinel_there()),
+            Mode::Node { owner, primaries } => {
+                topology.settled().nodes.clone_from(primaries);
+                match owner {
+                    Owner::ThisNode => Ok(()),
+                    Owner::Nobody => Err(Error::slot_unserved()),
+                    Owner::Other { host, port } => {
+                        let owner = match host {
+                            Some(host) => addressed(info, host, *port),
+                            None => on_port(info, *port),
+                        };
+                        let error = Error::slot_elsewhere(&address(owner.addr()));
+                        if self.hops > 0 {
+                            self.hops -= 1;
+                            self.next.push(owner);
+                        }
+                        Err(error)
+                    }
+                }
+            }
+            Mode::Replica { of } => {
+                if let (Some((host, port)), true) = (of, topology.follows_replicas && self.hops > 0) {
+                    self.hops -= 1;
+                    self.next.push(addressed(info, host, *port));
+                }
+                let error = Error::replica_there(of.clone());
+                let may_pass = matches!(topology.servers, Servers::Sentinels(_));
+                Err(if may_pass { error.while_reconnecting() } else { error })
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What sentinels say: who the primary is, and when there is another.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::try_join;
+use futures_util::stream::FuturesUnordered;
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisError};
+use tokio::time::{sleep, timeout};
+
+use super::servers::addressed;
+use super::{Sentinels, Servers, Topology};
+use crate::error::{Error, ErrorKind};
+use crate::transport::link::address;
+
+/// What they tell when there is another primary.
+const SWITCH: &str = "+switch-master";
+
+/// How long to wait before the next sentinel is followed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A primary, by the latest election that one of them knows.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) epoch: u64,
+    /// Whether most of them have answered.
+    pub(super) is_of_majority: bool,
+}
+
+impl Found {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.host, self.port, self.epoch) == (&other.host, other.port, other.epoch)
+    }
+}
+
+/// Asks them all at once, and answers as soon as most of them have answered, or when the time is up. The latest election
+/// counts; of one election, what more of them say.
+pub(super) async fn ask_all(sentinels: &Sentinels, limit: Duration) -> Result<Found, Error> {
+    let all = &sentinels.sentinels;
+    let mut asked: FuturesUnordered<_> = all.iter().map(|info| ask(info, &sentinels.master)).collect();
+    let (mut answers, mut failed) = (Vec::new(), None::<Error>);
+    let asking = async {
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(found) => {
+                    answers.push(found);
+                    if answers.len() * 2 > all.len() && !is_divided(&answers) {
+                        return;
+                    }
+                }
+                // What will not pass by itself is told rather than that another one does not answer.
+                Err(error) if failed.as_ref().is_none_or(Error::is_retryable) => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+    };
+    // Whoever has not answered by then is not waited for.
+    let _ = timeout(limit, asking).await;
+    match best(&answers) {
+        Some((found, _)) => Ok(Found { is_of_majority: answers.len() * 2 > all.len(), ..found.clone() }),
+        None => Err(failed.unwrap_or_else(|| Error::not_connected(limit))),
+    }
+}
+
+/// Whether as many say one thing of the latest election as another.
+fn is_divided(answers: &[Found]) -> bool {
+    let Some((found, times)) = best(answers) else { return false };
+    let others: Vec<_> = answers.iter().filter(|other| !other.is_same(found)).cloned().collect();
+    best(&others).is_some_and(|(other, as_often)| other.epoch == found.epoch && as_often == times)
+}
+
+/// The answer of the latest election that is given most often, and how often.
+fn best(answers: &[Found]) -> Option<(&Found, usize)> {
+    let times = |found: &Found| answers.iter().filter(|other| other.is_same(found)).count();
+    answers.iter().map(|found| (found, times(found))).max_by_key(|(found, times)| (found.epoch, *times))
+}
+
+async fn ask(info: &ConnectionInfo, master: &str) -> Result<Found, Error> {
+    let here = address(info.addr());
+    let failed = |error| Error::connecting(&format!("asking the sentinel {here} for {master:?}"), error);
+    let client = Client::open(info.clone()).map_err(failed)?;
+    let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?;
+    let mut other = connection.clone();
+    let (details, address) = (command("MASTER", master), command("GET-MASTER-ADDR-BY-NAME", master));
+    // The details name the old address for a while after the epoch of the new one.
+    let asked = try_join(details.query_async(&mut connection), address.query_async(&mut other)).await;
+    let (details, address): (HashMap<String, String>, Option<(String, u16)>) =
+        asked.map_err(|error: RedisError| match error.detail() {
+            Some(words) if words.contains("unknown command") => {
+                let message = format!("{here} is a server and no sentinel");
+                Error::new(ErrorKind::Config, message).cured_by("use redis:// for a server")
+            }
+            _ => failed(error),
+        })?;
+    let (host, port) = address.ok_or_else(|| Error::unexpected("SENTINEL GET-MASTER-ADDR-BY-NAME"))?;
+    let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
+    Ok(Found { host, port, epoch, is_of_majority: false })
+}
+
+fn command(name: &str, master: &str) -> Cmd {
+    let mut command = redis::cmd("SENTINEL");
+    command.arg(name).arg(master);
+    command
+}
+
+impl Topology {
+    /// Gives the connections up as soon as the sentinels have elected another primary; until [`Topology::stop`].
+    pub(in crate::transport) async fn follow_sentinels(&self) {
+        let Servers::Sentinels(sentinels) = &self.servers else { return };
+        let following = async {
+            for info in sentinels.sentinels.iter().cycle() {
+                if let Err(error) = self.follow(info, sentinels).await {
+                    tracing::debug!(%error, "a sentinel does not tell of failovers");
+                }
+                sleep(PAUSE).await;
+            }
+        };
+        self.stop.run_until_cancelled(following).await;
+    }
+
+    /// Follows what this sentinel tells, until its connection ends.
+    async fn follow(&self, info: &ConnectionInfo, sentinels: &Sentinels) -> Result<(), Error> {
+        let failed = |error| Error::connecting("following a sentinel", error);
+        let subscribing = async {
+            let mut subscription = Client::open(info.clone())?.get_async_pubsub().await?;
+            subscription.subscribe(SWITCH).await?;
+            Ok(subscription)
+        };
+        let subscribed = timeout(self.limit, subscribing).await;
+        let subscription = subscribed.map_err(|_| Error::not_connected(self.limit))?.map_err(failed)?;
+        // What was told before is not told again.
+        self.compare(sentinels).await;
+        let mut told = subscription.into_on_message();
+        while let Some(message) = told.next().await {
+            let text = message.get_payload::<String>().unwrap_or_default();
+            if text.split(' ').next() == Some(&*sentinels.master) {
+                self.compare(sentinels).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the connections up, if they go to another server than the primary of the latest election.
+    async fn compare(&self, sentinels: &Sentinels) {
+        let Ok(found) = ask_all(sentinels, self.limit).await else { return };
+        let settled = self.settled();
+        let Some(primary) = &settled.primary else { return };
+        let elected = addressed(&sentinels.primary, &found.host, found.port);
+        if primary.info.addr() != elected.addr() && found.epoch >= settled.epoch {
+            tracing::info!(host = found.host, port = found.port, "the sentinels have elected another primary");
+            primary.replaced.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(port: u16, epoch: u64) -> Found {
+        Found { host: "h".to_owned(), port, epoch, is_of_majority: false }
+    }
+
+    #[test]
+    fn latest_election_counts_and_then_the_number() {
+        for (answers, port, divided) in [
+            (&[found(1, 0)][..], 1, false),
+            (&[found(1, 0), found(2, 1)], 2, false),
+            (&[found(1, 0), found(1, 0), found(2, 1)], 2, false),
+            // One that lies, or has been set up anew.
+            (&[found(1, 0), found(2, 0)], 2, true),
+            (&[found(2, 0), found(1, 0), found(1, 0)], 1, false),
+        ] {
+            assert_eq!(
+                (best(answers).map(|(best, _)| best.port), is_divided(answers)),
+                (Some(port), divided),
+                "{answers:?}"
+            );
+        }
+    }
+}
