@@ -123,7 +123,8 @@ async fn slots(moves: usize) -> Outcome<()> {
     };
     let (left, times) = tokio::join!(counting, moving);
     tell("slots: the slot has moved, to a join that the watcher sees", &mut times?);
-    let is_kept = timeout(PATIENCE, guard.held()).await? && (timeout(PATIENCE, me.held()).await?, guard.token()) == before;
+    let is_kept =
+        timeout(PATIENCE, guard.held()).await? && (timeout(PATIENCE, me.held()).await?, guard.token()) == before;
     println!("  {left} false leaves; the lock and the incarnation are kept: {is_kept}");
     Ok(())
 }
@@ -146,7 +147,10 @@ async fn groups(count: usize) -> Outcome<()> {
     }
     let on_one = joins(&cluster, &together).await?;
     let on_three = joins(&cluster, &spread).await?;
-    println!("groups: {count} groups on one primary: {on_one:.0} joins and leaves a second; on three: {on_three:.0}, {:.2}x", on_three / on_one);
+    println!(
+        "groups: {count} groups on one primary: {on_one:.0} joins and leaves a second; on three: {on_three:.0}, {:.2}x",
+        on_three / on_one
+    );
     Ok(())
 }
 

@@ -128,6 +128,7 @@ impl Listener {
             writer,
             commands,
             wanted,
+            context.canary.clone(),
             dialer.config().clone(),
             report,
         )));
@@ -330,6 +331,7 @@ async fn ping(
     mut writer: SubscriptionWriter,
     mut commands: MultiplexedConnection,
     mut wanted: mpsc::Receiver<Subscription>,
+    key: String,
     config: Config,
     report: oneshot::Sender<Error>,
 ) {
@@ -348,7 +350,7 @@ async fn ping(
         }
         // The asking connection is asked whether the server is a primary still: one that may be written to as a replica
         // would answer everything else as before.
-        let checking = timeout(limit, check_primary(&mut commands));
+        let checking = timeout(limit, check_primary(&mut commands, &key));
         let (listening, asking) = tokio::join!(writer.ping(&config), checking);
         if let Err(error) = listening.and(asking.unwrap_or_else(|_| Err(Error::no_answer("HELLO", limit)))) {
             break error;

@@ -1,5 +1,7 @@
 //! A group in a Redis Cluster: one node serves it, and the connector goes where that node is.
 
+use std::time::Duration;
+
 use group_redis::testing::TestCluster;
 use group_redis::{GroupConnector, State};
 use tokio::time::timeout;
@@ -88,4 +90,19 @@ async fn killed_owner_costs_nothing_that_its_replica_knew() {
     assert_eq!((timeout(PATIENCE, me.held()).await.unwrap(), guard.token()), (incarnation, token));
     assert!(guard.release().await);
     assert_eq!(seen.read(|record| record.leaves), 0, "{}", seen.history());
+}
+
+/// A watcher that asks nothing, while nothing happens: it goes where the slot has gone, and hears what happens there.
+#[tokio::test]
+async fn idle_watcher_finds_the_slot_again() {
+    let cluster = TestCluster::start().await.unwrap();
+    let watcher = GroupConnector::builder(cluster.url()).group("g").ttl(Duration::from_secs(60));
+    let watcher = watcher.heartbeat(Duration::from_secs(1)).connect().await.unwrap();
+    let seen = Recorder::new(&watcher);
+    let owner = cluster.owner(KEY).await.unwrap();
+    cluster.move_slot(KEY, (owner + 1) % 3).await.unwrap();
+    eventually("it has moved", async || watcher.status().reconnects > 0).await;
+    let group = connect(cluster.url()).await;
+    group.join("a").await.unwrap();
+    seen.wait_for_names(&["a"]).await;
 }

@@ -48,11 +48,19 @@ pub(in crate::transport) async fn mode(connection: &mut MultiplexedConnection, k
     }
 }
 
-/// Asks a primary whether it is one still. One round trip.
-pub(in crate::transport) async fn check_primary(connection: &mut MultiplexedConnection) -> Result<(), Error> {
-    let Hello { role, .. } = hello(connection).await?;
+/// Asks a primary whether it is one still; a node of a cluster, whether it serves this key still. One round trip, and one
+/// more in a cluster.
+pub(in crate::transport) async fn check_primary(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+) -> Result<(), Error> {
+    let Hello { mode, role } = hello(connection).await?;
     if is_replica(role.as_deref()) {
         return Err(Error::replica_there(primary_of(connection).await).while_reconnecting());
+    }
+    if mode.as_deref() == Some("cluster") {
+        let read = redis::cmd("EXISTS").arg(key).query_async::<Value>(connection).await;
+        read.map_err(|error| Error::from_redis("EXISTS", error))?;
     }
     Ok(())
 }
