@@ -44,6 +44,9 @@ impl Role {
     }
 }
 
+/// Into how many parts the time to connect is cut at the most, where several servers are tried.
+const MOST_SHARES: u32 = 4;
+
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -130,7 +133,8 @@ impl Dialer {
         settings: AsyncConnectionConfig,
     ) -> Result<(MultiplexedConnection, Primary), Error> {
         let mut search = self.topology.search().await?;
-        let limit = self.config().connect_timeout / u32::try_from(search.left()).unwrap_or(u32::MAX).max(1);
+        let limit =
+            self.config().connect_timeout / u32::try_from(search.left()).unwrap_or(u32::MAX).clamp(1, MOST_SHARES);
         let mut failed = None;
         while let Some(info) = search.next() {
             let opening = async {
@@ -143,7 +147,13 @@ impl Dialer {
             let opened = timeout(limit + self.config().command_timeout, opening).await;
             match opened.unwrap_or_else(|_| Err(Error::not_connected(limit))) {
                 Ok(opened) => return Ok(opened),
-                Err(error) => failed = Some(Error::at(error, &named(&info).into())),
+                // What may pass at one of them may pass.
+                Err(error)
+                    if failed.as_ref().is_none_or(|before: &Error| error.is_retryable() || !before.is_retryable()) =>
+                {
+                    failed = Some(error.at(&named(&info).into()));
+                }
+                Err(_) => {}
             }
         }
         Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no server to connect to")))
@@ -268,10 +278,10 @@ impl Link {
     /// Listens to this source from then on; answers when the server has confirmed it, and whether inbox messages come.
     pub(crate) fn listen(&self, source: EventSource) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let (dialer, commands, relisten) = (self.dialer.clone(), self.commands.clone(), self.relisten.clone());
-        let info = self.primary.info.clone();
+        let primary = self.primary.clone();
         async move {
             let at = |error: Error| error.at(dialer.server());
-            let listener = Listener::open(&dialer, &info, commands.connection, source).await.map_err(at)?;
+            let listener = Listener::open(&dialer, &primary, commands.connection, source).await.map_err(at)?;
             let inbox_works = listener.inbox_works();
             let gone = |_| Error::new(ErrorKind::Connection, "the link was given up");
             relisten.send(listener).await.map(|()| inbox_works).map_err(gone)

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::commands::Context;
 use super::flags;
 use super::link::{Dialer, Role, connecting, within};
-use super::topology::check_primary;
+use super::topology::{Primary, check_primary};
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
@@ -95,7 +95,7 @@ impl Listener {
     /// Connects, sees to the server's flags and subscribes. Every step has its timeout.
     pub(super) async fn open(
         dialer: &Dialer,
-        info: &ConnectionInfo,
+        primary: &Primary,
         mut commands: MultiplexedConnection,
         source: EventSource,
     ) -> Result<Self, Error> {
@@ -103,7 +103,7 @@ impl Listener {
         timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
             .await
             .unwrap_or_else(|_| Err(Error::no_answer("CONFIG", limit)))?;
-        let (mut reader, mut writer) = connect(dialer, info, source).await?;
+        let (mut reader, mut writer) = connect(dialer, &primary.info, source).await?;
         let inbox = Wanted::Channels(vec![context.inbox.clone()]);
         let inbox_works = match writer.subscribe(&inbox, dialer.config()).await {
             Err(error) if error.is_of_the_link() => return Err(error),
@@ -129,6 +129,7 @@ impl Listener {
             commands,
             wanted,
             context.canary.clone(),
+            primary.replaced.clone(),
             dialer.config().clone(),
             report,
         )));
@@ -332,6 +333,7 @@ async fn ping(
     mut commands: MultiplexedConnection,
     mut wanted: mpsc::Receiver<Subscription>,
     key: String,
+    replaced: CancellationToken,
     config: Config,
     report: oneshot::Sender<Error>,
 ) {
@@ -352,6 +354,12 @@ async fn ping(
         // would answer everything else as before.
         let checking = timeout(limit, check_primary(&mut commands, &key));
         let (listening, asking) = tokio::join!(writer.ping(&config), checking);
+        // The server itself says that another one is to be used, for heartbeats too.
+        if let Ok(Err(error)) = &asking
+            && error.kind() == ErrorKind::Server
+        {
+            replaced.cancel();
+        }
         if let Err(error) = listening.and(asking.unwrap_or_else(|_| Err(Error::no_answer("HELLO", limit)))) {
             break error;
         }

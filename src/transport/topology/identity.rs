@@ -59,8 +59,11 @@ pub(in crate::transport) async fn check_primary(
         return Err(Error::replica_there(primary_of(connection).await).while_reconnecting());
     }
     if mode.as_deref() == Some("cluster") {
-        let read = redis::cmd("EXISTS").arg(key).query_async::<Value>(connection).await;
-        read.map_err(|error| Error::from_redis("EXISTS", error))?;
+        // Any other answer says nothing of who serves it.
+        match redis::cmd("EXISTS").arg(key).query_async::<Value>(connection).await {
+            Err(error) if error.code() == Some("MOVED") => return Err(Error::from_redis("EXISTS", error)),
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ pub(super) use identity::{Mode, check_primary, mode};
 
 use super::link::address;
 use crate::error::{Error, ErrorKind};
+use sentinel::Found;
 pub(crate) use servers::{Sentinels, Servers};
 use servers::{addressed, on_port};
 
@@ -96,10 +97,11 @@ impl Topology {
                 next.reverse();
                 Ok(Search { next, run: None, epoch: 0, hops: HOPS })
             }
-            Servers::Sentinels(sentinels) => match sentinel::ask_all(sentinels, self.limit).await {
+            Servers::Sentinels(sentinels) => match self.elected(sentinels).await {
                 Ok(found) => {
                     let known = self.settled().epoch;
-                    // A minority may not have heard of the last election. A majority may have been set up anew.
+                    // Some may not have heard of the last election. If most say so when all were asked, they have been set
+                    // up anew.
                     if found.epoch < known && !found.is_of_majority {
                         let message = "the sentinels that answer do not know of the last election";
                         return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the other sentinels"));
@@ -111,12 +113,14 @@ impl Topology {
                     let settled = self.settled();
                     match (&settled.primary, &settled.run) {
                         // Nobody elects another without sentinels: the same run of the same server is the primary still.
-                        (Some(primary), Some(run)) if error.is_retryable() => Ok(Search {
-                            next: vec![primary.info.as_ref().clone()],
-                            run: Some(run.clone()),
-                            epoch: settled.epoch,
-                            hops: 0,
-                        }),
+                        (Some(primary), Some(run)) if error.is_retryable() && !primary.replaced.is_cancelled() => {
+                            Ok(Search {
+                                next: vec![primary.info.as_ref().clone()],
+                                run: Some(run.clone()),
+                                epoch: settled.epoch,
+                                hops: 0,
+                            })
+                        }
                         _ => Err(error),
                     }
                 }
@@ -124,26 +128,32 @@ impl Topology {
         }
     }
 
-    /// Connections go to this server from now on. Those to another one are given up. With sentinels, one round trip.
+    /// The latest election that the sentinels know of. Where those that answer first know less than this connector, the
+    /// others are waited for.
+    async fn elected(&self, sentinels: &Sentinels) -> Result<Found, Error> {
+        let found = sentinel::ask_most(sentinels, self.limit).await?;
+        if found.epoch < self.settled().epoch { sentinel::ask_all(sentinels, self.limit).await } else { Ok(found) }
+    }
+
+    /// Connections go to this run of this server from now on. Those to another one are given up. One round trip.
     pub(super) async fn settle(
         &self,
         info: ConnectionInfo,
         connection: &mut MultiplexedConnection,
         search: &Search,
     ) -> Result<Primary, Error> {
-        let run = match &self.servers {
-            Servers::Listed(_) => None,
-            Servers::Sentinels(_) => identity::run(connection).await,
-        };
+        let run = identity::run(connection).await;
         if search.run.is_some() && search.run != run {
             let message = "no sentinel answers, and the server that was the primary has been started anew";
             return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the sentinels"));
         }
         let mut settled = self.settled();
         settled.epoch = search.epoch;
-        settled.run = run;
+        let before = std::mem::replace(&mut settled.run, run);
         if let Some(primary) = &settled.primary {
-            if primary.info.addr() == info.addr() && !primary.replaced.is_cancelled() {
+            // A name may have come to stand for another server.
+            let is_same_run = before.is_none() || settled.run.is_none() || before == settled.run;
+            if primary.info.addr() == info.addr() && is_same_run && !primary.replaced.is_cancelled() {
                 return Ok(primary.clone());
             }
             primary.replaced.cancel();
@@ -151,6 +161,14 @@ impl Topology {
         let primary = Primary { info: Arc::new(info), replaced: CancellationToken::new() };
         settled.primary = Some(primary.clone());
         Ok(primary)
+    }
+
+    /// Ends the connections that go to this server, which is no primary, or not the group's.
+    fn give_up(&self, info: &ConnectionInfo) {
+        let settled = self.settled();
+        if let Some(primary) = settled.primary.as_ref().filter(|primary| primary.info.addr() == info.addr()) {
+            primary.replaced.cancel();
+        }
     }
 
     fn settled(&self) -> MutexGuard<'_, Settled> {
@@ -173,7 +191,9 @@ impl Search {
             Mode::Primary => Ok(()),
             Mode::Sentinel => Err(Error::sentinel_there()),
             Mode::Node { owner, primaries } => {
-                topology.settled().nodes.clone_from(primaries);
+                if !primaries.is_empty() {
+                    topology.settled().nodes.clone_from(primaries);
+                }
                 match owner {
                     Owner::ThisNode => Ok(()),
                     Owner::Nobody => Err(Error::slot_unserved()),
@@ -182,6 +202,7 @@ impl Search {
                             Some(host) => addressed(info, host, *port),
                             None => on_port(info, *port),
                         };
+                        topology.give_up(info);
                         let error = Error::slot_elsewhere(&address(owner.addr()));
                         if self.hops > 0 {
                             self.hops -= 1;
@@ -192,6 +213,7 @@ impl Search {
                 }
             }
             Mode::Replica { of } => {
+                topology.give_up(info);
                 if let (Some((host, port)), true) = (of, topology.follows_replicas && self.hops > 0) {
                     self.hops -= 1;
                     self.next.push(addressed(info, host, *port));

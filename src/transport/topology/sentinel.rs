@@ -4,20 +4,20 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::try_join;
+use futures_util::future::{join_all, try_join};
 use futures_util::stream::FuturesUnordered;
 use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisError};
 use tokio::time::{sleep, timeout};
 
 use super::servers::addressed;
-use super::{Sentinels, Servers, Topology};
+use super::{Primary, Sentinels, Servers, Topology};
 use crate::error::{Error, ErrorKind};
 use crate::transport::link::address;
 
 /// What they tell when there is another primary.
 const SWITCH: &str = "+switch-master";
 
-/// How long to wait before the next sentinel is followed.
+/// How long to wait before a sentinel is followed again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A primary, by the latest election that one of them knows.
@@ -38,7 +38,20 @@ impl Found {
 
 /// Asks them all at once, and answers as soon as most of them have answered, or when the time is up. The latest election
 /// counts; of one election, what more of them say.
+pub(super) async fn ask_most(sentinels: &Sentinels, limit: Duration) -> Result<Found, Error> {
+    ask_until(sentinels, limit, |answers| answers.len() * 2 > sentinels.sentinels.len() && !is_divided(answers)).await
+}
+
+/// The same, but waits until all have answered, or the time is up.
 pub(super) async fn ask_all(sentinels: &Sentinels, limit: Duration) -> Result<Found, Error> {
+    ask_until(sentinels, limit, |_| false).await
+}
+
+async fn ask_until(
+    sentinels: &Sentinels,
+    limit: Duration,
+    is_enough: impl Fn(&[Found]) -> bool + Send,
+) -> Result<Found, Error> {
     let all = &sentinels.sentinels;
     let mut asked: FuturesUnordered<_> = all.iter().map(|info| ask(info, &sentinels.master)).collect();
     let (mut answers, mut failed) = (Vec::new(), None::<Error>);
@@ -47,7 +60,7 @@ pub(super) async fn ask_all(sentinels: &Sentinels, limit: Duration) -> Result<Fo
             match answer {
                 Ok(found) => {
                     answers.push(found);
-                    if answers.len() * 2 > all.len() && !is_divided(&answers) {
+                    if is_enough(&answers) {
                         return;
                     }
                 }
@@ -111,14 +124,15 @@ impl Topology {
     /// Gives the connections up as soon as the sentinels have elected another primary; until [`Topology::stop`].
     pub(in crate::transport) async fn follow_sentinels(&self) {
         let Servers::Sentinels(sentinels) = &self.servers else { return };
-        let following = async {
-            for info in sentinels.sentinels.iter().cycle() {
+        // All of them: one may be cut off from the others together with the primary before, or be frozen.
+        let following = join_all(sentinels.sentinels.iter().map(async |info| {
+            loop {
                 if let Err(error) = self.follow(info, sentinels).await {
                     tracing::debug!(%error, "a sentinel does not tell of failovers");
                 }
                 sleep(PAUSE).await;
             }
-        };
+        }));
         self.stop.run_until_cancelled(following).await;
     }
 
@@ -147,12 +161,16 @@ impl Topology {
     /// Gives the connections up, if they go to another server than the primary of the latest election.
     async fn compare(&self, sentinels: &Sentinels) {
         let Ok(found) = ask_all(sentinels, self.limit).await else { return };
-        let settled = self.settled();
-        let Some(primary) = &settled.primary else { return };
+        let mut settled = self.settled();
         let elected = addressed(&sentinels.primary, &found.host, found.port);
-        if primary.info.addr() != elected.addr() && found.epoch >= settled.epoch {
+        let is_other = |primary: &&Primary| primary.info.addr() != elected.addr() && !primary.replaced.is_cancelled();
+        if let Some(primary) = settled.primary.as_ref().filter(is_other)
+            && found.epoch >= settled.epoch
+        {
             tracing::info!(host = found.host, port = found.port, "the sentinels have elected another primary");
             primary.replaced.cancel();
+            // Whoever knows of an earlier election only is not believed any more.
+            settled.epoch = found.epoch;
         }
     }
 }

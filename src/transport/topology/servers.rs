@@ -41,10 +41,11 @@ struct Parts<'a> {
 impl Servers {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
-        let is_tls = scheme.starts_with("rediss") || scheme == "valkeys";
+        let is_tls = ["rediss", "rediss+cluster", "rediss+sentinel", "valkeys"].contains(&scheme);
         if is_tls && !cfg!(feature = "tls") {
             return Err(refused(format!("{scheme}:// needs the feature \"tls\" of group-redis")));
         }
+        Parts::of(rest).check_credentials()?;
         match scheme {
             "redis+cluster" => Self::listed("redis", rest),
             "rediss+cluster" => Self::listed("rediss", rest),
@@ -98,13 +99,20 @@ impl Sentinels {
         }
         let Parts { credentials, fragment, .. } = parts;
         let primary = info(&format!("{scheme}://{credentials}primary/{db}{fragment}"), SENTINEL_FORM)?;
-        let of_sentinels = match (parts.queried("sentinel_user"), parts.queried("sentinel_password")) {
-            (None, None) => String::new(),
-            (user, password) => format!("{}:{}@", user.unwrap_or_default(), password.unwrap_or_default()),
-        };
-        let url = |host: &&str| format!("{scheme}://{of_sentinels}{}{fragment}", with_port(host));
-        let sentinels: Result<_, _> = parts.hosts.iter().map(|host| info(&url(host), SENTINEL_FORM)).collect();
-        Ok(Self { sentinels: sentinels?, master: master.into_owned(), primary })
+        let (user, password) = (parts.queried("sentinel_user")?, parts.queried("sentinel_password")?);
+        let mut sentinels = Vec::new();
+        for host in &parts.hosts {
+            let sentinel = info(&format!("{scheme}://{}{fragment}", with_port(host)), SENTINEL_FORM)?;
+            let mut settings = sentinel.redis_settings().clone();
+            if let Some(user) = &user {
+                settings = settings.set_username(user);
+            }
+            if let Some(password) = &password {
+                settings = settings.set_password(password);
+            }
+            sentinels.push(sentinel.set_redis_settings(settings));
+        }
+        Ok(Self { sentinels, master: master.into_owned(), primary })
     }
 
     /// Sentinels by URLs of their own, with what is known of how to connect to the primary.
@@ -117,8 +125,14 @@ impl Sentinels {
         }
         let mut sentinels = Vec::new();
         for url in urls {
-            let url = if url.contains("://") { url.clone() } else { format!("redis://{}", with_port(url)) };
-            sentinels.push(info(&url, "redis://[user:password@]host:port, or host[:port]")?);
+            let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
+            let parts = Parts::of(rest);
+            parts.check_credentials()?;
+            let (&[host], Parts { credentials, path, query, fragment, .. }) = (&*parts.hosts, &parts) else {
+                return Err(refused("give each sentinel by itself: host[:port], or a URL with one host".to_owned()));
+            };
+            let url = format!("{scheme}://{credentials}{}{path}{query}{fragment}", with_port(host));
+            sentinels.push(info(&url, "redis://[user:password@]host[:port], or host[:port]")?);
         }
         Ok(Self { sentinels, master, primary })
     }
@@ -159,10 +173,22 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// As it stands in the query, still encoded.
-    fn queried(&self, name: &str) -> Option<&'a str> {
-        let pairs = self.query.trim_start_matches('?').split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next()
+    /// One user and password are for all hosts: those before each would be taken for a part of the first password.
+    fn check_credentials(&self) -> Result<(), Error> {
+        if self.credentials.matches('@').count() > 1 && self.credentials.contains(',') {
+            let message = "give the URL one user and password, before the first host, and percent-encode `@` in them";
+            return Err(refused(message.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn queried(&self, name: &str) -> Result<Option<String>, Error> {
+        let mut pairs = self.query.trim_start_matches('?').split('&').filter_map(|pair| pair.split_once('='));
+        let Some((_, value)) = pairs.find(|(key, _)| *key == name) else { return Ok(None) };
+        let decoded = percent_decode_str(value).decode_utf8();
+        decoded
+            .map(|value| Some(value.into_owned()))
+            .map_err(|_| refused(format!("{name} in the URL is not valid UTF-8")))
     }
 }
 
@@ -224,6 +250,26 @@ mod tests {
     }
 
     #[test]
+    fn a_sentinel_by_itself_has_a_default_port() {
+        let primary = || info("redis://primary/", SERVER_FORM).unwrap();
+        let new = |url: &str| Sentinels::new("m".into(), &[url.into()], primary());
+        for (url, address) in [
+            ("h", "h:26379"),
+            ("h:1", "h:1"),
+            ("u:p@h", "h:26379"),
+            ("redis://:p@h", "h:26379"),
+            ("redis://:p@h:1/", "h:1"),
+            ("[::1]", "::1:26379"),
+        ] {
+            let Ok(sentinels) = new(url) else { panic!("{url}") };
+            assert_eq!(addresses(&sentinels.sentinels), [address], "{url}");
+        }
+        assert!(new("a,b").is_err() && new("").is_err());
+        let odd = "redis+sentinel://h/m?sentinel_user=s&sentinel_password=1?x/y";
+        assert_eq!(sentinels(odd).sentinels[0].redis_settings().password(), Some("1?x/y"));
+    }
+
+    #[test]
     fn sentinels_without_credentials_get_none() {
         let Sentinels { sentinels, primary, .. } = sentinels("redis+sentinel://:p@[::1],h2/m");
         assert_eq!(addresses(&sentinels), ["::1:26379", "h2:26379"]);
@@ -252,6 +298,10 @@ mod tests {
             ("redis+sentinel://:secret@a/%FF", "UTF-8"),
             ("redis+sentinel://:secret@a/m/x", "database number"),
             ("redis+sentinel://a:port/m?sentinel_password=secret", "not one of a Redis server"),
+            ("redis://u:secret@a,u:secret@b/", "one user and password"),
+            ("redis+sentinel://u:secret@a,u:secret@b/m", "one user and password"),
+            ("rediss:/app:secret@a", "not one of a Redis server"),
+            ("rediss:app:secret@a", "not one of a Redis server"),
             ("http://:secret@a/", "not one of a Redis server"),
         ] {
             let Err(error) = Servers::parse(url) else { panic!("{url}") };
