@@ -87,3 +87,27 @@ async fn demoted_primary_is_given_up() {
     let watcher = GroupConnector::builder(other.redis.url()).group(&fixture.group).connect().await.unwrap();
     eventually("the other has it", async || watcher.members().contains("a")).await;
 }
+
+/// A guard says no where its server has become a replica that may be written to, though heartbeats are answered there.
+#[tokio::test]
+async fn guard_at_a_demoted_primary_says_no() {
+    let (fixture, other) = (Fixture::new().await, Fixture::new().await);
+    let group = fixture.connect().await;
+    let guard = group.lock("l").acquire().await.unwrap();
+    let mut connection = fixture.connection().await;
+    let away = other.redis.port().to_string();
+    // It may be written to, and its link to the primary never stands.
+    for words in [["CONFIG", "SET", "replica-read-only", "no"], ["CONFIG", "SET", "masterauth", "wrong"]] {
+        redis::cmd(words[0]).arg(&words[1..]).query_async::<()>(&mut connection).await.unwrap();
+    }
+    redis::cmd("CONFIG")
+        .arg(&["SET", "requirepass", "secret"])
+        .exec_async(&mut other.connection().await)
+        .await
+        .unwrap();
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(&away).query_async::<()>(&mut connection).await.unwrap();
+    eventually("it says no", async || !guard.is_held()).await;
+    let told = async || group.status().error.is_some_and(|error| error.to_string().contains("is a replica"));
+    eventually("the reason is said", told).await;
+    assert!(!guard.is_held());
+}
