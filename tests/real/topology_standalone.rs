@@ -58,6 +58,9 @@ async fn primary_is_found_among_the_hosts() {
     let me = group.join("a").await.unwrap();
     let guard = group.lock("l").acquire().await.unwrap();
 
+    let mut primary = fixture.connection().await;
+    let replicas: u64 = redis::cmd("WAIT").arg(&[1, 5000]).query_async(&mut primary).await.unwrap();
+    assert_eq!(replicas, 1, "it knows of both");
     // The replica is made the primary by hand: the connections are closed, and found again there.
     let mut promoting = replica.connection().await.unwrap();
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async::<()>(&mut promoting).await.unwrap();
