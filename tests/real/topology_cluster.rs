@@ -66,6 +66,10 @@ async fn failover_of_the_owner_is_followed() {
     timeout(PATIENCE, group.join("b")).await.unwrap().unwrap();
     seen.wait_for_names(&["a", "b"]).await;
 
+    let owner = cluster.owner(KEY).await.unwrap();
+    let mut connection = cluster.nodes()[owner].connection().await.unwrap();
+    let replicas: u64 = redis::cmd("WAIT").arg(&[1, 5000]).query_async(&mut connection).await.unwrap();
+    assert_eq!(replicas, 1, "it knows of both");
     cluster.kill_owner(KEY).await.unwrap();
     assert!(timeout(PATIENCE, me.held()).await.unwrap().is_some());
     eventually("the watcher is back", async || watcher.state().get() == State::Connected).await;
