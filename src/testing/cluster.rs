@@ -4,11 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use redis::{FromRedisValue, RedisError, Value, from_redis_value_ref};
-use tokio::time::{Instant, sleep};
 
 use super::backend::Backend;
 use super::process::HOST;
-use super::{TestRedis, TestRedisError};
+use super::{TestRedis, TestRedisError, probe};
 
 const PRIMARIES: usize = 3;
 const NODES: usize = 2 * PRIMARIES;
@@ -17,7 +16,6 @@ const SLOTS: usize = 16384;
 const BATCH: usize = 100;
 /// How long the cluster may take to come up, to fail over, or to learn that a slot has moved.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Three primaries and three replicas in a Redis Cluster, as child processes. Dropped, all are gone.
 ///
@@ -119,18 +117,18 @@ impl TestCluster {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn owner(&self, key: &str) -> Result<usize, TestRedisError> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let mut owner = None;
+        let known = async || {
             for node in 0..NODES {
-                if let Some(owner) = self.owner_by(node, key).await {
-                    return Ok(owner);
+                owner = self.owner_by(node, key).await;
+                if owner.is_some() {
+                    break;
                 }
             }
-            if Instant::now() >= deadline {
-                return Err(TestRedisError::Timeout("an owner of the slot", PATIENCE, "nobody serves it".to_owned()));
-            }
-            sleep(PAUSE).await;
-        }
+            owner.is_some()
+        };
+        self.until("an owner of the slot", known).await?;
+        owner.ok_or_else(|| TestRedisError::refused("looking for the owner", "nobody serves the slot"))
     }
 
     /// Moves the slot of this key to another node, key by key, as `redis-cli --cluster reshard` does.
@@ -253,16 +251,9 @@ impl TestCluster {
         redis::cmd("CLUSTER").arg(words).query_async(&mut connection).await.map_err(|error| failed("CLUSTER", error))
     }
 
-    async fn until(&self, what: &'static str, mut come: impl AsyncFnMut() -> bool) -> Result<(), TestRedisError> {
-        let deadline = Instant::now() + PATIENCE;
-        while !come().await {
-            if Instant::now() >= deadline {
-                let said = self.ask::<String>(0, &["NODES"]).await.unwrap_or_else(|error| error.to_string());
-                return Err(TestRedisError::Timeout(what, PATIENCE, said));
-            }
-            sleep(PAUSE).await;
-        }
-        Ok(())
+    async fn until(&self, what: &'static str, come: impl AsyncFnMut() -> bool) -> Result<(), TestRedisError> {
+        let nodes = async || self.ask(0, &["NODES"]).await.unwrap_or_else(|error| error.to_string());
+        probe::until(what, PATIENCE, come, nodes).await
     }
 }
 

@@ -62,6 +62,23 @@ impl Port {
     }
 }
 
+/// Waits until this is so, asking again and again. Where it does not come in time, the error has what is said of it then.
+pub(super) async fn until(
+    what: &'static str,
+    limit: Duration,
+    mut come: impl AsyncFnMut() -> bool,
+    said: impl AsyncFnOnce() -> String,
+) -> Result<(), TestRedisError> {
+    let deadline = Instant::now() + limit;
+    while !come().await {
+        if Instant::now() >= deadline {
+            return Err(TestRedisError::Timeout(what, limit, said().await));
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
 pub(super) async fn connect(
     client: &Client,
     connect: Duration,

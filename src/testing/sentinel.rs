@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Client, FromRedisValue, RedisError};
-use tokio::time::{Instant, sleep};
 
 use super::backend::Backend;
 use super::process::{self, Process};
-use super::{TestRedis, TestRedisError, launch};
+use super::{TestRedis, TestRedisError, launch, probe};
 
 const SENTINELS: usize = 3;
 const REPLICAS: usize = 2;
@@ -21,7 +20,6 @@ const QUORUM: usize = 2;
 const ATTEMPTS: usize = 8;
 /// How long a failover may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(20);
 const QUESTION: Duration = Duration::from_secs(2);
 
 /// One primary, two replicas and three sentinels that watch them, as child processes. Dropped, all are gone.
@@ -104,24 +102,13 @@ impl TestSentinel {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind.
     pub async fn primary(&self) -> Result<usize, TestRedisError> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut named = vec![0; self.nodes.len()];
-            for sentinel in &self.sentinels {
-                let port = sentinel.primary().await;
-                if let Some(node) = self.nodes.iter().position(|node| Some(node.port()) == port) {
-                    named[node] += 1;
-                }
-            }
-            if let Some(node) = named.iter().position(|times| *times >= QUORUM) {
-                return Ok(node);
-            }
-            if Instant::now() >= deadline {
-                let said = format!("the servers are named {named:?} times");
-                return Err(TestRedisError::Timeout("agreement of the sentinels", PATIENCE, said));
-            }
-            sleep(PAUSE).await;
-        }
+        let mut agreed = None;
+        let agree = async || {
+            agreed = self.named().await.into_iter().position(|times| times >= QUORUM);
+            agreed.is_some()
+        };
+        self.until("agreement of the sentinels", agree).await?;
+        agreed.ok_or_else(|| TestRedisError::refused("looking for the primary", "the sentinels do not agree"))
     }
 
     /// Lets the sentinels make another server the primary while the present one runs, and waits until they say so.
@@ -178,15 +165,21 @@ impl TestSentinel {
         true
     }
 
-    async fn until(&self, what: &'static str, mut come: impl AsyncFnMut() -> bool) -> Result<(), TestRedisError> {
-        let deadline = Instant::now() + PATIENCE;
-        while !come().await {
-            if Instant::now() >= deadline {
-                return Err(TestRedisError::Timeout(what, PATIENCE, "nothing".to_owned()));
+    async fn until(&self, what: &'static str, come: impl AsyncFnMut() -> bool) -> Result<(), TestRedisError> {
+        let named = async || format!("the nodes are named {:?} times", self.named().await);
+        probe::until(what, PATIENCE, come, named).await
+    }
+
+    /// How many sentinels take each node for the primary.
+    async fn named(&self) -> Vec<usize> {
+        let mut named = vec![0; self.nodes.len()];
+        for sentinel in &self.sentinels {
+            let port = sentinel.primary().await;
+            if let Some(node) = self.nodes.iter().position(|node| Some(node.port()) == port) {
+                named[node] += 1;
             }
-            sleep(PAUSE).await;
         }
-        Ok(())
+        named
     }
 }
 
@@ -233,7 +226,7 @@ impl Sentinel {
     }
 
     async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> Result<T, RedisError> {
-        let mut connection = super::probe::connect(&self.client, QUESTION, QUESTION).await?;
+        let mut connection = probe::connect(&self.client, QUESTION, QUESTION).await?;
         redis::cmd("SENTINEL").arg(words).query_async(&mut connection).await
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::commands::Context;
 use super::flags;
 use super::link::{Dialer, Role, connecting, within};
-use super::topology::{Primary, check_primary};
+use super::topology::{Primary, demoted};
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
@@ -352,16 +352,15 @@ async fn ping(
         }
         // The asking connection is asked whether the server is a primary still: one that may be written to as a replica
         // would answer everything else as before.
-        let checking = timeout(limit, check_primary(&mut commands, &key));
-        let (listening, asking) = tokio::join!(writer.ping(&config), checking);
-        // The server itself says that another one is to be used, for heartbeats too.
-        if let Ok(Err(error)) = &asking
-            && error.kind() == ErrorKind::Server
-        {
-            replaced.cancel();
-        }
-        if let Err(error) = listening.and(asking.unwrap_or_else(|_| Err(Error::no_answer("HELLO", limit)))) {
-            break error;
+        let (listening, asking) = tokio::join!(writer.ping(&config), timeout(limit, demoted(&mut commands, &key)));
+        match listening.and(asking.unwrap_or_else(|_| Err(Error::no_answer("HELLO", limit)))) {
+            Ok(None) => {}
+            // For heartbeats too.
+            Ok(Some(why)) => {
+                replaced.cancel();
+                break why;
+            }
+            Err(error) => break error,
         }
     };
     // It has no receiver any more if the link has been dropped meanwhile.

@@ -219,6 +219,13 @@ pub(crate) async fn calls(connection: &mut redis::aio::MultiplexedConnection, na
     count(name).or_else(|| count(command)).unwrap_or(0)
 }
 
+/// Waits until this many replicas know all that was written before.
+pub(crate) async fn replicated(redis: &TestRedis, replicas: u64) {
+    let mut connection = redis.connection().await.unwrap();
+    let know: u64 = redis::cmd("WAIT").arg(&[replicas, 5000]).query_async(&mut connection).await.unwrap();
+    assert_eq!(know, replicas, "replicas know what was written");
+}
+
 /// Waits until something that can only be asked for is so, asking every few milliseconds.
 pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;

@@ -6,7 +6,7 @@ use group_redis::testing::TestCluster;
 use group_redis::{GroupConnector, State};
 use tokio::time::timeout;
 
-use super::support::{PATIENCE, Recorder, eventually};
+use super::support::{PATIENCE, Recorder, eventually, replicated};
 
 /// The hash tag of the group.
 const KEY: &str = "{g}";
@@ -67,9 +67,7 @@ async fn failover_of_the_owner_is_followed() {
     seen.wait_for_names(&["a", "b"]).await;
 
     let owner = cluster.owner(KEY).await.unwrap();
-    let mut connection = cluster.nodes()[owner].connection().await.unwrap();
-    let replicas: u64 = redis::cmd("WAIT").arg(&[1, 5000]).query_async(&mut connection).await.unwrap();
-    assert_eq!(replicas, 1, "it knows of both");
+    replicated(&cluster.nodes()[owner], 1).await;
     cluster.kill_owner(KEY).await.unwrap();
     assert!(timeout(PATIENCE, me.held()).await.unwrap().is_some());
     eventually("the watcher is back", async || watcher.state().get() == State::Connected).await;
@@ -86,9 +84,7 @@ async fn killed_owner_costs_nothing_that_its_replica_knew() {
     seen.wait_for_names(&["a"]).await;
     let (incarnation, token) = (me.incarnation(), guard.token());
     let owner = cluster.owner(KEY).await.unwrap();
-    let mut connection = cluster.nodes()[owner].connection().await.unwrap();
-    let replicas: u64 = redis::cmd("WAIT").arg(1).arg(1000).query_async(&mut connection).await.unwrap();
-    assert_eq!(replicas, 1, "it knows of the lock");
+    replicated(&cluster.nodes()[owner], 1).await;
     cluster.kill_owner(KEY).await.unwrap();
     assert!(timeout(PATIENCE, guard.held()).await.unwrap(), "it lives on the replica");
     assert_eq!((timeout(PATIENCE, me.held()).await.unwrap(), guard.token()), (incarnation, token));

@@ -6,7 +6,7 @@ use group_redis::testing::{TestRedis, TestSentinel};
 use group_redis::{ErrorKind, GroupConnector, State};
 use tokio::time::timeout;
 
-use super::support::{PATIENCE, Recorder, eventually};
+use super::support::{PATIENCE, Recorder, eventually, replicated};
 
 async fn connect(servers: &TestSentinel) -> GroupConnector {
     GroupConnector::builder(servers.url()).group("g").connect().await.unwrap()
@@ -30,9 +30,7 @@ async fn killed_primary_costs_nothing_that_the_replica_knew() {
     seen.wait_for_names(&["a"]).await;
     let guard = group.lock("l").acquire().await.unwrap();
     let (incarnation, token) = (me.incarnation().unwrap(), guard.token());
-    let mut connection = servers.nodes()[0].connection().await.unwrap();
-    let replicas: u64 = redis::cmd("WAIT").arg(2).arg(1000).query_async(&mut connection).await.unwrap();
-    assert_eq!(replicas, 2, "they know of the lock");
+    replicated(&servers.nodes()[0], 2).await;
 
     servers.kill_primary().await.unwrap();
     assert!(timeout(PATIENCE, guard.held()).await.unwrap(), "it lives on the replica");
@@ -167,9 +165,7 @@ async fn fifty_waiters_keep_their_order_over_a_failover() {
         }));
         eventually("it waits", async || group.lock("l").waiters().await.unwrap().len() > number).await;
     }
-    let mut connection = servers.nodes()[0].connection().await.unwrap();
-    let replicas: u64 = redis::cmd("WAIT").arg(2).arg(1000).query_async(&mut connection).await.unwrap();
-    assert_eq!(replicas, 2, "they know of all waiters");
+    replicated(&servers.nodes()[0], 2).await;
     servers.kill_primary().await.unwrap();
     timeout(PATIENCE, guard.held()).await.unwrap();
     guard.release().await;

@@ -3,7 +3,7 @@
 use group_redis::testing::{Backend, TestRedis};
 use group_redis::{ErrorKind, GroupConnector};
 
-use super::support::{Fixture, eventually};
+use super::support::{Fixture, eventually, replicated};
 
 async fn replica_of(port: u16, more: &[&str]) -> TestRedis {
     let port = port.to_string();
@@ -58,9 +58,7 @@ async fn primary_is_found_among_the_hosts() {
     let me = group.join("a").await.unwrap();
     let guard = group.lock("l").acquire().await.unwrap();
 
-    let mut primary = fixture.connection().await;
-    let replicas: u64 = redis::cmd("WAIT").arg(&[1, 5000]).query_async(&mut primary).await.unwrap();
-    assert_eq!(replicas, 1, "it knows of both");
+    replicated(&fixture.redis, 1).await;
     // The replica is made the primary by hand: the connections are closed, and found again there.
     let mut promoting = replica.connection().await.unwrap();
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").query_async::<()>(&mut promoting).await.unwrap();

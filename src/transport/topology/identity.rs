@@ -48,24 +48,24 @@ pub(in crate::transport) async fn mode(connection: &mut MultiplexedConnection, k
     }
 }
 
-/// Asks a primary whether it is one still; a node of a cluster, whether it serves this key still. One round trip, and one
-/// more in a cluster.
-pub(in crate::transport) async fn check_primary(
+/// Asks a primary whether it is one still; a node of a cluster, whether it serves this key still. Answers why not. One
+/// round trip, and one more in a cluster.
+pub(in crate::transport) async fn demoted(
     connection: &mut MultiplexedConnection,
     key: &str,
-) -> Result<(), Error> {
+) -> Result<Option<Error>, Error> {
     let Hello { mode, role } = hello(connection).await?;
     if is_replica(role.as_deref()) {
-        return Err(Error::replica_there(primary_of(connection).await).while_reconnecting());
+        return Ok(Some(Error::replica_there(primary_of(connection).await).while_reconnecting()));
     }
     if mode.as_deref() == Some("cluster") {
         // Any other answer says nothing of who serves it.
         match redis::cmd("EXISTS").arg(key).query_async::<Value>(connection).await {
-            Err(error) if error.code() == Some("MOVED") => return Err(Error::from_redis("EXISTS", error)),
+            Err(error) if error.code() == Some("MOVED") => return Ok(Some(Error::from_redis("EXISTS", error))),
             _ => {}
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 #[derive(Default)]

@@ -16,7 +16,7 @@ use redis::aio::MultiplexedConnection;
 use tokio_util::sync::CancellationToken;
 
 use identity::Owner;
-pub(super) use identity::{Mode, check_primary, mode};
+pub(super) use identity::{Mode, demoted, mode};
 
 use super::link::address;
 use crate::error::{Error, ErrorKind};
@@ -61,7 +61,16 @@ pub(super) struct Search {
     /// The only run that will do, since no sentinel says that this is the primary still.
     run: Option<String>,
     epoch: u64,
+    /// The latest election that was known when the search began.
+    known: u64,
     hops: usize,
+}
+
+impl Settled {
+    /// Whether what a search has found counts still: a later election may have been heard of meanwhile.
+    fn accepts(&self, search: &Search) -> bool {
+        search.epoch >= self.epoch || self.epoch == search.known
+    }
 }
 
 impl Topology {
@@ -95,44 +104,49 @@ impl Topology {
                     }
                 }
                 next.reverse();
-                Ok(Search { next, run: None, epoch: 0, hops: HOPS })
+                Ok(Search { next, run: None, epoch: 0, known: 0, hops: HOPS })
             }
-            Servers::Sentinels(sentinels) => match self.elected(sentinels).await {
-                Ok(found) => {
-                    let known = self.settled().epoch;
-                    // Some may not have heard of the last election. If most say so when all were asked, they have been set
-                    // up anew.
-                    if found.epoch < known && !found.is_of_majority {
-                        let message = "the sentinels that answer do not know of the last election";
-                        return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the other sentinels"));
-                    }
-                    let info = addressed(&sentinels.primary, &found.host, found.port);
-                    Ok(Search { next: vec![info], run: None, epoch: found.epoch, hops: 0 })
+            Servers::Sentinels(sentinels) => self.search_by(sentinels).await,
+        }
+    }
+
+    async fn search_by(&self, sentinels: &Sentinels) -> Result<Search, Error> {
+        let known = self.settled().epoch;
+        match self.elected(sentinels, known).await {
+            Ok(found) => {
+                // Some may not have heard of the last election. If most say so when all were asked, they have been set
+                // up anew.
+                if found.epoch < known && !found.is_of_majority {
+                    let message = "the sentinels that answer do not know of the last election";
+                    return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the other sentinels"));
                 }
-                Err(error) => {
-                    let settled = self.settled();
-                    match (&settled.primary, &settled.run) {
-                        // Nobody elects another without sentinels: the same run of the same server is the primary still.
-                        (Some(primary), Some(run)) if error.is_retryable() && !primary.replaced.is_cancelled() => {
-                            Ok(Search {
-                                next: vec![primary.info.as_ref().clone()],
-                                run: Some(run.clone()),
-                                epoch: settled.epoch,
-                                hops: 0,
-                            })
-                        }
-                        _ => Err(error),
+                let info = addressed(&sentinels.primary, &found.host, found.port);
+                Ok(Search { next: vec![info], run: None, epoch: found.epoch, known, hops: 0 })
+            }
+            Err(error) => {
+                let settled = self.settled();
+                match (&settled.primary, &settled.run) {
+                    // Nobody elects another without sentinels: the same run of the same server is the primary still.
+                    (Some(primary), Some(run)) if error.is_retryable() && !primary.replaced.is_cancelled() => {
+                        Ok(Search {
+                            next: vec![primary.info.as_ref().clone()],
+                            run: Some(run.clone()),
+                            epoch: known,
+                            known,
+                            hops: 0,
+                        })
                     }
+                    _ => Err(error),
                 }
-            },
+            }
         }
     }
 
     /// The latest election that the sentinels know of. Where those that answer first know less than this connector, the
     /// others are waited for.
-    async fn elected(&self, sentinels: &Sentinels) -> Result<Found, Error> {
+    async fn elected(&self, sentinels: &Sentinels, known: u64) -> Result<Found, Error> {
         let found = sentinel::ask_most(sentinels, self.limit).await?;
-        if found.epoch < self.settled().epoch { sentinel::ask_all(sentinels, self.limit).await } else { Ok(found) }
+        if found.epoch < known { sentinel::ask_all(sentinels, self.limit).await } else { Ok(found) }
     }
 
     /// Connections go to this run of this server from now on. Those to another one are given up. One round trip.
@@ -148,6 +162,10 @@ impl Topology {
             return Err(Error::new(ErrorKind::Connection, message).cured_by("see to the sentinels"));
         }
         let mut settled = self.settled();
+        if !settled.accepts(search) {
+            let message = "the sentinels have elected another primary meanwhile";
+            return Err(Error::new(ErrorKind::Connection, message).cured_by("it is looked for again"));
+        }
         settled.epoch = search.epoch;
         let before = std::mem::replace(&mut settled.run, run);
         if let Some(primary) = &settled.primary {
@@ -223,5 +241,20 @@ impl Search {
                 Err(if may_pass { error.while_reconnecting() } else { error })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_a_later_election_overtook_is_refused() {
+        let settled = |epoch| Settled { epoch, ..Settled::default() };
+        let search = |known, epoch| Search { next: Vec::new(), run: None, epoch, known, hops: 0 };
+        assert!(settled(5).accepts(&search(5, 5)) && settled(5).accepts(&search(5, 6)));
+        assert!(!settled(6).accepts(&search(5, 5)), "an election was heard of meanwhile");
+        assert!(settled(6).accepts(&search(5, 6)), "another connection has found the same");
+        assert!(settled(6).accepts(&search(6, 0)), "the sentinels have been set up anew");
     }
 }
