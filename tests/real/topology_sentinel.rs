@@ -76,6 +76,14 @@ async fn failover_moves_the_connector_while_the_old_primary_lives() {
     assert_ne!(elected, 0);
     timeout(PATIENCE, group.join("b")).await.unwrap().unwrap();
     assert!(timeout(PATIENCE, me.held()).await.unwrap().is_some());
+    let mut connection = servers.nodes()[elected].connection().await.unwrap();
+    let has_both = async || {
+        let members: Vec<String> =
+            redis::cmd("ZRANGE").arg("{g}/members").arg(&[0, -1]).query_async(&mut connection).await.unwrap();
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
+        info.contains("role:master") && members.len() == 2 && group.state().get() == State::Connected
+    };
+    eventually("the elected server has both", has_both).await;
     seen.wait_for_names(&["a", "b"]).await;
     assert_eq!(seen.read(|record| record.leaves), 0, "{}", seen.history());
     group.close().await.unwrap();
