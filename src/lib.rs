@@ -93,7 +93,7 @@ pub use lock::{
 pub use membership::{Join, Membership};
 pub use model::{FencingToken, Incarnation, LeaveCause, MAX_METADATA, Member, MemberId, Revision};
 pub use redis;
-pub use settings::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
+pub use settings::{Credentials, EventSource, Heartbeats, Notifications, OnConflict, OnLost, Replication, Tls};
 
 /// The code of the documents is compiled with the documentation tests.
 #[cfg(doctest)]

@@ -20,8 +20,10 @@ use crate::engine::Direct;
 use crate::engine::{Caller, Driver, LinkReport, Publish};
 use crate::error::{Error, ErrorKind};
 use crate::lock::Locks;
-use crate::settings::{self, EventSource, Heartbeats, Notifications, OnConflict, OnLost};
-use crate::transport::{Dialer, InboxSink, LeaseKeeper, Sentinels, Servers};
+use crate::settings::{
+    self, Credentials, CredentialsSource, EventSource, Heartbeats, Notifications, OnConflict, OnLost, Replication, Tls,
+};
+use crate::transport::{Access, Dialer, InboxSink, LeaseKeeper, Sentinels, Servers};
 
 /// Where the server is.
 pub(crate) enum Server {
@@ -36,12 +38,14 @@ pub struct GroupConnectorBuilder {
     server: Server,
     /// The name of the master, and the sentinels that know it.
     sentinels: Option<(String, Vec<String>)>,
+    credentials: Option<CredentialsSource>,
+    tls: Option<Tls>,
     draft: settings::UncheckedSettings,
 }
 
 impl GroupConnectorBuilder {
     pub(crate) fn new(server: Server) -> Self {
-        Self { server, sentinels: None, draft: settings::UncheckedSettings::default() }
+        Self { server, sentinels: None, credentials: None, tls: None, draft: settings::UncheckedSettings::default() }
     }
 
     /// Asks these sentinels for the primary that they know by the name `master`. The address of the URL or client is not
@@ -70,6 +74,43 @@ impl GroupConnectorBuilder {
         sentinels: impl IntoIterator<Item = T>,
     ) -> Self {
         self.sentinels = Some((master.into(), sentinels.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Asks this source for user and password, before each connection and again before they expire; those of the URL or
+    /// client are not used then. For tokens of a managed service, and for passwords that are rotated.
+    ///
+    /// The source is polled on the runtime of the connector, and may take the connect timeout. While it fails, the last
+    /// credentials are used as long as they have not expired. When it answers new ones, connections that are open log in
+    /// anew, at the next heartbeat: no membership and no lock is lost by it. [`Credentials::expires_in`] says when
+    /// to ask again: after four fifths of that time, and earlier where the connect timeout and two heartbeats need more.
+    /// Needs RESP3 (Redis 6, Valkey 7.2). Sentinels keep the credentials of their own URLs.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example() -> Result<(), group_redis::Error> {
+    /// use group_redis::{Credentials, GroupConnector};
+    ///
+    /// let source = || async {
+    ///     let password = std::fs::read_to_string("/run/secrets/redis")?;
+    ///     Ok::<_, std::io::Error>(Credentials::new("app", password.trim()))
+    /// };
+    /// let group = GroupConnector::builder("rediss://redis.internal/").credentials(source).connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn credentials<F, E>(mut self, source: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.credentials = Some(CredentialsSource::new(source));
+        self
+    }
+
+    /// Certificates for a `rediss://` URL: whom to trust, and what to show. They replace those of a client.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -251,6 +292,23 @@ impl GroupConnectorBuilder {
         self
     }
 
+    /// When a join, a grant and a write of persistent data count as done. Default: as soon as the primary has them.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// use group_redis::{GroupConnector, Replication};
+    ///
+    /// // An error, rather than a lock that a failover may forget.
+    /// let replication = Replication::Ack { replicas: 1, timeout: Duration::from_millis(500) };
+    /// let builder = GroupConnector::builder("redis+sentinel://10.0.0.1,10.0.0.2/mymaster").replication(replication);
+    /// # drop(builder);
+    /// ```
+    pub fn replication(mut self, replication: Replication) -> Self {
+        self.draft.replication = replication;
+        self
+    }
+
     /// Leaves the sweep of dead sessions to other connectors. For tests of the sweep.
     #[doc(hidden)]
     pub fn without_sweep(mut self) -> Self {
@@ -318,6 +376,10 @@ impl GroupConnectorBuilder {
     pub fn connect_lazy(self) -> Result<GroupConnector, Error> {
         let config = self.draft.validate()?;
         let servers = self.server.find(self.sentinels)?;
+        if self.tls.is_some() && !servers.are_by_tls() {
+            let message = "certificates are for TLS, and the URL is one without it; use rediss://";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         tokio::runtime::Handle::try_current().map_err(|error| {
             Error::caused_by(ErrorKind::Config, "a connector needs a tokio runtime; make it within one", error)
         })?;
@@ -335,7 +397,8 @@ impl GroupConnectorBuilder {
                 lost_property.audit();
             }
         });
-        let dialer = Dialer::new(servers, config.clone(), &name, inbox_sink, tracker.clone())?;
+        let access = Access { servers, tls: self.tls, credentials: self.credentials };
+        let dialer = Dialer::new(access, config.clone(), &name, inbox_sink, tracker.clone())?;
         let (writer, reader) = view(config.event_buffer, clock::instant(clock::now()));
         let (state, link) = (watch::Sender::new(State::Connecting), watch::Sender::new(LinkReport::default()));
         let (commands, standing) = watch::channel(None);

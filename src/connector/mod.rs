@@ -159,7 +159,7 @@ impl GroupConnector {
     /// # }
     /// ```
     pub fn join(&self, name: impl AsRef<str>) -> Join {
-        Join::new(self.inner.caller.clone(), MemberId::new(name), self.timeout.clone())
+        Join::new(self.inner.data.direct().clone(), MemberId::new(name), self.timeout.clone())
     }
 
     /// Joins the group under the name of this host.

@@ -38,7 +38,7 @@ impl DataAccess {
         Arc::new(Self { direct, watched, nonces: AtomicU64::new(0) })
     }
 
-    pub(super) fn direct(&self) -> &Direct {
+    pub(crate) fn direct(&self) -> &Direct {
         &self.direct
     }
 

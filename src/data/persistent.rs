@@ -120,7 +120,7 @@ impl Persistent {
             return Ok(Vec::new());
         }
         let direct = self.data.direct();
-        direct.invoke_once(self.timeout.limit()?, &persistent::set(direct.scripts(), &values)).await
+        direct.write_once(self.timeout.limit()?, &persistent::set(direct.scripts(), &values), |_| true).await
     }
 
     /// Sets a value, as JSON, if its revision is the expected one, or, with `None`, if there is no value. Answers the
@@ -158,7 +158,7 @@ impl Persistent {
         check_value(&value)?;
         let direct = self.data.direct();
         let exchange = persistent::exchange(direct.scripts(), &encode_path(path), expected, &value);
-        direct.invoke_once(self.timeout.limit()?, &exchange).await
+        direct.write_once(self.timeout.limit()?, &exchange, Option::is_some).await
     }
 
     /// The value at that path, parsed from JSON; `None` where there is none. One round trip.
@@ -198,7 +198,7 @@ impl Persistent {
         check_path(path)?;
         let direct = self.data.direct();
         let delete = persistent::delete(direct.scripts(), &encode_path(path));
-        direct.invoke_once(self.timeout.limit()?, &delete).await
+        direct.write_once(self.timeout.limit()?, &delete, |was_there| *was_there).await
     }
 
     /// The paths that begin with `prefix`, in order; all of them if it is empty. It takes a round trip for every

@@ -76,6 +76,20 @@ impl Direct {
         commands.clone().ok_or_else(Error::closed)
     }
 
+    /// The connection to ask over, if there is one.
+    pub(crate) fn present_link(&self) -> Option<Commands> {
+        self.link.borrow().clone()
+    }
+
+    /// Waits until enough replicas have what was written over this link, or the first that comes, where it was none.
+    pub(crate) async fn acknowledged(&self, link: Option<Commands>, what: &str) -> Result<(), Error> {
+        let commands = match link {
+            Some(commands) => commands,
+            None => self.commands().await?,
+        };
+        commands.acknowledged(what).await
+    }
+
     /// The links from now on: marked as seen as far as there are any.
     pub(crate) fn links(&self) -> LinkWatch {
         let mut links = self.link.clone();
@@ -115,6 +129,23 @@ impl Direct {
     /// Invokes a script, not twice: where its answer is lost, the caller is to decide.
     pub(crate) async fn invoke_once<T>(&self, limit: Duration, call: &ScriptCall<'_, T>) -> Result<T, Error> {
         self.once(call.name(), limit, |commands| commands.invoke(call)).await
+    }
+
+    /// Invokes a script that writes, not twice, and waits until enough replicas have what it wrote, where it says so.
+    pub(crate) async fn write_once<T>(
+        &self,
+        limit: Duration,
+        call: &ScriptCall<'_, T>,
+        has_written: impl Fn(&T) -> bool,
+    ) -> Result<T, Error> {
+        let writing = async |commands: Commands| {
+            let answer = commands.clone().invoke(call).await?;
+            if has_written(&answer) {
+                commands.acknowledged(call.name()).await?;
+            }
+            Ok(answer)
+        };
+        self.once(call.name(), limit, writing).await
     }
 
     /// Invokes a script that may be invoked twice, again where the link fails, for so long.

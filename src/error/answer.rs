@@ -219,10 +219,22 @@ fn io_error(error: &RedisError) -> Option<&io::Error> {
 /// What to think of a fault of TLS, if it is one.
 #[cfg(feature = "tls")]
 fn tls_fault(io: Option<&io::Error>) -> Option<Verdict> {
+    use rustls::{AlertDescription as Alert, Error};
+
     let cure = match io?.get_ref()?.downcast_ref()? {
-        rustls::Error::InvalidCertificate(_) => {
-            "use a certificate that this host trusts and that has the server's name, or give its CA by from_client"
+        Error::InvalidCertificate(_) => {
+            "use a certificate that this host trusts and that has the server's name, or give its CA by Tls::ca_file"
         }
+        Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => "the server refuses the client's certificate, give one that it trusts by Tls::client_files",
         _ => "check that the port is the server's port for TLS",
     };
     Some(lasting(ErrorKind::Connection, cure))

@@ -45,6 +45,10 @@ pub enum ErrorKind {
     Suspended,
     /// Keyspace notifications are not enabled, and the policy forbids enabling them.
     Notifications,
+    /// Too few replicas have acknowledged it in time: a failover may forget it. Only with
+    /// [`Replication::Ack`](crate::Replication::Ack). A join was taken back, a lock was given back; persistent data is
+    /// written.
+    Unacknowledged,
     /// The connector is closed, or the runtime that it was made on has ended.
     Closed,
     /// The server answered with another error; the [source](StdError::source) has its words. Not retryable where it is
@@ -78,7 +82,8 @@ struct Inner {
 impl Inner {
     fn new(kind: ErrorKind, message: String) -> Self {
         let of_the_link = matches!(kind, ErrorKind::Connection | ErrorKind::Timeout);
-        let retryable = of_the_link || matches!(kind, ErrorKind::OutOfMemory | ErrorKind::Server);
+        let retryable =
+            of_the_link || matches!(kind, ErrorKind::OutOfMemory | ErrorKind::Server | ErrorKind::Unacknowledged);
         let cure = if kind == ErrorKind::Timeout { NO_ANSWER } else { "" };
         Self { kind, unapplied: true, retryable, ends_link: of_the_link, message, cure, source: None }
     }
@@ -160,6 +165,13 @@ impl Error {
         Inner { retryable: false, ends_link: true, cure, ..Inner::new(ErrorKind::Config, message) }.into()
     }
 
+    /// The files with certificates cannot be read, or are none.
+    pub(crate) fn unusable_certificates(why: &str) -> Self {
+        let message = format!("connecting: certificates: {}", one_line(why));
+        let cure = "see to the files that Tls names, in the PEM format";
+        Inner { retryable: false, ends_link: true, cure, ..Inner::new(ErrorKind::Config, message) }.into()
+    }
+
     /// The server has answered in a form that is not known here, so that nobody knows what it has done.
     pub(crate) fn unexpected(what: &str) -> Self {
         let message = format!("{what} was answered in a form that is not known here");
@@ -177,6 +189,18 @@ impl Error {
         let source: Option<Arc<dyn StdError + Send + Sync>> = Some(Arc::new(error));
         let inner = Inner::new(ErrorKind::Server, message);
         Inner { unapplied: false, retryable: false, cure, source, ..inner }.into()
+    }
+
+    /// It was done, and too few replicas are known to have it.
+    pub(crate) fn unacknowledged(what: &str, why: &str) -> Self {
+        let message = format!("{what} may be forgotten by a failover: {why}");
+        Self::uncertain(ErrorKind::Unacknowledged, message).cured_by("see to the replicas, or wait for fewer")
+    }
+
+    /// The same error, which ends the link.
+    pub(crate) fn of_the_link(mut self) -> Self {
+        Arc::make_mut(&mut self.inner).ends_link = true;
+        self
     }
 
     /// There was no connection in time.

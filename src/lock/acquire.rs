@@ -183,6 +183,7 @@ async fn pursue(
         let kept = place.take().and_then(|attempt| attempt.under(validity.clone()));
         let mut attempt = kept.unwrap_or_else(|| Attempt::new(locks.clone(), validity.clone(), request));
         let mut acquisition = Acquisition::new(locks.patience());
+        let mut asked_over = None;
         loop {
             match acquisition.step() {
                 Step::Ask => {
@@ -190,6 +191,7 @@ async fn pursue(
                     let Some(queue_entry) = &attempt.queue_entry else { return Ok(None) };
                     (attempt.asked, progress.is_asked) = (true, true);
                     acquisition.replied(clock::now(), commands.acquire(queue_entry, queues).await);
+                    asked_over = Some(commands);
                     progress.is_contended |= acquisition.is_contended();
                     if matches!(acquisition.step(), Step::Wait(_)) && attempt.puts_message_aside() {
                         // It may be older or younger than the answer: an operator may have broken the lock since.
@@ -214,7 +216,17 @@ async fn pursue(
                     }
                     return Ok(attempt.hold(grant, request));
                 }
-                Step::Held(grant) if validity.is_held() => return Ok(attempt.hold(grant, request)),
+                Step::Held(grant) if validity.is_held() => {
+                    // Where the link has changed since, it is asked again.
+                    let acknowledged = locks.direct.acknowledged(asked_over.take(), "the grant of the lock").await;
+                    match acknowledged {
+                        Ok(()) if validity.is_held() => return Ok(attempt.hold(grant, request)),
+                        Err(error) if !error.is_of_the_link() => return Err(error),
+                        _ => sleep(SESSION_PAUSE).await,
+                    }
+                    place = Some(attempt);
+                    break;
+                }
                 Step::Held(_) | Step::Ended => {
                     place = Some(attempt);
                     break;

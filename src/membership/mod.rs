@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
-use crate::engine::{Caller, Claim, Claimed, Delivery};
+use crate::engine::{Caller, Claim, Claimed, Delivery, Direct};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, LeaveCause, MemberDraft, MemberId, Metadata, check_metadata, check_tags, to_json};
 use crate::proto::{Answer, Edit, Request, Standing};
@@ -40,15 +40,15 @@ pub(crate) fn typed(value: &impl Serialize) -> Result<Metadata, Error> {
 /// Dropped before it has answered, the member has either never joined or is taken out again at once.
 #[must_use = "a join does nothing unless it is awaited"]
 pub struct Join {
-    caller: Caller,
+    direct: Direct,
     id: Result<MemberId, Error>,
     draft: Result<MemberDraft, Error>,
     timeout: CallTimeout,
 }
 
 impl Join {
-    pub(crate) fn new(caller: Caller, id: Result<MemberId, Error>, timeout: CallTimeout) -> Self {
-        Self { caller, id, draft: Ok(MemberDraft::default()), timeout }
+    pub(crate) fn new(direct: Direct, id: Result<MemberId, Error>, timeout: CallTimeout) -> Self {
+        Self { direct, id, draft: Ok(MemberDraft::default()), timeout }
     }
 
     /// How long the join may take, in place of [the connector's timeout](crate::GroupConnector::timeout). The
@@ -100,8 +100,14 @@ impl Join {
         let draft = self.draft?;
         check_metadata(&draft.metadata)?;
         check_tags(&draft.tags)?;
-        match self.caller.call(Request::Join(self.id?, draft), self.timeout.limit()?).await? {
-            Delivery::Joined(claim) => Ok(Membership::new(self.caller, claim, self.timeout)),
+        let (caller, limit) = (self.direct.caller().clone(), self.timeout.limit()?);
+        // Joined over a later link, it is not known what the replicas of this one have: then the link has failed.
+        let link = self.direct.present_link();
+        match caller.call(Request::Join(self.id?, draft), limit).await? {
+            Delivery::Joined(claim) => {
+                self.direct.acknowledged(link, "the join").await?;
+                Ok(Membership::new(caller, claim, self.timeout))
+            }
             Delivery::Done(_) => Err(Error::unexpected("the request")),
         }
     }

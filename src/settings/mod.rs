@@ -1,11 +1,16 @@
 //! Validated settings: the one place that relates ttl, heartbeat, timeouts and margins.
 
+mod credentials;
 mod policy;
+mod tls;
 
 use std::ops::Deref;
 use std::time::Duration;
 
-pub use policy::{EventSource, Heartbeats, Notifications, OnConflict, OnLost};
+pub use credentials::Credentials;
+pub(crate) use credentials::CredentialsSource;
+pub use policy::{EventSource, Heartbeats, Notifications, OnConflict, OnLost, Replication};
+pub use tls::Tls;
 
 use crate::error::{Error, ErrorKind};
 use crate::model::check_name;
@@ -34,6 +39,7 @@ pub(crate) struct UncheckedSettings {
     pub(crate) event_buffer: usize,
     pub(crate) sweeps: bool,
     pub(crate) follow_replica: bool,
+    pub(crate) replication: Replication,
 }
 
 /// The times that a lease is kept by.
@@ -102,6 +108,7 @@ impl Default for UncheckedSettings {
             event_buffer: 1024,
             sweeps: true,
             follow_replica: false,
+            replication: Replication::default(),
         }
     }
 }
@@ -146,6 +153,14 @@ impl UncheckedSettings {
         within("grace", self.grace, Duration::from_millis(50), hour)?;
         within("poll", self.poll, Duration::from_millis(10), hour)?;
         within("stall_tolerance", self.stall_tolerance, Duration::from_millis(100), Duration::MAX)?;
+        if let Replication::Ack { replicas, timeout } = self.replication {
+            within("the timeout of the replication", timeout, Duration::from_millis(1), hour)?;
+            if replicas == 0 {
+                return Err(refused(
+                    "the replication waits for 0 replicas: use Replication::Async, or at least 1".to_owned(),
+                ));
+            }
+        }
         if !(1..=1 << 20).contains(&self.event_buffer) {
             return Err(refused(format!("event_buffer is {}: it must be 1 to {}", self.event_buffer, 1 << 20)));
         }

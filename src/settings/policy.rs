@@ -1,6 +1,7 @@
 //! The choices that a user makes by name.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What to do with the server's `notify-keyspace-events`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,6 +14,36 @@ pub enum Notifications {
     Check,
     /// Does not use `CONFIG`. The canary alone tells whether notifications arrive.
     Never,
+}
+
+/// When a write counts as done.
+///
+/// Redis replicates asynchronously: a replica that is promoted may not know the last writes. To wait for replicas
+/// narrows that, and does not end it: the sentinels or the cluster may promote one that has not acknowledged, and
+/// replicas that have acknowledged may be lost too. What decides is the [`FencingToken`](crate::FencingToken), where the
+/// resource checks it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Replication {
+    /// As soon as the primary has it.
+    #[default]
+    Async,
+    /// A join, a grant of a lock and a write of persistent data are told only when so many replicas have acknowledged
+    /// them: one more round trip, and the one between primary and replica. Until then, or if it fails, the lock is held
+    /// and the member is there for others.
+    ///
+    /// If too few have acknowledged in time, the call fails with
+    /// [`ErrorKind::Unacknowledged`](crate::ErrorKind::Unacknowledged): a failover may forget it. A member is taken out
+    /// of the group again then, and a lock is given back; persistent data stays written. What the connector does by
+    /// itself is not waited for: a member that rejoins, a lease that is renewed.
+    ///
+    /// Costs one more connection, one key for each connector, and the right to `WAIT`.
+    Ack {
+        /// How many replicas: 1 or more.
+        replicas: u32,
+        /// For how long to wait for them: 1 ms to an hour. The timeouts of the calls count too.
+        timeout: Duration,
+    },
 }
 
 /// How a connector hears of changes.

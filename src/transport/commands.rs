@@ -8,6 +8,7 @@ use redis::{RedisResult, Value};
 
 use super::deadlines::Deadlines;
 use super::locks::Batchers;
+use super::replication::Acknowledgements;
 use crate::error::{Error, ErrorKind};
 use crate::model::MemberId;
 use crate::proto::{Command, Reply};
@@ -57,6 +58,8 @@ pub(crate) struct Commands {
     pub(super) connection: MultiplexedConnection,
     pub(super) context: Arc<Context>,
     pub(super) batchers: Arc<Batchers>,
+    /// `None`: no replicas are to be waited for.
+    pub(super) acknowledgements: Option<Acknowledgements>,
     /// How long a call may take.
     pub(super) limit: Duration,
 }

@@ -185,6 +185,7 @@ impl Keeping {
                 (LeaseStep::Wait(then), Some(open)) => {
                     // After the first heartbeat over a new connection: that one is in a hurry.
                     open.mark(&self.session).await;
+                    open.renew_login().await;
                     if self.wait(then, open).await {
                         connection = None;
                     }

@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::commands::Commands;
-use super::link::{Dialer, Role, within};
+use super::link::{Dialer, Opened, Role, within};
+use super::login::Login;
 use crate::clock;
 use crate::error::Error;
 use crate::model::SessionId;
@@ -29,6 +30,7 @@ pub(super) enum Opening {
 /// A connection for heartbeats. Where it is subscribed to the session's channel, its being there is our presence.
 pub(super) struct HeartbeatConnection {
     pub(super) commands: Commands,
+    login: Login,
     pub(super) is_present: bool,
     /// When the renewal was sent that came before the subscription, if it was answered.
     pub(super) renewed: Option<Moment>,
@@ -66,14 +68,14 @@ impl HeartbeatConnection {
             }
             Ok::<_, Infallible>(())
         });
-        let (connection, primary) =
-            match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
-                Err(error) if !error.is_of_the_link() => {
-                    tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
-                    return Self::unseen(dialer).await;
-                }
-                connection => connection?,
-            };
+        let opened = match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
+            Err(error) if !error.is_of_the_link() => {
+                tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
+                return Self::unseen(dialer).await;
+            }
+            opened => opened?,
+        };
+        let Opened { connection, login, primary } = opened;
         let mut commands = dialer.commands(connection.clone());
         let channel = dialer.scripts().keys.presence(session.as_str());
         let mut subscriber = connection;
@@ -98,13 +100,14 @@ impl HeartbeatConnection {
             }
         };
         let replaced = primary.replaced;
-        Ok(Self { commands, is_present, renewed, is_marked: false, closed, replaced })
+        Ok(Self { commands, login, is_present, renewed, is_marked: false, closed, replaced })
     }
 
     async fn unseen(dialer: &Dialer) -> Result<Self, Unopened> {
-        let (connection, primary) = dialer.connection(Role::Heartbeat).await?;
+        let Opened { connection, login, primary } = dialer.connection(Role::Heartbeat).await?;
         Ok(Self {
             commands: dialer.commands(connection),
+            login,
             is_present: false,
             renewed: None,
             is_marked: false,
@@ -125,6 +128,12 @@ impl HeartbeatConnection {
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed.is_cancelled() || self.replaced.is_cancelled()
+    }
+
+    /// Logs in anew, if there are new credentials.
+    pub(super) async fn renew_login(&mut self) {
+        let limit = self.commands.context.config.pulse_timeout();
+        self.login.renew(&mut [&mut self.commands.connection], limit).await;
     }
 
     /// Lets any prober judge the session, once for this connection. Without an answer it is tried again.

@@ -9,6 +9,7 @@ use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ProtocolVersion};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::batcher::BatchRunner;
@@ -16,11 +17,14 @@ use super::commands::{Commands, Context};
 use super::deadlines::Deadlines;
 use super::listener::{Listener, Received};
 use super::locks::Batchers;
+use super::login::{Login, Logins};
+use super::opener::Opener;
+use super::replication::Acknowledgements;
 use super::topology::{Primary, Sentinels, Servers, Topology, mode};
 use crate::error::{Error, ErrorKind, one_line};
 use crate::proto::Topic;
 use crate::scripts::{ScriptContext, ms};
-use crate::settings::{Config, EventSource};
+use crate::settings::{Config, CredentialsSource, EventSource, Replication, Tls};
 use crate::wire::{InboxMessage, Notice};
 
 /// Where inbox messages go as they come: there is nothing to decide, and the waiting task needs them at once.
@@ -32,6 +36,7 @@ pub(super) enum Role {
     Commands,
     Events,
     Heartbeat,
+    Replication,
 }
 
 impl Role {
@@ -40,6 +45,7 @@ impl Role {
             Self::Commands => "commands",
             Self::Events => "events",
             Self::Heartbeat => "heartbeat",
+            Self::Replication => "replication",
         }
     }
 }
@@ -47,19 +53,38 @@ impl Role {
 /// Into how many parts the time to connect is cut at the most, where several servers are tried.
 const MOST_SHARES: u32 = 4;
 
+/// Where the servers are, and how they are got into.
+pub(crate) struct Access {
+    pub(crate) servers: Servers,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) credentials: Option<CredentialsSource>,
+}
+
 /// Makes links: knows where the server is and what to ask of it.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     topology: Arc<Topology>,
+    opener: Opener,
+    logins: Logins,
     context: Arc<Context>,
     inbox_sink: InboxSink,
     runner: BatchRunner,
     tracker: TaskTracker,
 }
 
+/// A connection to the primary, and what it has logged in with.
+pub(super) struct Opened {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) login: Login,
+    pub(super) primary: Primary,
+}
+
 /// A connection that asks, and what listens, as soon as it has been told to.
 pub(crate) struct Link {
     commands: Commands,
+    login: Login,
+    /// Cancelled when nothing waits for replicas any more.
+    unacknowledging: CancellationToken,
     primary: Primary,
     dialer: Dialer,
     listener: Option<Listener>,
@@ -70,13 +95,13 @@ pub(crate) struct Link {
 
 impl Dialer {
     pub(crate) fn new(
-        servers: Servers,
+        access: Access,
         config: Config,
         connector: &str,
         inbox_sink: InboxSink,
         tracker: TaskTracker,
     ) -> Result<Self, Error> {
-        let servers = servers.with(|info| {
+        let servers = access.servers.with(|info| {
             let settings = tcp_settings(info.tcp_settings(), &config);
             info.set_tcp_settings(settings)
         });
@@ -94,11 +119,16 @@ impl Dialer {
             deadlines: Deadlines::new(config.command_timeout),
             config,
         });
-        let topology = Arc::new(Topology::new(servers, context.config.follow_replica, context.config.connect_timeout));
+        let opener = Opener::new(access.tls);
+        let (follows_replicas, limit) = (context.config.follow_replica, context.config.connect_timeout);
+        let topology = Arc::new(Topology::new(servers, opener.clone(), follows_replicas, limit));
+        let logins = Logins::new(access.credentials, &context.config, tracker.clone());
         let (watched, followed) = (context.clone(), topology.clone());
+        let (kept, stop) = (logins.clone(), topology.stopped());
         tracker.spawn(async move { watched.deadlines.watch().await });
+        tracker.spawn(async move { kept.keep(stop).await });
         tracker.spawn(async move { followed.follow_sentinels().await });
-        Ok(Self { topology, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
+        Ok(Self { topology, opener, logins, context, inbox_sink, runner: BatchRunner::new(tracker.clone()), tracker })
     }
 
     /// Ends every call: a caller that still waits gets no answer.
@@ -112,16 +142,29 @@ impl Dialer {
     }
 
     /// A client whose connections tell the server what they are for, as `CLIENT LIST` shows.
-    pub(super) fn client(&self, info: &ConnectionInfo, role: Role, protocol: ProtocolVersion) -> Result<Client, Error> {
-        let settings = info.redis_settings().clone().set_protocol(protocol);
+    pub(super) async fn client(
+        &self,
+        info: &ConnectionInfo,
+        role: Role,
+        protocol: ProtocolVersion,
+    ) -> Result<(Client, Login), Error> {
+        let (credentials, login) = self.logins.log_in().await?;
+        let mut settings = info.redis_settings().clone().set_protocol(protocol);
+        if let Some(credentials) = credentials {
+            settings = settings.set_username(credentials.user()).set_password(credentials.secret());
+        }
         let settings =
             settings.set_lib_name(format!("redis-rs(group-redis-{})", role.name()), env!("CARGO_PKG_VERSION"));
-        let info = info.clone().set_redis_settings(settings);
-        Client::open(info).map_err(|error| Error::connecting("opening the client", error))
+        Ok((self.opener.client(info.clone().set_redis_settings(settings))?, login))
+    }
+
+    /// Whether a subscription has to be a connection that can do more than to subscribe.
+    pub(super) fn subscribes_by_resp3(&self) -> bool {
+        self.logins.has_source() || self.opener.needs_settings()
     }
 
     /// One more connection for commands, to the primary.
-    pub(super) async fn connection(&self, role: Role) -> Result<(MultiplexedConnection, Primary), Error> {
+    pub(super) async fn connection(&self, role: Role) -> Result<Opened, Error> {
         self.connection_with(role, ProtocolVersion::RESP2, AsyncConnectionConfig::new()).await
     }
 
@@ -131,18 +174,18 @@ impl Dialer {
         role: Role,
         protocol: ProtocolVersion,
         settings: AsyncConnectionConfig,
-    ) -> Result<(MultiplexedConnection, Primary), Error> {
+    ) -> Result<Opened, Error> {
         let mut search = self.topology.search().await?;
         let limit =
             self.config().connect_timeout / u32::try_from(search.left()).unwrap_or(u32::MAX).clamp(1, MOST_SHARES);
         let mut failed = None;
         while let Some(info) = search.next() {
             let opening = async {
-                let mut connection = self.connect(&info, role, protocol, settings.clone(), limit).await?;
+                let (mut connection, login) = self.connect(&info, role, protocol, settings.clone(), limit).await?;
                 let mode = mode(&mut connection, &self.context.canary).await?;
                 search.judge(&self.topology, &info, &mode)?;
                 let primary = self.topology.settle(info.clone(), &mut connection, &search).await?;
-                Ok((connection, primary))
+                Ok(Opened { connection, login, primary })
             };
             let opened = timeout(limit + self.config().command_timeout, opening).await;
             match opened.unwrap_or_else(|_| Err(Error::not_connected(limit))) {
@@ -159,7 +202,7 @@ impl Dialer {
         Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Config, "there is no server to connect to")))
     }
 
-    /// One more connection to the server that the link goes to.
+    /// One more connection to the server that the link goes to, and what it has logged in with.
     pub(super) async fn connect(
         &self,
         info: &ConnectionInfo,
@@ -167,11 +210,11 @@ impl Dialer {
         protocol: ProtocolVersion,
         settings: AsyncConnectionConfig,
         limit: Duration,
-    ) -> Result<MultiplexedConnection, Error> {
-        let client = self.client(info, role, protocol)?;
-        // The timeouts are ours: redis would count them for each part of a call.
-        let settings = settings.set_connection_timeout(Some(limit)).set_response_timeout(None);
-        connecting(limit, client.get_multiplexed_async_connection_with_config(&settings)).await
+    ) -> Result<(MultiplexedConnection, Login), Error> {
+        let (client, login) = self.client(info, role, protocol).await?;
+        let settings = self.opener.complete(settings, info);
+        let connection = connecting(limit, client.get_multiplexed_async_connection_with_config(&settings)).await?;
+        Ok((connection, login))
     }
 
     /// The server's address and database.
@@ -186,15 +229,45 @@ impl Dialer {
 
     pub(super) fn commands(&self, connection: MultiplexedConnection) -> Commands {
         let (context, batchers) = (self.context.clone(), Arc::new(Batchers::new(self.runner.clone())));
-        Commands { connection, limit: context.config.command_timeout, context, batchers }
+        Commands { connection, limit: context.config.command_timeout, context, batchers, acknowledgements: None }
     }
 
     /// Connects to ask. What listens comes later, by [`Link::listen`].
     pub(crate) async fn dial(&self) -> Result<Box<Link>, Error> {
-        let (connection, primary) = self.connection(Role::Commands).await.map_err(|error| error.at(self.server()))?;
+        let opened = self.connection(Role::Commands).await.map_err(|error| error.at(self.server()))?;
+        let Opened { connection, login, primary } = opened;
         let (relisten, fresh) = mpsc::channel(1);
-        let commands = self.commands(connection);
-        Ok(Box::new(Link { commands, primary, dialer: self.clone(), listener: None, fresh, relisten }))
+        let mut commands = self.commands(connection);
+        let unacknowledging =
+            self.acknowledge(&mut commands, &primary).await.map_err(|error| error.at(self.server()))?;
+        Ok(Box::new(Link {
+            commands,
+            unacknowledging,
+            login,
+            primary,
+            dialer: self.clone(),
+            listener: None,
+            fresh,
+            relisten,
+        }))
+    }
+
+    /// Lets these commands wait for replicas, if they are to. Answers what is cancelled when they cannot any more.
+    async fn acknowledge(&self, commands: &mut Commands, primary: &Primary) -> Result<CancellationToken, Error> {
+        if self.config().replication == Replication::Async {
+            return Ok(CancellationToken::new());
+        }
+        let (settings, limit) = (AsyncConnectionConfig::new(), self.config().connect_timeout);
+        let opening = self.connect(&primary.info, Role::Replication, ProtocolVersion::RESP2, settings, limit);
+        let (connection, login) = opening.await?;
+        let opened = Opened { connection, login, primary: primary.clone() };
+        let key = self.context.scripts.keys.at("acknowledgements", &self.context.scripts.connector);
+        let Some((acknowledgements, acknowledging, broken)) = Acknowledgements::over(opened, key, self.config()) else {
+            return Ok(CancellationToken::new());
+        };
+        commands.acknowledgements = Some(acknowledgements);
+        self.tracker.spawn(acknowledging.run());
+        Ok(broken)
     }
 
     pub(super) fn context(&self) -> &Arc<Context> {
@@ -277,11 +350,12 @@ impl Link {
 
     /// Listens to this source from then on; answers when the server has confirmed it, and whether inbox messages come.
     pub(crate) fn listen(&self, source: EventSource) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
-        let (dialer, commands, relisten) = (self.dialer.clone(), self.commands.clone(), self.relisten.clone());
-        let primary = self.primary.clone();
+        let (dialer, commands, relisten) = (self.dialer.clone(), self.commands(), self.relisten.clone());
+        let asking =
+            Opened { connection: commands.connection, login: self.login.clone(), primary: self.primary.clone() };
         async move {
             let at = |error: Error| error.at(dialer.server());
-            let listener = Listener::open(&dialer, &primary, commands.connection, source).await.map_err(at)?;
+            let listener = Listener::open(&dialer, asking, source).await.map_err(at)?;
             let inbox_works = listener.inbox_works();
             let gone = |_| Error::new(ErrorKind::Connection, "the link was given up");
             relisten.send(listener).await.map(|()| inbox_works).map_err(gone)
@@ -321,6 +395,10 @@ impl Link {
             tokio::select! {
                 () = self.primary.replaced.cancelled() => {
                     let message = "the server is not the primary any more";
+                    return Err(Error::new(ErrorKind::Connection, message).at(self.dialer.server()));
+                }
+                () = self.unacknowledging.cancelled() => {
+                    let message = "the connection that waits for replicas has failed";
                     return Err(Error::new(ErrorKind::Connection, message).at(self.dialer.server()));
                 }
                 // The link itself holds the other end.

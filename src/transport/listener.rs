@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::commands::Context;
 use super::flags;
-use super::link::{Dialer, Role, connecting, within};
+use super::link::{Dialer, Opened, Role, connecting, within};
 use super::topology::{Primary, demoted};
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
@@ -93,12 +93,8 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Connects, sees to the server's flags and subscribes. Every step has its timeout.
-    pub(super) async fn open(
-        dialer: &Dialer,
-        primary: &Primary,
-        mut commands: MultiplexedConnection,
-        source: EventSource,
-    ) -> Result<Self, Error> {
+    pub(super) async fn open(dialer: &Dialer, asking: Opened, source: EventSource) -> Result<Self, Error> {
+        let Opened { connection: mut commands, login, primary } = asking;
         let (context, limit) = (dialer.context().clone(), dialer.config().command_timeout);
         timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
             .await
@@ -126,10 +122,9 @@ impl Listener {
         let tracker = dialer.tracker();
         tracker.spawn(pinging.clone().run_until_cancelled_owned(ping(
             writer,
-            commands,
+            Opened { connection: commands, login, primary },
             wanted,
             context.canary.clone(),
-            primary.replaced.clone(),
             dialer.config().clone(),
             report,
         )));
@@ -186,8 +181,9 @@ impl Listener {
                     self.pending.extend(received);
                 }
                 Some(RawMessage::Push(PushInfo { kind: PushKind::Invalidate, data })) => self.invalidated(&data),
-                Some(RawMessage::Push(PushInfo { kind: PushKind::Message, data })) => {
-                    if let [Value::BulkString(channel), Value::BulkString(payload)] = &data[..] {
+                // A pattern's message names the pattern first.
+                Some(RawMessage::Push(PushInfo { kind: PushKind::Message | PushKind::PMessage, data })) => {
+                    if let [.., Value::BulkString(channel), Value::BulkString(payload)] = &data[..] {
                         let received = self.message(channel, payload);
                         self.pending.extend(received);
                     }
@@ -253,7 +249,7 @@ async fn connect(
     source: EventSource,
 ) -> Result<(MessageReader, SubscriptionWriter), Error> {
     let limit = dialer.config().connect_timeout;
-    if source == EventSource::Tracking {
+    if source == EventSource::Tracking || dialer.subscribes_by_resp3() {
         let (sender, pushes) = mpsc::channel(PUSHES);
         let sender = Mutex::new(Some(sender));
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push| {
@@ -262,10 +258,10 @@ async fn connect(
             // Too many messages end the sender, and with it the link. The next link lists everything.
             sender.take_if(|_| !is_sent).map_or(Ok(()), Err)
         });
-        let connection = dialer.connect(info, Role::Events, ProtocolVersion::RESP3, settings, limit).await?;
+        let (connection, _) = dialer.connect(info, Role::Events, ProtocolVersion::RESP3, settings, limit).await?;
         return Ok((MessageReader::Pushes(pushes), SubscriptionWriter::Pushes(connection)));
     }
-    let client = dialer.client(info, Role::Events, ProtocolVersion::RESP2)?;
+    let (client, _) = dialer.client(info, Role::Events, ProtocolVersion::RESP2).await?;
     let listening = client.get_async_pubsub();
     let (sink, stream) = connecting(limit, listening).await?.split();
     Ok((MessageReader::Messages(stream), SubscriptionWriter::Messages(sink)))
@@ -301,6 +297,9 @@ impl SubscriptionWriter {
             (Self::Pushes(connection), Wanted::Channels(channels)) => {
                 within(&format!("SUBSCRIBE {}", channels.join(" ")), limit, connection.subscribe(channels)).await
             }
+            (Self::Pushes(connection), Wanted::Pattern(pattern)) => {
+                within(&format!("PSUBSCRIBE {pattern}"), limit, connection.psubscribe(pattern)).await
+            }
             (Self::Pushes(connection), Wanted::Prefixes(prefixes)) => {
                 let mut tracking = redis::cmd("CLIENT");
                 tracking.arg("TRACKING").arg("ON").arg("BCAST");
@@ -330,14 +329,14 @@ impl SubscriptionWriter {
 /// Pings both connections, and subscribes to what is wanted, until one of them does not answer.
 async fn ping(
     mut writer: SubscriptionWriter,
-    mut commands: MultiplexedConnection,
+    asking: Opened,
     mut wanted: mpsc::Receiver<Subscription>,
     key: String,
-    replaced: CancellationToken,
     config: Config,
     report: oneshot::Sender<Error>,
 ) {
     let limit = config.pulse_timeout();
+    let Opened { connection: mut commands, mut login, primary: Primary { replaced, .. } } = asking;
     let mut next = tokio::time::interval(config.heartbeat);
     next.set_missed_tick_behavior(MissedTickBehavior::Delay);
     next.tick().await;
@@ -349,6 +348,10 @@ async fn ping(
                 let _ = done.send(writer.subscribe(&wanted, &config).await);
                 continue;
             }
+        }
+        match &mut writer {
+            SubscriptionWriter::Pushes(listening) => login.renew(&mut [&mut commands, listening], limit).await,
+            _ => login.renew(&mut [&mut commands], limit).await,
         }
         // The asking connection is asked whether the server is a primary still: one that may be written to as a replica
         // would answer everything else as before.

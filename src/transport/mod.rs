@@ -12,6 +12,9 @@ mod heartbeat_thread;
 mod link;
 mod listener;
 mod locks;
+mod login;
+mod opener;
+mod replication;
 mod topology;
 mod vouched;
 
@@ -19,7 +22,7 @@ pub(crate) use commands::Commands;
 #[cfg(feature = "tls")]
 pub(crate) use cryptography::choose_cryptography;
 pub(crate) use heartbeat::{Beat, KeptLease, LeaseKeeper};
-pub(crate) use link::{Dialer, InboxSink, Link};
+pub(crate) use link::{Access, Dialer, InboxSink, Link};
 pub(crate) use redis::FromRedisValue;
 pub(crate) use topology::{Sentinels, Servers};
 pub(crate) use vouched::Vouched;

@@ -8,6 +8,9 @@ mod bad_days_processes;
 mod bad_input;
 mod bad_input_dropped;
 mod bad_input_keys;
+#[cfg(feature = "tls")]
+mod certificates;
+mod credentials;
 mod data;
 mod elections;
 mod errors;
@@ -24,6 +27,7 @@ mod locks_together;
 mod membership;
 mod presence;
 mod put_right;
+mod replication;
 mod rights;
 mod runtime;
 mod safety;

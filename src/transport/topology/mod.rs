@@ -19,6 +19,7 @@ use identity::Owner;
 pub(super) use identity::{Mode, demoted, mode};
 
 use super::link::address;
+use super::opener::Opener;
 use crate::error::{Error, ErrorKind};
 use sentinel::Found;
 pub(crate) use servers::{Sentinels, Servers};
@@ -29,6 +30,7 @@ const HOPS: usize = 3;
 
 pub(super) struct Topology {
     servers: Servers,
+    opener: Opener,
     follows_replicas: bool,
     /// How long the sentinels may take to answer.
     limit: Duration,
@@ -74,9 +76,9 @@ impl Settled {
 }
 
 impl Topology {
-    pub(super) fn new(servers: Servers, follows_replicas: bool, limit: Duration) -> Self {
+    pub(super) fn new(servers: Servers, opener: Opener, follows_replicas: bool, limit: Duration) -> Self {
         let (settled, stop) = (Mutex::default(), CancellationToken::new());
-        Self { servers, follows_replicas, limit, settled, stop }
+        Self { servers, opener, follows_replicas, limit, settled, stop }
     }
 
     /// How to connect to the primary: all but its address.
@@ -87,6 +89,11 @@ impl Topology {
     /// Ends what follows the sentinels.
     pub(super) fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Cancelled by [`Self::stop`].
+    pub(super) fn stopped(&self) -> CancellationToken {
+        self.stop.clone()
     }
 
     /// Where to look for the primary. With sentinels this asks them all; otherwise it costs nothing.
@@ -145,8 +152,8 @@ impl Topology {
     /// The latest election that the sentinels know of. Where those that answer first know less than this connector, the
     /// others are waited for.
     async fn elected(&self, sentinels: &Sentinels, known: u64) -> Result<Found, Error> {
-        let found = sentinel::ask_most(sentinels, self.limit).await?;
-        if found.epoch < known { sentinel::ask_all(sentinels, self.limit).await } else { Ok(found) }
+        let found = self.ask_most(sentinels).await?;
+        if found.epoch < known { self.ask_all(sentinels).await } else { Ok(found) }
     }
 
     /// Connections go to this run of this server from now on. Those to another one are given up. One round trip.

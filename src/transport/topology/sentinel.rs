@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::{join_all, try_join};
 use futures_util::stream::FuturesUnordered;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, Value};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::servers::addressed;
@@ -36,48 +37,6 @@ impl Found {
     }
 }
 
-/// Asks them all at once, and answers as soon as most of them have answered, or when the time is up. The latest election
-/// counts; of one election, what more of them say.
-pub(super) async fn ask_most(sentinels: &Sentinels, limit: Duration) -> Result<Found, Error> {
-    ask_until(sentinels, limit, |answers| answers.len() * 2 > sentinels.sentinels.len() && !is_divided(answers)).await
-}
-
-/// The same, but waits until all have answered, or the time is up.
-pub(super) async fn ask_all(sentinels: &Sentinels, limit: Duration) -> Result<Found, Error> {
-    ask_until(sentinels, limit, |_| false).await
-}
-
-async fn ask_until(
-    sentinels: &Sentinels,
-    limit: Duration,
-    is_enough: impl Fn(&[Found]) -> bool + Send,
-) -> Result<Found, Error> {
-    let all = &sentinels.sentinels;
-    let mut asked: FuturesUnordered<_> = all.iter().map(|info| ask(info, &sentinels.master)).collect();
-    let (mut answers, mut failed) = (Vec::new(), None::<Error>);
-    let asking = async {
-        while let Some(answer) = asked.next().await {
-            match answer {
-                Ok(found) => {
-                    answers.push(found);
-                    if is_enough(&answers) {
-                        return;
-                    }
-                }
-                // What will not pass by itself is told rather than that another one does not answer.
-                Err(error) if failed.as_ref().is_none_or(Error::is_retryable) => failed = Some(error),
-                Err(_) => {}
-            }
-        }
-    };
-    // Whoever has not answered by then is not waited for.
-    let _ = timeout(limit, asking).await;
-    match best(&answers) {
-        Some((found, _)) => Ok(Found { is_of_majority: answers.len() * 2 > all.len(), ..found.clone() }),
-        None => Err(failed.unwrap_or_else(|| Error::not_connected(limit))),
-    }
-}
-
 /// Whether as many say one thing of the latest election as another.
 fn is_divided(answers: &[Found]) -> bool {
     let Some((found, times)) = best(answers) else { return false };
@@ -91,27 +50,9 @@ fn best(answers: &[Found]) -> Option<(&Found, usize)> {
     answers.iter().map(|found| (found, times(found))).max_by_key(|(found, times)| (found.epoch, *times))
 }
 
-async fn ask(info: &ConnectionInfo, master: &str) -> Result<Found, Error> {
-    let here = address(info.addr());
-    let failed = |error| Error::connecting(&format!("asking the sentinel {here} for {master:?}"), error);
-    let client = Client::open(info.clone()).map_err(failed)?;
-    let settings = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?;
-    let mut other = connection.clone();
-    let (details, address) = (command("MASTER", master), command("GET-MASTER-ADDR-BY-NAME", master));
-    // The details name the old address for a while after the epoch of the new one.
-    let asked = try_join(details.query_async(&mut connection), address.query_async(&mut other)).await;
-    let (details, address): (HashMap<String, String>, Option<(String, u16)>) =
-        asked.map_err(|error: RedisError| match error.detail() {
-            Some(words) if words.contains("unknown command") => {
-                let message = format!("{here} is a server and no sentinel");
-                Error::new(ErrorKind::Config, message).cured_by("use redis:// for a server")
-            }
-            _ => failed(error),
-        })?;
-    let (host, port) = address.ok_or_else(|| Error::unexpected("SENTINEL GET-MASTER-ADDR-BY-NAME"))?;
-    let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
-    Ok(Found { host, port, epoch, is_of_majority: false })
+/// Whether this tells of the master of this name.
+fn names(told: &[u8], master: &str) -> bool {
+    told.split(|byte| *byte == b' ').next() == Some(master.as_bytes())
 }
 
 fn command(name: &str, master: &str) -> Cmd {
@@ -121,6 +62,71 @@ fn command(name: &str, master: &str) -> Cmd {
 }
 
 impl Topology {
+    /// Asks them all at once, and answers as soon as most of them have answered, or when the time is up. The latest election
+    /// counts; of one election, what more of them say.
+    pub(super) async fn ask_most(&self, sentinels: &Sentinels) -> Result<Found, Error> {
+        self.ask_until(sentinels, |answers| answers.len() * 2 > sentinels.sentinels.len() && !is_divided(answers)).await
+    }
+
+    /// The same, but waits until all have answered, or the time is up.
+    pub(super) async fn ask_all(&self, sentinels: &Sentinels) -> Result<Found, Error> {
+        self.ask_until(sentinels, |_| false).await
+    }
+
+    async fn ask_until(
+        &self,
+        sentinels: &Sentinels,
+        is_enough: impl Fn(&[Found]) -> bool + Send,
+    ) -> Result<Found, Error> {
+        let all = &sentinels.sentinels;
+        let mut asked: FuturesUnordered<_> = all.iter().map(|info| self.ask(info, &sentinels.master)).collect();
+        let (mut answers, mut failed) = (Vec::new(), None::<Error>);
+        let asking = async {
+            while let Some(answer) = asked.next().await {
+                match answer {
+                    Ok(found) => {
+                        answers.push(found);
+                        if is_enough(&answers) {
+                            return;
+                        }
+                    }
+                    // What will not pass by itself is told rather than that another one does not answer.
+                    Err(error) if failed.as_ref().is_none_or(Error::is_retryable) => failed = Some(error),
+                    Err(_) => {}
+                }
+            }
+        };
+        // Whoever has not answered by then is not waited for.
+        let _ = timeout(self.limit, asking).await;
+        match best(&answers) {
+            Some((found, _)) => Ok(Found { is_of_majority: answers.len() * 2 > all.len(), ..found.clone() }),
+            None => Err(failed.unwrap_or_else(|| Error::not_connected(self.limit))),
+        }
+    }
+
+    async fn ask(&self, info: &ConnectionInfo, master: &str) -> Result<Found, Error> {
+        let here = address(info.addr());
+        let failed = |error| Error::connecting(&format!("asking the sentinel {here} for {master:?}"), error);
+        let client = self.opener.client(info.clone())?;
+        let settings = self.opener.complete(AsyncConnectionConfig::new(), info);
+        let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await.map_err(failed)?;
+        let mut other = connection.clone();
+        let (details, address) = (command("MASTER", master), command("GET-MASTER-ADDR-BY-NAME", master));
+        // The details name the old address for a while after the epoch of the new one.
+        let asked = try_join(details.query_async(&mut connection), address.query_async(&mut other)).await;
+        let (details, address): (HashMap<String, String>, Option<(String, u16)>) =
+            asked.map_err(|error: RedisError| match error.detail() {
+                Some(words) if words.contains("unknown command") => {
+                    let message = format!("{here} is a server and no sentinel");
+                    Error::new(ErrorKind::Config, message).cured_by("use redis:// for a server")
+                }
+                _ => failed(error),
+            })?;
+        let (host, port) = address.ok_or_else(|| Error::unexpected("SENTINEL GET-MASTER-ADDR-BY-NAME"))?;
+        let epoch = details.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
+        Ok(Found { host, port, epoch, is_of_majority: false })
+    }
+
     /// Gives the connections up as soon as the sentinels have elected another primary; until [`Topology::stop`].
     pub(in crate::transport) async fn follow_sentinels(&self) {
         let Servers::Sentinels(sentinels) = &self.servers else { return };
@@ -139,20 +145,26 @@ impl Topology {
     /// Follows what this sentinel tells, until its connection ends.
     async fn follow(&self, info: &ConnectionInfo, sentinels: &Sentinels) -> Result<(), Error> {
         let failed = |error| Error::connecting("following a sentinel", error);
+        let (sender, mut told) = mpsc::unbounded_channel();
+        let settings = self.opener.complete(AsyncConnectionConfig::new().set_push_sender(sender), info);
+        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = self.opener.client(info.clone().set_redis_settings(redis))?;
         let subscribing = async {
-            let mut subscription = Client::open(info.clone())?.get_async_pubsub().await?;
-            subscription.subscribe(SWITCH).await?;
-            Ok(subscription)
+            let mut connection = client.get_multiplexed_async_connection_with_config(&settings).await?;
+            connection.subscribe(SWITCH).await?;
+            Ok(connection)
         };
         let subscribed = timeout(self.limit, subscribing).await;
-        let subscription = subscribed.map_err(|_| Error::not_connected(self.limit))?.map_err(failed)?;
+        let _connection = subscribed.map_err(|_| Error::not_connected(self.limit))?.map_err(failed)?;
         // What was told before is not told again.
         self.compare(sentinels).await;
-        let mut told = subscription.into_on_message();
-        while let Some(message) = told.next().await {
-            let text = message.get_payload::<String>().unwrap_or_default();
-            if text.split(' ').next() == Some(&*sentinels.master) {
-                self.compare(sentinels).await;
+        while let Some(PushInfo { kind, data }) = told.recv().await {
+            match (kind, data.last()) {
+                (PushKind::Disconnection, _) => return Ok(()),
+                (PushKind::Message, Some(Value::BulkString(text))) if names(text, &sentinels.master) => {
+                    self.compare(sentinels).await;
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -160,7 +172,7 @@ impl Topology {
 
     /// Gives the connections up, if they go to another server than the primary of the latest election.
     async fn compare(&self, sentinels: &Sentinels) {
-        let Ok(found) = ask_all(sentinels, self.limit).await else { return };
+        let Ok(found) = self.ask_all(sentinels).await else { return };
         let mut settled = self.settled();
         let elected = addressed(&sentinels.primary, &found.host, found.port);
         let is_other = |primary: &&Primary| primary.info.addr() != elected.addr() && !primary.replaced.is_cancelled();

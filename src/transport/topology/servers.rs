@@ -73,6 +73,11 @@ impl Servers {
         }
     }
 
+    /// Whether TLS goes to all of them: the sentinels may be without it only where they say so by URLs of their own.
+    pub(crate) fn are_by_tls(&self) -> bool {
+        matches!(self.primary().addr(), ConnectionAddr::TcpTls { .. })
+    }
+
     /// Changes all that is the same for all servers.
     pub(crate) fn with(self, change: impl Fn(ConnectionInfo) -> ConnectionInfo) -> Self {
         match self {
