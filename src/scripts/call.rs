@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use redis::{Cmd, RedisError, Script, ScriptInvocation, Value};
 
-use super::text::failed;
+use super::Channels;
+use super::text::{TellingScript, failed};
 use crate::error::Error;
 
 /// Reads an answer; `None` where it is not what the script promises.
@@ -51,7 +52,7 @@ impl<'a, T: 'a> ScriptCall<'a, T> {
 /// A script that takes a key and an argument for each of many requests, and answers each.
 pub(crate) struct BatchScript<A> {
     name: &'static str,
-    script: LazyLock<Script>,
+    script: LazyLock<TellingScript>,
     read: fn(&Value) -> Option<A>,
 }
 
@@ -62,7 +63,7 @@ pub(crate) struct BatchRequest {
 }
 
 impl<A> BatchScript<A> {
-    pub(super) const fn new(name: &'static str, script: fn() -> Script, read: fn(&Value) -> Option<A>) -> Self {
+    pub(super) const fn new(name: &'static str, script: fn() -> TellingScript, read: fn(&Value) -> Option<A>) -> Self {
         Self { name, script: LazyLock::new(script), read }
     }
 
@@ -71,21 +72,21 @@ impl<A> BatchScript<A> {
         self.name
     }
 
-    pub(crate) fn script(&self) -> &Script {
-        &self.script
+    pub(crate) fn script(&self, channels: Channels) -> &Script {
+        self.script.by(channels)
     }
 
     /// The call for one request.
-    pub(crate) fn invocation(&self, request: &BatchRequest) -> ScriptInvocation<'_> {
-        let mut script = self.script.key(&request.key);
+    pub(crate) fn invocation(&self, channels: Channels, request: &BatchRequest) -> ScriptInvocation<'_> {
+        let mut script = self.script.by(channels).key(&request.key);
         script.arg(&request.argument);
         script
     }
 
     /// The call for several, of a script that the server knows.
-    pub(crate) fn command(&self, requests: &[Arc<BatchRequest>]) -> Cmd {
+    pub(crate) fn command(&self, channels: Channels, requests: &[Arc<BatchRequest>]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.script.get_hash()).arg(requests.len());
+        command.arg(self.script.by(channels).get_hash()).arg(requests.len());
         for request in requests {
             command.arg(&request.key);
         }

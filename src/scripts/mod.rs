@@ -13,12 +13,23 @@ pub(crate) mod session;
 mod text;
 pub(crate) mod value;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) use call::{BatchRequest, BatchScript, ScriptCall};
 pub(crate) use fields::number;
 
 use crate::wire::Keys;
+
+/// By what channels messages go to a connector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Channels {
+    /// Those of `PUBLISH`. In a cluster each message goes to every node.
+    #[default]
+    Plain,
+    /// Those of `SPUBLISH`: a message stays at the node that serves the group.
+    Sharded,
+}
 
 /// What the arguments of many scripts say of this connector and its group.
 #[derive(Debug)]
@@ -30,6 +41,18 @@ pub(crate) struct ScriptContext {
     pub(crate) ttl: Duration,
     /// The safety ttl of what a session owns.
     pub(crate) safety: Duration,
+    /// Whether messages go by [`Channels::Sharded`]: as the server that was connected to last wants it.
+    pub(crate) is_sharded: AtomicBool,
+}
+
+impl ScriptContext {
+    pub(crate) fn channels(&self) -> Channels {
+        if self.is_sharded.load(Ordering::Relaxed) { Channels::Sharded } else { Channels::Plain }
+    }
+
+    pub(crate) fn set_channels(&self, channels: Channels) {
+        self.is_sharded.store(channels == Channels::Sharded, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn ms(duration: Duration) -> u64 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Script, Value};
 
 use super::fields::{due, id, is_one, items, number, text};
-use super::text::{ownership_script, script};
+use super::text::{TellingScript, ownership_script, script};
 use super::{ScriptCall, ScriptContext, ms};
 use crate::model::{FencingToken, SessionId};
 use crate::proto::Reply;
@@ -71,7 +71,7 @@ fn extended(value: &Value, session: &SessionId) -> Option<Reply> {
     Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(3).map(listed).collect::<Option<_>>()? })
 }
 
-static CLOSE: LazyLock<Script> = LazyLock::new(|| ownership_script(include_str!("session_close.lua")));
+static CLOSE: LazyLock<TellingScript> = LazyLock::new(|| TellingScript::new(include_str!("session_close.lua")));
 
 const CLOSE_KEYS: usize = 1000;
 /// How long the lease of a closed session says so.
@@ -79,7 +79,7 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 pub(crate) fn close(context: &ScriptContext, session: &SessionId) -> ScriptCall<'static, Reply> {
     let keys = &context.keys;
-    let mut script = CLOSE.key(keys.lease(session.as_str()));
+    let mut script = CLOSE.by(context.channels()).key(keys.lease(session.as_str()));
     script
         .key(keys.leases())
         .key(keys.members())
@@ -96,7 +96,7 @@ fn closed(value: &Value) -> Option<Reply> {
     Some(Reply::Closed { remaining: number(value)? })
 }
 
-static SWEEP: LazyLock<Script> = LazyLock::new(|| ownership_script(include_str!("session_sweep.lua")));
+static SWEEP: LazyLock<TellingScript> = LazyLock::new(|| TellingScript::new(include_str!("session_sweep.lua")));
 
 /// How many keys of dead sessions one sweep may take, so that no call stops the server for long.
 const SWEEP_KEYS: usize = 500;
@@ -107,7 +107,7 @@ const SWEEP_DRAWN: usize = 2;
 
 pub(crate) fn sweep(context: &ScriptContext) -> ScriptCall<'static, Reply> {
     let keys = &context.keys;
-    let mut script = SWEEP.key(keys.leases());
+    let mut script = SWEEP.by(context.channels()).key(keys.leases());
     script
         .key(keys.members())
         .key(keys.revision())

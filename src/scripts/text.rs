@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use redis::{RedisError, Script};
 
+use super::Channels;
 use crate::error::Error;
 use crate::mutant;
 
@@ -28,19 +29,43 @@ pub(super) fn script(text: &str) -> Script {
     known(&[PRELUDE, text].concat())
 }
 
-/// A script that gives something back, or takes what was given back.
+/// A script that asks who owns what.
 pub(super) fn ownership_script(text: &str) -> Script {
     known(&[PRELUDE, OWNERSHIP, text].concat())
+}
+
+/// A script that may send messages to connectors.
+pub(crate) struct TellingScript {
+    plain: Script,
+    sharded: Script,
+}
+
+impl TellingScript {
+    /// A script that gives something back, and tells those who get it.
+    pub(super) fn new(text: &str) -> Self {
+        Self::of(&[PRELUDE, OWNERSHIP, text].concat())
+    }
+
+    /// A script whose first part does without the shared functions, since making them costs as much as its own work.
+    pub(super) fn split(first: &str, rest: &str) -> Self {
+        Self::of(&[first, PRELUDE, OWNERSHIP, rest].concat())
+    }
+
+    fn of(text: &str) -> Self {
+        Self { plain: known(text), sharded: known(&text.replace("'PUBLISH'", "'SPUBLISH'")) }
+    }
+
+    pub(crate) fn by(&self, channels: Channels) -> &Script {
+        match channels {
+            Channels::Plain => &self.plain,
+            Channels::Sharded => &self.sharded,
+        }
+    }
 }
 
 /// A script that asks which run of the server this is.
 pub(super) fn server_run_script(text: &str) -> Script {
     known(&[PRELUDE, SERVER_RUN, text].concat())
-}
-
-/// A script whose first part does without the shared functions, since making them costs as much as its own work.
-pub(super) fn split_script(first: &str, rest: &str) -> Script {
-    known(&[first, PRELUDE, OWNERSHIP, rest].concat())
 }
 
 /// A script of the user's, behind what checks that it may run. Its lines are not known to errors, nor is it kept.

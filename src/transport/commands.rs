@@ -12,7 +12,7 @@ use super::replication::Acknowledgements;
 use crate::error::{Error, ErrorKind};
 use crate::model::MemberId;
 use crate::proto::{Command, Reply};
-use crate::scripts::{ScriptCall, ScriptContext, member, ms, number, presence, session, value};
+use crate::scripts::{Channels, ScriptCall, ScriptContext, member, ms, number, presence, session, value};
 use crate::settings::Config;
 
 /// The canary's two lives: one to run out, one to be cut short.
@@ -132,7 +132,10 @@ impl Commands {
     /// Which of these channels have a subscriber.
     async fn subscribed(self, name: &str, channels: impl Iterator<Item = String>) -> Result<Reply, Error> {
         let mut asking = redis::cmd("PUBSUB");
-        asking.arg("NUMSUB");
+        asking.arg(match self.context.scripts.channels() {
+            Channels::Plain => "NUMSUB",
+            Channels::Sharded => "SHARDNUMSUB",
+        });
         asking.arg(channels.collect::<Vec<_>>());
         let answer = self.send(name, asking.query_async(&mut self.connection.clone())).await?;
         present(&answer).ok_or_else(|| Error::unexpected(name).at(&self.context.server))
@@ -166,6 +169,18 @@ impl Commands {
     async fn send(&self, name: &str, sent: impl Future<Output = RedisResult<Value>>) -> Result<Value, Error> {
         let sending = async { sent.await.map_err(|error| Error::from_redis(name, error)) };
         self.context.within(name, self.limit, sending).await
+    }
+}
+
+/// Subscribes a connection of RESP3 to a channel.
+pub(super) async fn subscribe(
+    connection: &mut MultiplexedConnection,
+    channel: &str,
+    channels: Channels,
+) -> RedisResult<()> {
+    match channels {
+        Channels::Plain => connection.subscribe(channel).await,
+        Channels::Sharded => redis::cmd("SSUBSCRIBE").arg(channel).query_async::<Value>(connection).await.map(drop),
     }
 }
 

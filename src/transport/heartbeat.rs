@@ -292,6 +292,8 @@ impl Keeping {
         }
         let sent = clock::now();
         match timeout(self.dialer.config().pulse_timeout(), open.commands.heartbeat(&self.session)).await {
+            // The answer may be that of another call.
+            Ok(_) if open.is_closed() => Beaten::Closed,
             Ok(Ok(is_alive)) => {
                 // What the driver has renewed meanwhile counts.
                 self.error = None;

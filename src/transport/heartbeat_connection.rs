@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::commands::Commands;
+use super::commands::{Commands, subscribe};
 use super::link::{Dialer, Opened, Role, within};
 use super::login::Login;
 use crate::clock;
@@ -63,7 +63,9 @@ impl HeartbeatConnection {
         let closed = CancellationToken::new();
         let ended = closed.clone();
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
+            // The node that serves the group now sees nothing of this connection. Nor does redis-rs know that nobody has
+            // asked for it: from here on every answer would be taken for that of the call after it.
+            if matches!(push.kind, PushKind::Disconnection | PushKind::SUnsubscribe) {
                 ended.cancel();
             }
             Ok::<_, Infallible>(())
@@ -88,7 +90,7 @@ impl HeartbeatConnection {
                     renewed = Some(sent);
                 }
             };
-            join(renewing, subscriber.subscribe(&channel)).await.1
+            join(renewing, subscribe(&mut subscriber, &channel, primary.channels)).await.1
         };
         let limit = dialer.config().pulse_timeout();
         let is_present = match within(&format!("SUBSCRIBE {channel}"), limit, opened).await {

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -113,7 +114,14 @@ impl Dialer {
         let (connector, ttl, safety) = (connector.to_owned(), config.ttl, config.safety());
         let context = Arc::new(Context {
             server: server(&servers).into(),
-            scripts: Arc::new(ScriptContext { keys, connector, holder, ttl, safety }),
+            scripts: Arc::new(ScriptContext {
+                keys,
+                connector,
+                holder,
+                ttl,
+                safety,
+                is_sharded: AtomicBool::default(),
+            }),
             canary,
             inbox,
             deadlines: Deadlines::new(config.command_timeout),
@@ -184,7 +192,8 @@ impl Dialer {
                 let (mut connection, login) = self.connect(&info, role, protocol, settings.clone(), limit).await?;
                 let mode = mode(&mut connection, &self.context.canary).await?;
                 search.judge(&self.topology, &info, &mode)?;
-                let primary = self.topology.settle(info.clone(), &mut connection, &search).await?;
+                let primary = self.topology.settle(info.clone(), &mut connection, &search, mode.channels()).await?;
+                self.context.scripts.set_channels(primary.channels);
                 Ok(Opened { connection, login, primary })
             };
             let opened = timeout(limit + self.config().command_timeout, opening).await;

@@ -7,18 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
-use redis::{AsyncConnectionConfig, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::commands::Context;
+use super::commands::{Context, subscribe};
 use super::flags;
 use super::link::{Dialer, Opened, Role, connecting, within};
 use super::topology::{Primary, demoted};
 use crate::error::{Error, ErrorKind};
 use crate::mutant;
 use crate::proto::Topic;
+use crate::scripts::Channels;
 use crate::settings::{Config, EventSource};
 use crate::wire::{InboxMessage, Notice, invalidated, keyevent, keyspace};
 
@@ -47,6 +48,8 @@ struct Subscription {
 enum Wanted {
     Channels(Vec<String>),
     Pattern(String),
+    /// A channel of the shard.
+    ShardChannel(String),
     /// Keys that begin so.
     Prefixes(Vec<String>),
 }
@@ -99,8 +102,11 @@ impl Listener {
         timeout(limit, flags::ensure(&mut commands, dialer.config(), source))
             .await
             .unwrap_or_else(|_| Err(Error::no_answer("CONFIG", limit)))?;
-        let (mut reader, mut writer) = connect(dialer, &primary.info, source).await?;
-        let inbox = Wanted::Channels(vec![context.inbox.clone()]);
+        let (mut reader, mut writer) = connect(dialer, &primary, source).await?;
+        let inbox = match primary.channels {
+            Channels::Plain => Wanted::Channels(vec![context.inbox.clone()]),
+            Channels::Sharded => Wanted::ShardChannel(context.inbox.clone()),
+        };
         let inbox_works = match writer.subscribe(&inbox, dialer.config()).await {
             Err(error) if error.is_of_the_link() => return Err(error),
             Err(error) => {
@@ -182,7 +188,13 @@ impl Listener {
                 }
                 Some(RawMessage::Push(PushInfo { kind: PushKind::Invalidate, data })) => self.invalidated(&data),
                 // A pattern's message names the pattern first.
-                Some(RawMessage::Push(PushInfo { kind: PushKind::Message | PushKind::PMessage, data })) => {
+                Some(RawMessage::Push(PushInfo { kind: PushKind::SUnsubscribe, .. })) => {
+                    return Err(Error::new(ErrorKind::Connection, "the slot of this group has moved to another node"));
+                }
+                Some(RawMessage::Push(PushInfo {
+                    kind: PushKind::Message | PushKind::PMessage | PushKind::SMessage,
+                    data,
+                })) => {
                     if let [.., Value::BulkString(channel), Value::BulkString(payload)] = &data[..] {
                         let received = self.message(channel, payload);
                         self.pending.extend(received);
@@ -245,11 +257,12 @@ impl MessageReader {
 /// A connection that this source can come by.
 async fn connect(
     dialer: &Dialer,
-    info: &ConnectionInfo,
+    primary: &Primary,
     source: EventSource,
 ) -> Result<(MessageReader, SubscriptionWriter), Error> {
-    let limit = dialer.config().connect_timeout;
-    if source == EventSource::Tracking || dialer.subscribes_by_resp3() {
+    let (info, limit) = (&*primary.info, dialer.config().connect_timeout);
+    let is_sharded = primary.channels == Channels::Sharded;
+    if source == EventSource::Tracking || is_sharded || dialer.subscribes_by_resp3() {
         let (sender, pushes) = mpsc::channel(PUSHES);
         let sender = Mutex::new(Some(sender));
         let settings = AsyncConnectionConfig::new().set_push_sender(move |push| {
@@ -296,6 +309,9 @@ impl SubscriptionWriter {
             }
             (Self::Pushes(connection), Wanted::Channels(channels)) => {
                 within(&format!("SUBSCRIBE {}", channels.join(" ")), limit, connection.subscribe(channels)).await
+            }
+            (Self::Pushes(connection), Wanted::ShardChannel(channel)) => {
+                within(&format!("SSUBSCRIBE {channel}"), limit, subscribe(connection, channel, Channels::Sharded)).await
             }
             (Self::Pushes(connection), Wanted::Pattern(pattern)) => {
                 within(&format!("PSUBSCRIBE {pattern}"), limit, connection.psubscribe(pattern)).await

@@ -6,6 +6,7 @@ use redis::{Cmd, FromRedisValue, Value, from_redis_value_ref};
 
 use super::identity::{Mode, Owner};
 use crate::error::Error;
+use crate::scripts::Channels;
 
 /// A range of slots, and its primary.
 struct Range {
@@ -18,7 +19,7 @@ struct Range {
 }
 
 /// Asks a node who serves the slot of this key.
-pub(super) async fn node(connection: &mut MultiplexedConnection, key: &str) -> Result<Mode, Error> {
+pub(super) async fn node(connection: &mut MultiplexedConnection, key: &str, channels: Channels) -> Result<Mode, Error> {
     let (mut first, mut second) = (connection.clone(), connection.clone());
     let (slot, me, slots) = (command(&["KEYSLOT", key]), command(&["MYID"]), command(&["SLOTS"]));
     let asked = try_join3(slot.query_async(&mut first), me.query_async(&mut second), slots.query_async(connection));
@@ -34,7 +35,7 @@ pub(super) async fn node(connection: &mut MultiplexedConnection, key: &str) -> R
     let mut primaries: Vec<_> = ranges.into_iter().filter_map(|range| Some((range.host?, range.port))).collect();
     primaries.sort_unstable();
     primaries.dedup();
-    Ok(Mode::Node { owner, primaries })
+    Ok(Mode::Node { owner, primaries, channels })
 }
 
 impl Range {

@@ -7,6 +7,7 @@ use redis::{Value, from_redis_value_ref};
 
 use super::cluster;
 use crate::error::Error;
+use crate::scripts::Channels;
 
 #[derive(Debug, PartialEq)]
 pub(in crate::transport) enum Mode {
@@ -21,7 +22,18 @@ pub(in crate::transport) enum Mode {
         owner: Owner,
         /// Where the primaries are.
         primaries: Vec<(String, u16)>,
+        channels: Channels,
     },
+}
+
+impl Mode {
+    /// By what channels messages go there.
+    pub(in crate::transport) fn channels(&self) -> Channels {
+        match self {
+            Self::Node { channels, .. } => *channels,
+            _ => Channels::Plain,
+        }
+    }
 }
 
 /// Who serves the group's slot of a cluster.
@@ -39,10 +51,10 @@ pub(in crate::transport) enum Owner {
 /// Asks a server what it is. One round trip; one more for a replica, to learn of whom, and for a node of a cluster, to
 /// learn who serves this key.
 pub(in crate::transport) async fn mode(connection: &mut MultiplexedConnection, key: &str) -> Result<Mode, Error> {
-    let Hello { mode, role } = hello(connection).await?;
+    let Hello { mode, role, version } = hello(connection).await?;
     match (mode.as_deref(), is_replica(role.as_deref())) {
         (Some("sentinel"), _) => Ok(Mode::Sentinel),
-        (Some("cluster"), _) => cluster::node(connection, key).await,
+        (Some("cluster"), _) => cluster::node(connection, key, channels_of(version.as_deref())).await,
         (_, true) => Ok(Mode::Replica { of: primary_of(connection).await }),
         (_, false) => Ok(Mode::Primary),
     }
@@ -54,7 +66,7 @@ pub(in crate::transport) async fn demoted(
     connection: &mut MultiplexedConnection,
     key: &str,
 ) -> Result<Option<Error>, Error> {
-    let Hello { mode, role } = hello(connection).await?;
+    let Hello { mode, role, .. } = hello(connection).await?;
     if is_replica(role.as_deref()) {
         return Ok(Some(Error::replica_there(primary_of(connection).await).while_reconnecting()));
     }
@@ -72,6 +84,13 @@ pub(in crate::transport) async fn demoted(
 struct Hello {
     mode: Option<String>,
     role: Option<String>,
+    version: Option<String>,
+}
+
+/// Those of a node of this version: before Redis 7.0 there are no others.
+fn channels_of(version: Option<&str>) -> Channels {
+    let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= 7) { Channels::Sharded } else { Channels::Plain }
 }
 
 fn is_replica(role: Option<&str>) -> bool {
@@ -92,7 +111,7 @@ async fn hello(connection: &mut MultiplexedConnection) -> Result<Hello, Error> {
         }
     };
     let says = |field: &str| hello.get(field).and_then(|value| from_redis_value_ref::<String>(value).ok());
-    Ok(Hello { mode: says("mode"), role: says("role") })
+    Ok(Hello { mode: says("mode"), role: says("role"), version: says("version") })
 }
 
 /// Which run of the server this is, if it says.

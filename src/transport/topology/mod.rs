@@ -21,6 +21,7 @@ pub(super) use identity::{Mode, demoted, mode};
 use super::link::address;
 use super::opener::Opener;
 use crate::error::{Error, ErrorKind};
+use crate::scripts::Channels;
 use sentinel::Found;
 pub(crate) use servers::{Sentinels, Servers};
 use servers::{addressed, on_port};
@@ -53,6 +54,8 @@ struct Settled {
 #[derive(Clone)]
 pub(super) struct Primary {
     pub(super) info: Arc<ConnectionInfo>,
+    /// By what channels messages go there.
+    pub(super) channels: Channels,
     /// Cancelled when another server is the primary.
     pub(super) replaced: CancellationToken,
 }
@@ -162,6 +165,7 @@ impl Topology {
         info: ConnectionInfo,
         connection: &mut MultiplexedConnection,
         search: &Search,
+        channels: Channels,
     ) -> Result<Primary, Error> {
         let run = identity::run(connection).await;
         if search.run.is_some() && search.run != run {
@@ -183,7 +187,7 @@ impl Topology {
             }
             primary.replaced.cancel();
         }
-        let primary = Primary { info: Arc::new(info), replaced: CancellationToken::new() };
+        let primary = Primary { info: Arc::new(info), channels, replaced: CancellationToken::new() };
         settled.primary = Some(primary.clone());
         Ok(primary)
     }
@@ -215,7 +219,7 @@ impl Search {
         match mode {
             Mode::Primary => Ok(()),
             Mode::Sentinel => Err(Error::sentinel_there()),
-            Mode::Node { owner, primaries } => {
+            Mode::Node { owner, primaries, .. } => {
                 if !primaries.is_empty() {
                     topology.settled().nodes.clone_from(primaries);
                 }
