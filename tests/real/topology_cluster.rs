@@ -6,7 +6,7 @@ use group_redis::testing::TestCluster;
 use group_redis::{GroupConnector, State};
 use tokio::time::timeout;
 
-use super::support::{PATIENCE, Recorder, eventually, replicated};
+use super::support::{PATIENCE, Recorder, calls, eventually, replicated};
 
 /// The hash tag of the group.
 const KEY: &str = "{g}";
@@ -106,4 +106,135 @@ async fn idle_watcher_finds_the_slot_again() {
     let group = connect(cluster.url()).await;
     group.join("a").await.unwrap();
     seen.wait_for_names(&["a"]).await;
+}
+
+/// A watcher that does not even ping: the end of its channel tells it that the slot has moved.
+#[tokio::test]
+async fn watcher_is_told_that_the_slot_has_moved() {
+    let cluster = TestCluster::start().await.unwrap();
+    if !has_shard_channels(&cluster).await {
+        return;
+    }
+    let (ttl, heartbeat) = (Duration::from_secs(3600), Duration::from_secs(1000));
+    let builder = GroupConnector::builder(cluster.url()).group("g").ttl(ttl).heartbeat(heartbeat);
+    let watcher = builder.without_presence().connect().await.unwrap();
+    let seen = Recorder::new(&watcher);
+    let group = connect(cluster.url()).await;
+    for round in 0..6 {
+        let owner = cluster.owner(KEY).await.unwrap();
+        cluster.move_slot(KEY, (owner + 1) % 3).await.unwrap();
+        let name = format!("m{round}");
+        let member = group.join(&name).await.unwrap();
+        seen.wait_for_names(&[&name]).await;
+        member.leave().await.unwrap();
+        seen.wait_for_names(&[]).await;
+    }
+}
+
+/// Grants, broken locks and presence: no message of a group goes to the nodes that do not serve it.
+#[tokio::test]
+async fn no_message_crosses_the_bus() {
+    let cluster = TestCluster::start().await.unwrap();
+    if !has_shard_channels(&cluster).await {
+        return;
+    }
+    let (first, second) = (connect(cluster.url()).await, connect(cluster.url()).await);
+    let seen = Recorder::new(&second);
+    first.join("a").await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    let owner = cluster.owner(KEY).await.unwrap();
+    let mut server = cluster.nodes()[owner].connection().await.unwrap();
+    for round in 1..=3 {
+        let guard = first.lock("l").acquire().await.unwrap();
+        let (lock, waiting) = (second.lock("l"), second.lock("l"));
+        let waiter = tokio::spawn(async move { waiting.acquire().await });
+        eventually("it waits", async || lock.waiters().await.unwrap().len() == 1).await;
+        guard.release().await;
+        let granted = timeout(PATIENCE, waiter).await.unwrap().unwrap().unwrap();
+        granted.release().await;
+        assert_eq!(calls(&mut server, "spublish").await, round, "the grant came by the shard");
+    }
+    let asked = async || calls(&mut server, "pubsub|shardnumsub").await > 0;
+    eventually("presence is asked for in the shard", asked).await;
+    for node in cluster.nodes() {
+        let mut connection = node.connection().await.unwrap();
+        assert_eq!(calls(&mut connection, "publish").await, 0);
+        let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.unwrap();
+        assert!(!info.contains("messages_publish_"), "{info}");
+    }
+}
+
+/// Redis 6.2 has none: messages cross the bus there, and an idle watcher learns of a move by its ping.
+async fn has_shard_channels(cluster: &TestCluster) -> bool {
+    let mut connection = cluster.nodes()[0].connection().await.unwrap();
+    let known: redis::RedisResult<Vec<redis::Value>> =
+        redis::cmd("PUBSUB").arg("SHARDNUMSUB").query_async(&mut connection).await;
+    known.is_ok()
+}
+
+/// A fourth primary takes all slots of a hundred groups that are in use, and gives them back.
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_that_grows_and_shrinks_costs_nobody_anything() {
+    const GROUPS: usize = 100;
+    let cluster = TestCluster::start().await.unwrap();
+    let fourth = 3;
+    let ask = async |node: usize, words: &[&str]| {
+        let mut connection = cluster.nodes()[node].connection().await.unwrap();
+        redis::cmd("CLUSTER").arg(words).query_async::<redis::Value>(&mut connection).await
+    };
+    ask(fourth, &["RESET", "SOFT"]).await.unwrap();
+    let port = cluster.nodes()[fourth].port().to_string();
+    ask(0, &["MEET", "127.0.0.1", &port]).await.unwrap();
+    let id: String = {
+        let mut connection = cluster.nodes()[fourth].connection().await.unwrap();
+        redis::cmd("CLUSTER").arg("MYID").query_async(&mut connection).await.unwrap()
+    };
+    let is_known = async || {
+        let mut all = true;
+        for node in [0, 1, 2, fourth] {
+            let mut connection = cluster.nodes()[node].connection().await.unwrap();
+            let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.unwrap();
+            let line = nodes.lines().find(|line| line.starts_with(&id)).unwrap_or_default();
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut connection).await.unwrap();
+            all &= line.contains("master") && line.ends_with("connected") && nodes.lines().count() == 6;
+            all &= info.contains("cluster_state:ok");
+        }
+        all
+    };
+    eventually("the fourth primary is known", is_known).await;
+
+    let mut held = Vec::new();
+    for number in 0..GROUPS {
+        let group = GroupConnector::builder(cluster.url()).group(format!("g{number}")).connect().await.unwrap();
+        let seen = Recorder::new(&group);
+        let me = group.join("a").await.unwrap();
+        let guard = group.lock("held").acquire().await.unwrap();
+        let incarnation = me.incarnation();
+        held.push((group, seen, me, incarnation, guard));
+    }
+    let groups: Vec<_> = held.iter().map(|(group, ..)| group.clone()).collect();
+    let load: Vec<_> = (0..4)
+        .map(|part| {
+            let groups: Vec<_> = groups.iter().skip(part).step_by(4).cloned().collect();
+            tokio::spawn(async move {
+                for group in groups.iter().cycle() {
+                    if let Ok(guard) = group.lock("used").acquire().await {
+                        guard.release().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for to in [fourth, 0] {
+        for number in 0..GROUPS {
+            cluster.move_slot(&format!("{{g{number}}}"), to).await.unwrap();
+        }
+    }
+    load.iter().for_each(tokio::task::JoinHandle::abort);
+    for (number, (group, seen, me, incarnation, guard)) in held.iter().enumerate() {
+        assert!(timeout(PATIENCE, guard.held()).await.unwrap(), "the lock of g{number}");
+        assert_eq!(timeout(PATIENCE, me.held()).await.unwrap(), *incarnation, "the member of g{number}");
+        assert_eq!(seen.read(|record| record.leaves), 0, "g{number}: {}", seen.history());
+        timeout(PATIENCE, group.join("b")).await.unwrap().unwrap();
+    }
 }
