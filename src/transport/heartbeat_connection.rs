@@ -60,16 +60,19 @@ impl HeartbeatConnection {
         if opening == Opening::Unseen {
             return Self::unseen(dialer).await;
         }
-        let closed = CancellationToken::new();
-        let ended = closed.clone();
-        let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
-            // The node that serves the group now sees nothing of this connection. Nor does redis-rs know that nobody has
-            // asked for it: from here on every answer would be taken for that of the call after it.
-            if matches!(push.kind, PushKind::Disconnection | PushKind::SUnsubscribe) {
-                ended.cancel();
-            }
-            Ok::<_, Infallible>(())
-        });
+        let settings = || {
+            let closed = CancellationToken::new();
+            let ended = closed.clone();
+            let settings = AsyncConnectionConfig::new().set_push_sender(move |push: PushInfo| {
+                // The node that serves the group now sees nothing of this connection. Nor does redis-rs know that nobody has
+                // asked for it: from here on every answer would be taken for that of the call after it.
+                if matches!(push.kind, PushKind::Disconnection | PushKind::SUnsubscribe) {
+                    ended.cancel();
+                }
+                Ok::<_, Infallible>(())
+            });
+            (settings, closed)
+        };
         let opened = match dialer.connection_with(Role::Heartbeat, ProtocolVersion::RESP3, settings).await {
             Err(error) if !error.is_of_the_link() => {
                 tracing::debug!(%error, "no RESP3: a crash of this process is seen when its lease runs out");
@@ -77,7 +80,7 @@ impl HeartbeatConnection {
             }
             opened => opened?,
         };
-        let Opened { connection, login, primary } = opened;
+        let (Opened { connection, login, primary }, closed) = opened;
         let mut commands = dialer.commands(connection.clone());
         let channel = dialer.scripts().keys.presence(session.as_str());
         let mut subscriber = connection;

@@ -173,28 +173,32 @@ impl Dialer {
 
     /// One more connection for commands, to the primary.
     pub(super) async fn connection(&self, role: Role) -> Result<Opened, Error> {
-        self.connection_with(role, ProtocolVersion::RESP2, AsyncConnectionConfig::new()).await
+        let (opened, ()) =
+            self.connection_with(role, ProtocolVersion::RESP2, || (AsyncConnectionConfig::new(), ())).await?;
+        Ok(opened)
     }
 
-    /// One more connection with settings of its own, to the primary. Servers are tried in turn.
-    pub(super) async fn connection_with(
+    /// One more connection to the primary. Servers are tried in turn, each with settings of its own, and what belongs to
+    /// them.
+    pub(super) async fn connection_with<T>(
         &self,
         role: Role,
         protocol: ProtocolVersion,
-        settings: AsyncConnectionConfig,
-    ) -> Result<Opened, Error> {
+        settings: impl Fn() -> (AsyncConnectionConfig, T),
+    ) -> Result<(Opened, T), Error> {
         let mut search = self.topology.search().await?;
         let limit =
             self.config().connect_timeout / u32::try_from(search.left()).unwrap_or(u32::MAX).clamp(1, MOST_SHARES);
         let mut failed = None;
         while let Some(info) = search.next() {
             let opening = async {
-                let (mut connection, login) = self.connect(&info, role, protocol, settings.clone(), limit).await?;
+                let (settings, with) = settings();
+                let (mut connection, login) = self.connect(&info, role, protocol, settings, limit).await?;
                 let mode = mode(&mut connection, &self.context.canary).await?;
                 search.judge(&self.topology, &info, &mode)?;
                 let primary = self.topology.settle(info.clone(), &mut connection, &search, mode.channels()).await?;
                 self.context.scripts.set_channels(primary.channels);
-                Ok(Opened { connection, login, primary })
+                Ok((Opened { connection, login, primary }, with))
             };
             let opened = timeout(limit + self.config().command_timeout, opening).await;
             match opened.unwrap_or_else(|_| Err(Error::not_connected(limit))) {
