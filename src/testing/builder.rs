@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::access::NewUser;
 use super::backend::{self, Backend, URL, setting};
-use super::plan::Plan;
+use super::plan::{Network, Plan};
 use super::probe::Identity;
 use super::{TestRedis, TestRedisError, container, launch};
 
@@ -27,6 +27,7 @@ pub struct TestRedisBuilder {
     pub(super) password: Option<String>,
     pub(super) users: Vec<NewUser>,
     pub(super) tls: bool,
+    pub(super) network: Network,
     backend: Option<Backend>,
 }
 
@@ -94,6 +95,12 @@ impl TestRedisBuilder {
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = Some(backend);
         self
+    }
+
+    /// As one of several servers that have to find each other.
+    pub(super) fn beside_others(mut self, backend: Backend) -> Self {
+        self.network = Network::Host;
+        self.backend(backend)
     }
 
     /// Starts the server and waits until it answers PING.

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Value, from_redis_value_ref};
 
-use super::backend::Backend;
+use super::migration::{Ends, Migration};
 use super::process::HOST;
-use super::{TestRedis, TestRedisError, probe};
+use super::{TestRedis, TestRedisError, launch, probe};
 
 const PRIMARIES: usize = 3;
 const NODES: usize = 2 * PRIMARIES;
@@ -17,7 +19,7 @@ const BATCH: usize = 100;
 /// How long the cluster may take to come up, to fail over, or to learn that a slot has moved.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Three primaries and three replicas in a Redis Cluster, as child processes. Dropped, all are gone.
+/// Three primaries and three replicas in a Redis Cluster. Dropped, all are gone.
 ///
 /// A primary is taken for dead when it has not answered for a second.
 ///
@@ -51,12 +53,10 @@ impl TestCluster {
     /// # Cancel safety
     /// Dropped before it has answered, it leaves no server behind.
     pub async fn start() -> Result<Self, TestRedisError> {
-        let mut nodes = Vec::new();
-        for _ in 0..NODES {
-            let args =
-                ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
-            nodes.push(TestRedis::builder().args(args).backend(Backend::Process).start().await?);
-        }
+        let backend = launch::backend_of_several().await?;
+        let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
+        let nodes = (0..NODES).map(|_| TestRedis::builder().args(args).beside_others(backend).start());
+        let nodes = try_join_all(nodes).await?;
         let hosts: Vec<_> = nodes.iter().map(|node| format!("{HOST}:{}", node.port())).collect();
         let url = format!("redis+cluster://{}/", hosts.join(","));
         let mut cluster = Self { url, nodes, ids: Vec::new() };
@@ -153,13 +153,42 @@ impl TestCluster {
             }
             let mut migrate = redis::cmd("MIGRATE");
             migrate.arg(HOST).arg(self.nodes[to].port()).arg("").arg(0).arg(5000).arg("KEYS").arg(keys);
-            let mut connection = self.nodes[from].connection().await.map_err(|error| failed("connecting", error))?;
+            let mut connection = self.connection(from).await?;
             migrate.query_async::<()>(&mut connection).await.map_err(|error| failed("MIGRATE", error))?;
         }
         for node in [to, from] {
             self.say(node, &["SETSLOT", &slot, "NODE", &self.ids[to]]).await?;
         }
         Ok(())
+    }
+
+    /// Moves the slot of this key to another node in one piece: clients see it at one node or at the other, and the node
+    /// before tells of no key that goes. Waits until every node knows it.
+    ///
+    /// # Errors
+    /// [`TestRedisError::Lacking`] before anything is done, where the server cannot: Valkey 9.0 and Redis 8.4 can.
+    /// [`TestRedisError::Redis`], [`TestRedisError::Timeout`], and [`TestRedisError::Refused`] where the move has failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the move to the cluster.
+    pub async fn move_slot_atomically(&self, key: &str, to: usize) -> Result<(), TestRedisError> {
+        let from = self.owner(key).await?;
+        let mut owner = self.connection(from).await?;
+        let way = Migration::of(&mut owner).await?;
+        if from == to {
+            return Ok(());
+        }
+        let slot = self.ask(from, &["KEYSLOT", key]).await?;
+        let ends = Ends { from: owner, to: self.connection(to).await?, id: self.ids[to].clone() };
+        let mut begun = way.begin(slot, ends).await?;
+        let mut outcome = Ok(false);
+        let ended = async || {
+            outcome = begun.has_ended().await;
+            !matches!(outcome, Ok(false))
+        };
+        self.until("the end of the migration", ended).await?;
+        outcome?;
+        self.until("every node knows the new owner", async || self.all_name(key, to).await).await
     }
 
     /// Makes a replica the owner of the slot of this key while the owner runs, and waits until every node knows it.
@@ -247,8 +276,12 @@ impl TestCluster {
     }
 
     async fn ask<T: FromRedisValue>(&self, node: usize, words: &[&str]) -> Result<T, TestRedisError> {
-        let mut connection = self.nodes[node].connection().await.map_err(|error| failed("connecting", error))?;
+        let mut connection = self.connection(node).await?;
         redis::cmd("CLUSTER").arg(words).query_async(&mut connection).await.map_err(|error| failed("CLUSTER", error))
+    }
+
+    async fn connection(&self, node: usize) -> Result<MultiplexedConnection, TestRedisError> {
+        self.nodes[node].connection().await.map_err(|error| failed("connecting", error))
     }
 
     async fn until(&self, what: &'static str, come: impl AsyncFnMut() -> bool) -> Result<(), TestRedisError> {

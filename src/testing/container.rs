@@ -3,19 +3,22 @@
 use std::process::Child;
 use std::time::Duration;
 
+use redis::Client;
 use testcontainers::core::IntoContainerPort;
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, CopyTargetOptions, GenericImage, ImageExt, TestcontainersError};
+use testcontainers::{
+    ContainerAsync, ContainerRequest, CopyDataSource, CopyTargetOptions, GenericImage, ImageExt, TestcontainersError,
+};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::{IMAGE, say, setting};
 use super::error::Cause;
-use super::launch;
-use super::plan::{Endpoint, Plan};
+use super::plan::{Endpoint, Network, Plan};
 use super::probe::{self, Identity, PAUSE, Port};
-use super::{TestRedisError, guard};
+use super::process::HOST;
+use super::{TestRedisError, guard, launch, log};
 
 /// How long the engine may take to say what it has, and a registry whether it has the image.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -26,6 +29,8 @@ const ACTION: Duration = Duration::from_secs(60);
 /// How long a test that ends may wait for its container to be removed.
 const REMOVAL: Duration = Duration::from_secs(20);
 const PORT: u16 = 6379;
+/// Where a server in a container has its files.
+const FOLDER: &str = "/data";
 
 /// Removes the container of a test that was killed. It needs the engine's command line: without one, the container of
 /// such a test stays. It asks more than once, since the engine may still be making the container; a name that is printed
@@ -44,6 +49,7 @@ pub(super) struct Container {
     /// Empty when it is being removed.
     container: Option<ContainerAsync<GenericImage>>,
     guard: Option<Child>,
+    network: Network,
 }
 
 /// What else than `localhost` the host of a container may be called, as far as this is known before there is one.
@@ -100,37 +106,78 @@ async fn look_for_image() -> Result<(), TestRedisError> {
     bounded("pulling the image", PULL, GenericImage::new(name, tag).pull_image()).await.map(drop)
 }
 
+/// What is to run in a container, and the files that it finds there, with their modes.
+fn request(
+    command: impl IntoIterator<Item = String>,
+    files: impl IntoIterator<Item = (String, CopyDataSource, u32)>,
+) -> ContainerRequest<GenericImage> {
+    let (image, tag) = image();
+    let request = GenericImage::new(image, tag).with_cmd(command);
+    files.into_iter().fold(request, |request, (path, content, mode)| {
+        request.with_copy_to(CopyTargetOptions::new(path).with_mode(mode), content)
+    })
+}
+
 impl Container {
     /// Starts a container with a server that has no data, and waits until it answers.
     ///
     /// The port on the host is fixed, so that a server that was stopped comes back where it was.
     pub(super) async fn start(plan: &Plan, port: u16) -> Result<(Self, Endpoint, Identity), TestRedisError> {
-        let (image, tag) = image();
-        let name = format!("group-redis-test-{}", uuid::Uuid::new_v4());
-        let command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/data"];
-        let inside = plan.fixed_port().unwrap_or(PORT);
-        let mut request = GenericImage::new(image, tag)
-            .with_mapped_port(port, inside.tcp())
-            .with_container_name(&name)
-            .with_cmd(command.iter().map(|word| (*word).to_owned()).chain(plan.args(inside)));
-        if let Some(other) = plan.other_port {
-            request = request.with_mapped_port(other, other.tcp());
+        let (address, inside) = match plan.network {
+            Network::Own => ("0.0.0.0", plan.fixed_port().unwrap_or(PORT)),
+            Network::Host => (HOST, port),
+        };
+        let command = ["redis-server", "--bind", address, "--protected-mode", "no", "--save", "", "--dir", FOLDER];
+        let command = command.iter().map(|word| (*word).to_owned()).chain(plan.args(inside));
+        let files = plan.files().into_iter().map(|file| (file.to_string_lossy().into_owned(), file.into(), 0o644));
+        let mut request = request(command, files);
+        if plan.network == Network::Own {
+            request = request.with_mapped_port(port, inside.tcp());
+            if let Some(other) = plan.other_port {
+                request = request.with_mapped_port(other, other.tcp());
+            }
         }
-        for file in plan.files() {
-            // The server there runs as another user.
-            let target = CopyTargetOptions::new(file.to_string_lossy()).with_mode(0o644);
-            request = request.with_copy_to(target, file);
+        let server = Self::run(request, plan.network, port).await?;
+        let host = match plan.network {
+            Network::Own => {
+                let host = server.container()?.get_host();
+                bounded("asking for the host of the container", QUESTION, host).await?.to_string()
+            }
+            Network::Host => HOST.to_owned(),
+        };
+        let endpoint = plan.endpoint(&host, port)?;
+        let identity = server.wait_until_ready(&endpoint.own, port).await?;
+        Ok((server, endpoint, identity))
+    }
+
+    /// Starts a sentinel on this port, with what is to stand in its file, and waits until it answers.
+    pub(super) async fn sentinel(text: &str, client: &Client, port: u16) -> Result<Self, TestRedisError> {
+        let file = format!("{FOLDER}/sentinel.conf");
+        let command = ["redis-server", &file, "--sentinel"].map(str::to_owned);
+        // The sentinel, which may run as another user, writes into it.
+        let files = [(file, CopyDataSource::from(text.as_bytes().to_vec()), 0o666)];
+        let sentinel = Self::run(request(command, files), Network::Host, port).await?;
+        sentinel.wait_until_ready(client, port).await?;
+        Ok(sentinel)
+    }
+
+    async fn run(
+        mut request: ContainerRequest<GenericImage>,
+        network: Network,
+        port: u16,
+    ) -> Result<Self, TestRedisError> {
+        let name = format!("group-redis-test-{}", uuid::Uuid::new_v4());
+        request = request.with_container_name(&name);
+        if network == Network::Host {
+            request = request.with_network("host");
         }
         // Before the container, so that no moment is left in which a killed test leaves one.
-        let mut server = Self { container: None, guard: None };
         let guard = guard::command(SCRIPT).arg(&name).spawn();
-        server.guard = Some(guard.map_err(|error| TestRedisError::refused("starting the guard", error))?);
+        let guard = guard.map_err(|error| TestRedisError::refused("starting the guard", error))?;
+        let mut server = Self { container: None, guard: Some(guard), network };
         let container = bounded("starting a container", ACTION, request.start()).await;
-        let container = server.container.insert(container.map_err(|error| on_port(error, port))?);
-        let host = bounded("asking for the host of the container", QUESTION, container.get_host()).await?;
-        let endpoint = plan.endpoint(&host.to_string(), port)?;
-        let identity = server.wait_until_ready(&endpoint).await?;
-        Ok((server, endpoint, identity))
+        server.container = Some(container.map_err(|error| on_port(error, port))?);
+        Ok(server)
     }
 
     fn dismiss_guard(&mut self) {
@@ -143,13 +190,20 @@ impl Container {
         self.container.as_ref().ok_or(TestRedisError::Stopped("reach the container"))
     }
 
-    async fn wait_until_ready(&self, endpoint: &Endpoint) -> Result<Identity, TestRedisError> {
+    async fn wait_until_ready(&self, client: &Client, port: u16) -> Result<Identity, TestRedisError> {
         let container = self.container()?;
-        let is_there = async || match bounded("asking for the container", QUESTION, container.is_running()).await? {
-            true => Ok(Port::Reserved),
-            false => Err(TestRedisError::ended(&log(container).await)),
+        let is_there = async || {
+            if !bounded("asking for the container", QUESTION, container.is_running()).await? {
+                let text = text_of(container).await;
+                let is_taken = log::is_port_taken(&text, port);
+                let line = text.trim().replace('\n', " | ");
+                return Err(if is_taken { TestRedisError::PortTaken(port) } else { TestRedisError::ended(&line) });
+            }
+            // In the network of this machine another program may have the port.
+            let is_held = self.network == Network::Own || log::listens(&text_of(container).await);
+            Ok(if is_held { Port::Reserved } else { Port::Unknown })
         };
-        probe::wait_until_ready(&endpoint.own, is_there).await
+        probe::wait_until_ready(client, is_there).await
     }
 
     /// Removes the container with its data.
@@ -182,7 +236,7 @@ impl Container {
             started.map_err(|error| on_port(error, port))
         };
         launch::once_it_is_free(start).await?;
-        self.wait_until_ready(endpoint).await.map(drop)
+        self.wait_until_ready(&endpoint.own, port).await.map(drop)
     }
 
     pub(super) async fn pause(&self) -> Result<(), TestRedisError> {
@@ -201,14 +255,15 @@ fn on_port(error: TestRedisError, port: u16) -> TestRedisError {
     if taken { TestRedisError::PortTaken(port) } else { error }
 }
 
-async fn log(container: &ContainerAsync<GenericImage>) -> String {
+/// The log of the container.
+async fn text_of(container: &ContainerAsync<GenericImage>) -> String {
     let log = async {
         let mut log = container.stdout_to_vec().await?;
         log.extend(container.stderr_to_vec().await?);
         Ok::<_, TestcontainersError>(log)
     };
     match bounded("reading the log of the container", QUESTION, log).await {
-        Ok(log) => String::from_utf8_lossy(&log).trim().replace('\n', " | "),
+        Ok(log) => String::from_utf8_lossy(&log).into_owned(),
         Err(error) => error.to_string(),
     }
 }

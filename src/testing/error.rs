@@ -20,6 +20,9 @@ pub enum TestRedisError {
     /// The builder's settings, or the arguments, do not fit together or with this build.
     #[error("cannot start such a test server: {0}")]
     Unsuitable(String),
+    /// The server has no command for this. Nothing was done.
+    #[error("the server cannot {0}")]
+    Lacking(&'static str),
     /// The server was stopped; start it again first.
     #[error("cannot {0}: the server is stopped; call start_again first")]
     Stopped(&'static str),
@@ -50,7 +53,9 @@ impl TestRedisError {
 
     /// The server ended; its log is the reason.
     pub(super) fn ended(log: &str) -> Self {
-        let knows_no_tls = log.contains("'tls-") && log.contains("Bad directive");
+        let is_unknown = log.contains("'tls-") && log.contains("Bad directive");
+        // A server that takes TLS from a module knows the directives in any case.
+        let knows_no_tls = is_unknown || log.contains("Failed finding TLS support");
         let cure = if knows_no_tls { " (it was built without TLS: use a server that was built with it)" } else { "" };
         Self::Ended(format!("{log}{cure}"))
     }

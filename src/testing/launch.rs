@@ -62,6 +62,23 @@ pub(super) struct Launched {
     pub(super) identity: Identity,
 }
 
+/// What runs servers that have to find each other. A server that runs already is one alone, so it is none of them.
+pub(super) async fn backend_of_several() -> Result<Backend, TestRedisError> {
+    let allowed = backend::allowed(None).map_err(TestRedisError::NoServer)?;
+    let can_be_containers = cfg!(target_os = "linux");
+    match allowed[..] {
+        [Backend::Container] if can_be_containers => Ok(Backend::Container),
+        [Backend::Container] => {
+            let why = "containers that find each other share the network of this machine, which needs Linux";
+            Err(TestRedisError::unsuitable(why))
+        }
+        [Backend::Container, ..] if can_be_containers && container::is_available().await.is_ok() => {
+            Ok(Backend::Container)
+        }
+        _ => Ok(Backend::Process),
+    }
+}
+
 /// The server that runs already.
 pub(super) async fn find(url: String) -> Result<Launched, TestRedisError> {
     let endpoint = Endpoint::at(url).map_err(|error| TestRedisError::Redis("reading the URL", error))?;

@@ -9,6 +9,10 @@
 //! 3. else a child process of `redis-server` or `valkey-server`, or of what `GROUP_REDIS_TEST_SERVER` names, on a free
 //!    port of 127.0.0.1 and in a folder of its own.
 //!
+//! [`TestSentinel`] and [`TestCluster`] answer several servers that find each other. What runs them is chosen in the same
+//! way, but a server that runs already is none of them: they are child processes then. Their containers share the network of
+//! this machine, which needs Linux and an engine on it, and listen on 127.0.0.1 alone.
+//!
 //! `GROUP_REDIS_TEST_BACKEND` (`url`, `container` or `process`) allows one only, and [`TestRedisBuilder::backend`]
 //! overrules the environment. Nothing is skipped in silence: standard error says once which server the tests have, and
 //! where there is none, starting fails with what was tried.
@@ -42,6 +46,8 @@ mod container;
 mod error;
 mod guard;
 mod launch;
+mod log;
+mod migration;
 mod plan;
 mod probe;
 mod process;

@@ -19,8 +19,19 @@ pub(super) struct Plan {
     /// Where the builder was asked for TLS.
     certificates: Option<Certificates>,
     port: Port,
+    pub(super) network: Network,
     /// Ports that the arguments open besides.
     pub(super) other_port: Option<u16>,
+}
+
+/// Whose network a container has.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Its own: a port of this machine leads into it.
+    #[default]
+    Own,
+    /// That of this machine: servers find each other at the addresses at which clients find them.
+    Host,
 }
 
 /// The port that the URL shows.
@@ -77,7 +88,7 @@ impl Plan {
             return Err(TestRedisError::unsuitable(format!("a test reaches it by TLS only; {cure}")));
         }
         let certificates = builder.tls.then(|| Certificates::new(names)).transpose()?;
-        Ok(Self { args: builder.args.clone(), raw, access, certificates, port, other_port })
+        Ok(Self { args: builder.args.clone(), raw, access, certificates, port, network: builder.network, other_port })
     }
 
     /// The port that the arguments fix.

@@ -14,12 +14,10 @@ use tokio::time::{Instant, sleep};
 use super::backend::{SERVER, setting};
 use super::plan::{Endpoint, Plan};
 use super::probe::{self, Identity, PAUSE, Port};
-use super::{TestRedisError, guard};
+use super::{TestRedisError, guard, log};
 
 /// How long a killed server, or one told to shut down, may take to be gone.
 const END: Duration = Duration::from_secs(20);
-/// How far the port of a cluster's bus is from the node's.
-const BUS: u16 = 10_000;
 /// How much of the log an error shows.
 const LOG_LINES: usize = 5;
 
@@ -71,8 +69,6 @@ pub(super) fn binary() -> Result<PathBuf, String> {
 
 /// Where it listens.
 pub(super) const HOST: &str = "127.0.0.1";
-/// The server's own words when it does.
-const LISTENS: &str = "Ready to accept connections";
 
 /// An empty folder for a server.
 pub(super) fn folder() -> Result<TempDir, TestRedisError> {
@@ -120,19 +116,16 @@ impl Process {
     /// Another server may have the port: it answers until ours ends for that reason, and may ask for a password.
     fn is_there(&mut self, port: u16) -> Result<Port, TestRedisError> {
         let ended = self.ended()?;
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        let text = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         if let Some(status) = ended {
-            // A node of a cluster has two ports.
-            let ports = [port, port.saturating_add(BUS)].map(|port| format!(":{port}: "));
-            let taken = |line: &str| ports.iter().any(|port| line.contains(port)) && line.contains("in use");
-            let is_taken = log.lines().any(taken);
-            return Err(if is_taken { TestRedisError::PortTaken(port) } else { ended_by_itself(status, &log) });
+            let is_taken = log::is_port_taken(&text, port);
+            return Err(if is_taken { TestRedisError::PortTaken(port) } else { ended_by_itself(status, &text) });
         }
         // The file is complete when its line is.
         let written = fs::read_to_string(self.folder.path().join("pid")).ok();
         let written = written.as_deref().and_then(|line| line.strip_suffix('\n'));
         self.pid = written.and_then(|pid| pid.parse().ok());
-        Ok(Port::of(self.pid, log.contains(LISTENS)))
+        Ok(Port::of(self.pid, log::listens(&text)))
     }
 
     fn ended(&mut self) -> Result<Option<ExitStatus>, TestRedisError> {

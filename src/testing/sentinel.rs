@@ -2,13 +2,15 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use redis::{Client, FromRedisValue, RedisError};
 
 use super::backend::Backend;
+use super::container::Container;
+use super::launch::Server;
 use super::process::{self, Process};
 use super::{TestRedis, TestRedisError, launch, probe};
 
@@ -22,7 +24,7 @@ const ATTEMPTS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUESTION: Duration = Duration::from_secs(2);
 
-/// One primary, two replicas and three sentinels that watch them, as child processes. Dropped, all are gone.
+/// One primary, two replicas and three sentinels that watch them. Dropped, all are gone.
 ///
 /// They take a primary for dead when it has not answered for a second.
 ///
@@ -49,8 +51,8 @@ pub struct TestSentinel {
 struct Sentinel {
     client: Client,
     port: u16,
-    /// `None`: it was killed.
-    process: Option<Process>,
+    /// What runs it. `None`: it was killed.
+    server: Option<Server>,
 }
 
 impl TestSentinel {
@@ -65,16 +67,14 @@ impl TestSentinel {
     /// # Cancel safety
     /// Dropped before it has answered, it leaves no server behind.
     pub async fn start() -> Result<Self, TestRedisError> {
-        let primary = node(None).await?;
-        let mut nodes = vec![primary];
-        for _ in 0..REPLICAS {
-            let replica = node(Some(nodes[0].port())).await?;
-            nodes.push(replica);
-        }
-        let mut sentinels = Vec::new();
-        for _ in 0..SENTINELS {
-            sentinels.push(Sentinel::start(nodes[0].port()).await?);
-        }
+        let backend = launch::backend_of_several().await?;
+        let primary = node(backend, None).await?;
+        let port = primary.port();
+        let replicas = try_join_all((0..REPLICAS).map(|_| node(backend, Some(port)))).await?;
+        // A sentinel that finds fewer at its start asks again after ten seconds.
+        has_replicas(&primary).await?;
+        let sentinels = try_join_all((0..SENTINELS).map(|_| Sentinel::start(backend, port))).await?;
+        let nodes: Vec<_> = std::iter::once(primary).chain(replicas).collect();
         let hosts: Vec<_> = sentinels.iter().map(|sentinel| format!("{}:{}", process::HOST, sentinel.port)).collect();
         let url = format!("redis+sentinel://{}/{}", hosts.join(","), Self::MASTER);
         let servers = Self { url, nodes, sentinels };
@@ -143,7 +143,7 @@ impl TestSentinel {
     /// Kills all sentinels. The servers run on.
     pub fn kill_sentinels(&mut self) {
         for sentinel in &mut self.sentinels {
-            sentinel.process = None;
+            sentinel.server = None;
         }
     }
 
@@ -184,40 +184,61 @@ impl TestSentinel {
 }
 
 /// A server; a replica of the one on this port, if there is one.
-async fn node(of: Option<u16>) -> Result<TestRedis, TestRedisError> {
+async fn node(backend: Backend, of: Option<u16>) -> Result<TestRedis, TestRedisError> {
     let of = of.map(|port| ["--replicaof".to_owned(), process::HOST.to_owned(), port.to_string()]);
     // A replica that waits for others before it is synchronised would be no replica for five seconds.
     let args = ["--repl-diskless-sync-delay", "0"].map(str::to_owned);
     let args = args.into_iter().chain(of.into_iter().flatten());
-    TestRedis::builder().args(args).backend(Backend::Process).start().await
+    TestRedis::builder().args(args).beside_others(backend).start().await
+}
+
+/// Waits until all replicas follow.
+async fn has_replicas(primary: &TestRedis) -> Result<(), TestRedisError> {
+    let said = async || {
+        let mut connection = primary.connection().await.ok()?;
+        redis::cmd("INFO").arg("replication").query_async::<String>(&mut connection).await.ok()
+    };
+    let all = format!("connected_slaves:{REPLICAS}");
+    let follow = async || said().await.is_some_and(|info| info.contains(&all));
+    probe::until("all replicas follow", PATIENCE, follow, async || said().await.unwrap_or_default()).await
 }
 
 impl Sentinel {
-    async fn start(primary: u16) -> Result<Self, TestRedisError> {
-        let binary = process::binary().map_err(|why| TestRedisError::refused("no server program", why))?;
+    async fn start(backend: Backend, primary: u16) -> Result<Self, TestRedisError> {
         let mut attempt = 1;
         loop {
-            let port = launch::free_port(Backend::Process)?;
-            match Self::on_port(&binary, port, primary).await {
+            let port = launch::free_port(backend)?;
+            match Self::on_port(backend, port, primary).await {
                 Err(TestRedisError::PortTaken(_)) if attempt < ATTEMPTS => attempt += 1,
                 answer => return answer,
             }
         }
     }
 
-    async fn on_port(binary: &Path, port: u16, primary: u16) -> Result<Self, TestRedisError> {
-        let folder = Arc::new(process::folder()?);
-        let file = folder.path().join("sentinel.conf");
-        let (name, host, folder_name) = (TestSentinel::MASTER, process::HOST, folder.path().display());
+    async fn on_port(backend: Backend, port: u16, primary: u16) -> Result<Self, TestRedisError> {
+        let client = Client::open((process::HOST, port));
+        let client = client.map_err(|error| TestRedisError::Redis("making a client", error))?;
+        let (name, host) = (TestSentinel::MASTER, process::HOST);
         let text = format!(
-            "port {port}\nbind {host}\ndir {folder_name}\nsentinel monitor {name} {host} {primary} {QUORUM}\n\
+            "port {port}\nbind {host}\nsentinel monitor {name} {host} {primary} {QUORUM}\n\
              sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n"
         );
+        let server = if backend == Backend::Container {
+            Server::Container(Box::new(Container::sentinel(&text, &client, port).await?))
+        } else {
+            Server::Process(Self::process(&text, &client, port).await?)
+        };
+        Ok(Self { client, port, server: Some(server) })
+    }
+
+    async fn process(text: &str, client: &Client, port: u16) -> Result<Process, TestRedisError> {
+        let binary = process::binary().map_err(|why| TestRedisError::refused("no server program", why))?;
+        let folder = Arc::new(process::folder()?);
+        let file = folder.path().join("sentinel.conf");
+        let text = format!("dir {}\n{text}", folder.path().display());
         fs::write(&file, text).map_err(|error| TestRedisError::refused("writing the file of a sentinel", error))?;
-        let client = Client::open((host, port)).map_err(|error| TestRedisError::Redis("making a client", error))?;
         let args = [file.into(), OsString::from("--sentinel")];
-        let (process, _) = Process::run(binary, &args, &client, port, folder).await?;
-        Ok(Self { client, port, process: Some(process) })
+        Ok(Process::run(&binary, &args, client, port, folder).await?.0)
     }
 
     async fn primary(&self) -> Option<u16> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use group_redis::testing::{Backend, TestRedis, TestRedisError};
 use support::{PATIENCE, Reaped, Scratch, eventually, listens, play, read, runs, scene, write};
 
+mod kits;
 mod logins;
 mod ports;
 mod support;
