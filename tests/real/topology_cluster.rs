@@ -39,6 +39,26 @@ async fn any_node_leads_to_the_owner() {
     seen.wait_for_names(&["m0", "m1", "m2", "m3", "m4", "m5"]).await;
 }
 
+/// As Redis Software does, and a user without the right: no node says its name.
+#[tokio::test]
+async fn nodes_without_a_name_are_told_apart() {
+    let cluster = TestCluster::start().await.unwrap();
+    for node in cluster.nodes() {
+        let mut rights = redis::cmd("ACL");
+        rights.arg("SETUSER").arg(&["app", "on", ">secret", "~*", "&*", "+@all"]);
+        rights.arg(&["-cluster", "+cluster|slots", "+cluster|keyslot"]);
+        rights.exec_async(&mut node.connection().await.unwrap()).await.unwrap();
+    }
+    let url = cluster.url().replacen("://", "://app:secret@", 1);
+    let (group, watcher) = (connect(&url).await, connect(&url).await);
+    let seen = Recorder::new(&watcher);
+    group.join("a").await.unwrap();
+    seen.wait_for_names(&["a"]).await;
+    let owner = cluster.owner(KEY).await.unwrap();
+    cluster.move_slot(KEY, (owner + 1) % 3).await.unwrap();
+    come_and_go(&group, "b", &seen).await;
+}
+
 #[tokio::test]
 async fn slot_that_moves_costs_no_lock_and_no_member() {
     let cluster = TestCluster::start().await.unwrap();

@@ -71,11 +71,7 @@ pub(in crate::transport) async fn demoted(
         return Ok(Some(Error::replica_there(primary_of(connection).await).while_reconnecting()));
     }
     if mode.as_deref() == Some("cluster") {
-        // Any other answer says nothing of who serves it.
-        match redis::cmd("EXISTS").arg(key).query_async::<Value>(connection).await {
-            Err(error) if error.code() == Some("MOVED") => return Ok(Some(Error::from_redis("EXISTS", error))),
-            _ => {}
-        }
+        return Ok(cluster::moved(connection, key).await.map(|error| Error::from_redis("EXISTS", error)));
     }
     Ok(None)
 }
