@@ -50,15 +50,6 @@ impl Fixture {
         self.redis.connection().await.expect("a connection")
     }
 
-    /// The version of Redis whose commands the server has. A Valkey says it too.
-    pub(crate) async fn version(&self) -> (u32, u32) {
-        let mut info = redis::cmd("INFO");
-        let info: String = info.arg("server").query_async(&mut self.connection().await).await.unwrap();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).expect("its version");
-        let mut numbers = version.split('.').map(|number| number.parse().expect("a number"));
-        (numbers.next().expect("the major version"), numbers.next().expect("the minor version"))
-    }
-
     /// The name of a key of the group, as PROTOCOL.md says.
     pub(crate) fn key(&self, path: &str) -> String {
         let encoded: String = self
