@@ -104,6 +104,8 @@ async fn lock_broken_while_suspended_is_lost() {
     let (group, operator) =
         (builder(proxy.url()).connect().await.unwrap(), builder(fixture.redis.url()).connect().await.unwrap());
     let (broken, kept) = (group.lock("l").acquire().await.unwrap(), group.lock("k").acquire().await.unwrap());
+    // Only who has been seen is suspended so long before its lease is over.
+    eventually("the holder is seen", async || operator.status().sessions_seen == 1).await;
     proxy.refuse();
     proxy.reset(Line::Any);
     soon("suspended", broken.suspended()).await;
