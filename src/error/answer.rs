@@ -59,7 +59,7 @@ impl Verdict {
 /// The answers of a server that have a meaning of their own: by code, or by words, where the code is lost on the way.
 /// Older servers quote the error of a command that fails in a script, and redis drops the code where a connection is
 /// set up.
-const ANSWERS: [(&str, &str, Verdict); 24] = [
+const ANSWERS: [(&str, &str, Verdict); 25] = [
     ("WRONGPASS", "WRONGPASS", lasting(ErrorKind::Denied, "check user and password").ends_link()),
     (
         "NOAUTH",
@@ -143,6 +143,14 @@ const ANSWERS: [(&str, &str, Verdict); 24] = [
         "",
         "No such master with that name",
         lasting(ErrorKind::Config, "use the name that SENTINEL MASTERS lists").ends_link(),
+    ),
+    (
+        "",
+        "undeclared key",
+        lasting(
+            ErrorKind::Server,
+            "let scripts use keys that they do not declare: Dragonfly does with --default_lua_flags=allow-undeclared-keys",
+        ),
     ),
     ("", "unknown command", UNKNOWN_COMMAND),
     ("", "Unknown Redis command", UNKNOWN_COMMAND),

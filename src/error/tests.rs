@@ -62,6 +62,7 @@ fn an_answer_to_a_call_has_its_kind_and_its_cure() {
         (answer("ERR DB index is out of range"), Config, false, true, "databases"),
         (answer("ERR SELECT is not allowed in cluster mode"), Config, false, true, "database 0"),
         (answer("ERR unknown command 'EVALSHA', with args beginning with: 'a' "), Server, false, false, "sentinel"),
+        (answer("ERR Error running script: script tried accessing undeclared key"), Server, false, false, "declare"),
         (answer("ERR Unknown Redis command called from script"), Server, false, false, "the command"),
         (answer("ERR something else\r\x0b of many lines"), Server, true, false, "log"),
         (io::Error::from(io::ErrorKind::TimedOut).into(), Timeout, true, true, "command_timeout"),
