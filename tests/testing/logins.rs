@@ -217,12 +217,13 @@ fn debug_shows_no_password() {
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;
+    use crate::support::not_shown;
 
     /// Whether the server was built with TLS. Standard error says so if not.
     async fn has_tls() -> bool {
         match TestRedis::builder().tls().start().await {
             Err(error) if error.to_string().contains("it was built without TLS") => {
-                eprintln!("not shown here: {error}");
+                not_shown(&error);
                 false
             }
             _ => true,

@@ -1,5 +1,6 @@
 //! What the tests of the test server have in common.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,11 @@ pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "{what}: it did not happen within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Says what a test could not show with this server, past the capture of the test harness.
+pub(crate) fn not_shown(why: &dyn std::fmt::Display) {
+    let _ = std::io::stderr().write_all(format!("not shown here: {why}\n").as_bytes());
 }
 
 pub(crate) fn listens(port: u16) -> bool {
