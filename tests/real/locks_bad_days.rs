@@ -439,6 +439,8 @@ async fn waiter_keeps_its_place_through_a_suspension() {
     let first = enqueue(&doubting.lock("l"), 1).await;
     let before = queue(&fixture, "l").await;
     let second = enqueue(&other.lock("l").as_member("second"), 2).await;
+    // Only who has been seen is suspended so long before its lease is over.
+    eventually("it is seen", async || other.status().sessions_seen == 1).await;
 
     proxy.refuse();
     proxy.reset(Line::Heartbeat);
