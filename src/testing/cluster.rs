@@ -131,7 +131,8 @@ impl TestCluster {
         owner.ok_or_else(|| TestRedisError::refused("looking for the owner", "nobody serves the slot"))
     }
 
-    /// Moves the slot of this key to another node, key by key, as `redis-cli --cluster reshard` does.
+    /// Moves the slot of this key to another node, key by key, as `redis-cli --cluster reshard` does, and waits until
+    /// every node knows it.
     ///
     /// # Errors
     /// [`TestRedisError::Redis`], [`TestRedisError::Timeout`].
@@ -159,7 +160,7 @@ impl TestCluster {
         for node in [to, from] {
             self.say(node, &["SETSLOT", &slot, "NODE", &self.ids[to]]).await?;
         }
-        Ok(())
+        self.until("every node knows the new owner", async || self.all_name(key, to).await).await
     }
 
     /// Moves the slot of this key to another node in one piece: clients see it at one node or at the other, and the node
@@ -248,9 +249,11 @@ impl TestCluster {
         })
     }
 
+    /// Whether all nodes that run say that this one is the owner.
     async fn all_name(&self, key: &str, owner: usize) -> bool {
         for node in 0..NODES {
-            if self.owner_by(node, key).await != Some(owner) {
+            let runs = self.ask::<String>(node, &["MYID"]).await.is_ok();
+            if runs && self.owner_by(node, key).await != Some(owner) {
                 return false;
             }
         }
