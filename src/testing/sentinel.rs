@@ -11,8 +11,10 @@ use redis::{Client, FromRedisValue, RedisError};
 use super::backend::Backend;
 use super::container::Container;
 use super::launch::Server;
+
 use super::process::{self, Process};
 use super::{TestRedis, TestRedisError, launch, probe};
+use crate::wire::encode;
 
 const SENTINELS: usize = 3;
 const REPLICAS: usize = 2;
@@ -48,6 +50,13 @@ pub struct TestSentinel {
     sentinels: Vec<Sentinel>,
 }
 
+/// How they are started.
+struct Setup {
+    backend: Backend,
+    /// That of the servers, and that of the sentinels.
+    passwords: Option<(String, String)>,
+}
+
 struct Sentinel {
     client: Client,
     port: u16,
@@ -67,16 +76,34 @@ impl TestSentinel {
     /// # Cancel safety
     /// Dropped before it has answered, it leaves no server behind.
     pub async fn start() -> Result<Self, TestRedisError> {
-        let backend = launch::backend_of_several().await?;
-        let primary = node(backend, None).await?;
+        Self::start_as(Setup { backend: launch::backend_of_several().await?, passwords: None }).await
+    }
+
+    /// The same, where servers and sentinels want a password each. The [`url`](Self::url) has both.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    /// As for [`start`](Self::start).
+    pub async fn start_with_passwords(
+        password: impl Into<String>,
+        sentinel_password: impl Into<String>,
+    ) -> Result<Self, TestRedisError> {
+        let passwords = Some((password.into(), sentinel_password.into()));
+        Self::start_as(Setup { backend: launch::backend_of_several().await?, passwords }).await
+    }
+
+    async fn start_as(setup: Setup) -> Result<Self, TestRedisError> {
+        let primary = setup.node(None).await?;
         let port = primary.port();
-        let replicas = try_join_all((0..REPLICAS).map(|_| node(backend, Some(port)))).await?;
+        let replicas = try_join_all((0..REPLICAS).map(|_| setup.node(Some(port)))).await?;
         // A sentinel that finds fewer at its start asks again after ten seconds.
         has_replicas(&primary).await?;
-        let sentinels = try_join_all((0..SENTINELS).map(|_| Sentinel::start(backend, port))).await?;
+        let sentinels = try_join_all((0..SENTINELS).map(|_| Sentinel::start(&setup, port))).await?;
         let nodes: Vec<_> = std::iter::once(primary).chain(replicas).collect();
         let hosts: Vec<_> = sentinels.iter().map(|sentinel| format!("{}:{}", process::HOST, sentinel.port)).collect();
-        let url = format!("redis+sentinel://{}/{}", hosts.join(","), Self::MASTER);
+        let url = setup.url(&hosts.join(","));
         let servers = Self { url, nodes, sentinels };
         servers.until("the sentinels know all servers", async || servers.is_complete().await).await?;
         Ok(servers)
@@ -183,13 +210,40 @@ impl TestSentinel {
     }
 }
 
-/// A server; a replica of the one on this port, if there is one.
-async fn node(backend: Backend, of: Option<u16>) -> Result<TestRedis, TestRedisError> {
-    let of = of.map(|port| ["--replicaof".to_owned(), process::HOST.to_owned(), port.to_string()]);
-    // A replica that waits for others before it is synchronised would be no replica for five seconds.
-    let args = ["--repl-diskless-sync-delay", "0"].map(str::to_owned);
-    let args = args.into_iter().chain(of.into_iter().flatten());
-    TestRedis::builder().args(args).beside_others(backend).start().await
+impl Setup {
+    /// A server; a replica of the one on this port, if there is one.
+    async fn node(&self, of: Option<u16>) -> Result<TestRedis, TestRedisError> {
+        let of = of.map(|port| ["--replicaof".to_owned(), process::HOST.to_owned(), port.to_string()]);
+        // A replica that waits for others before it is synchronised would be no replica for five seconds.
+        let args = ["--repl-diskless-sync-delay", "0"].map(str::to_owned);
+        let args = args.into_iter().chain(of.into_iter().flatten());
+        let builder = TestRedis::builder().args(args).beside_others(self.backend);
+        match &self.passwords {
+            // Each may be a replica one day.
+            Some((password, _)) => builder.arg("--masterauth").arg(password).password(password).start().await,
+            None => builder.start().await,
+        }
+    }
+
+    fn url(&self, hosts: &str) -> String {
+        let master = TestSentinel::MASTER;
+        match &self.passwords {
+            None => format!("redis+sentinel://{hosts}/{master}"),
+            Some((password, sentinels)) => {
+                let (password, sentinels) = (encode(password), encode(sentinels));
+                format!("redis+sentinel://:{password}@{hosts}/{master}?sentinel_password={sentinels}")
+            }
+        }
+    }
+
+    /// What the file of a sentinel says of passwords.
+    fn of_passwords(&self) -> String {
+        let Some((password, sentinels)) = &self.passwords else { return String::new() };
+        let name = TestSentinel::MASTER;
+        format!(
+            "sentinel auth-pass {name} \"{password}\"\nrequirepass \"{sentinels}\"\nsentinel sentinel-pass \"{sentinels}\"\n"
+        )
+    }
 }
 
 /// Waits until all replicas follow.
@@ -204,26 +258,28 @@ async fn has_replicas(primary: &TestRedis) -> Result<(), TestRedisError> {
 }
 
 impl Sentinel {
-    async fn start(backend: Backend, primary: u16) -> Result<Self, TestRedisError> {
+    async fn start(setup: &Setup, primary: u16) -> Result<Self, TestRedisError> {
         let mut attempt = 1;
         loop {
-            let port = launch::free_port(backend)?;
-            match Self::on_port(backend, port, primary).await {
+            let port = launch::free_port(setup.backend)?;
+            match Self::on_port(setup, port, primary).await {
                 Err(TestRedisError::PortTaken(_)) if attempt < ATTEMPTS => attempt += 1,
                 answer => return answer,
             }
         }
     }
 
-    async fn on_port(backend: Backend, port: u16, primary: u16) -> Result<Self, TestRedisError> {
-        let client = Client::open((process::HOST, port));
+    async fn on_port(setup: &Setup, port: u16, primary: u16) -> Result<Self, TestRedisError> {
+        let password = setup.passwords.as_ref().map(|(_, password)| format!(":{}@", encode(password)));
+        let client = Client::open(format!("redis://{}{}:{port}/", password.unwrap_or_default(), process::HOST));
         let client = client.map_err(|error| TestRedisError::Redis("making a client", error))?;
         let (name, host) = (TestSentinel::MASTER, process::HOST);
         let text = format!(
             "port {port}\nbind {host}\nsentinel monitor {name} {host} {primary} {QUORUM}\n\
-             sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n"
+             sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n{}",
+            setup.of_passwords()
         );
-        let server = if backend == Backend::Container {
+        let server = if setup.backend == Backend::Container {
             Server::Container(Box::new(Container::sentinel(&text, &client, port).await?))
         } else {
             Server::Process(Self::process(&text, &client, port).await?)

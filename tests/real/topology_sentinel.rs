@@ -204,3 +204,25 @@ async fn close_ends_during_a_failover() {
     drop(closed.expect("it ends"));
     seen.wait_for_names(&[]).await;
 }
+
+/// Servers and sentinels want passwords of their own, and none appears anywhere.
+#[tokio::test]
+async fn sentinels_with_passwords_are_asked_and_followed() {
+    let (password, sentinels) = ("of servers: p@/?", "of-sentinels,#");
+    let mut servers = TestSentinel::start_with_passwords(password, sentinels).await.unwrap();
+    let group = connect(&servers).await;
+    let me = group.join("a").await.unwrap();
+    replicated(&servers.nodes()[0], 2).await;
+    servers.kill_primary().await.unwrap();
+    timeout(PATIENCE, group.join("b")).await.unwrap().unwrap();
+    assert!(timeout(PATIENCE, me.held()).await.unwrap().is_some());
+
+    let without = servers.url().split_once('?').unwrap().0;
+    let error = GroupConnector::builder(without).connect().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Denied, false), "{error}");
+    let wrong = servers.url().replacen("redis+sentinel://:", "redis+sentinel://:wrong", 1);
+    let error = GroupConnector::builder(&wrong).connect().await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Denied, false), "{error}");
+    let shown = format!("{error:?} {group:?} {:?}", group.status());
+    assert!(!shown.contains("of servers") && !shown.contains("of-sentinels"), "{shown}");
+}
