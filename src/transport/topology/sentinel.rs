@@ -1,6 +1,7 @@
 //! What sentinels say: who the primary is, and when there is another.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -17,6 +18,9 @@ use crate::transport::link::address;
 
 /// What they tell when there is another primary.
 const SWITCH: &str = "+switch-master";
+
+/// How many of its messages may wait.
+const PUSHES: usize = 64;
 
 /// How long to wait before a sentinel is followed again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -145,8 +149,13 @@ impl Topology {
     /// Follows what this sentinel tells, until its connection ends.
     async fn follow(&self, info: &ConnectionInfo, sentinels: &Sentinels) -> Result<(), Error> {
         let failed = |error| Error::connecting("following a sentinel", error);
-        let (sender, mut told) = mpsc::unbounded_channel();
-        let settings = self.opener.complete(AsyncConnectionConfig::new().set_push_sender(sender), info);
+        let (sender, mut told) = mpsc::channel(PUSHES);
+        let settings = AsyncConnectionConfig::new().set_push_sender(move |push| {
+            // Where there are too many, what they are about is compared after those that wait.
+            let _ = sender.try_send(push);
+            Ok::<_, Infallible>(())
+        });
+        let settings = self.opener.complete(settings, info);
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = self.opener.client(info.clone().set_redis_settings(redis))?;
         let subscribing = async {
