@@ -225,7 +225,7 @@ impl Dialer {
         limit: Duration,
     ) -> Result<(MultiplexedConnection, Login), Error> {
         let (client, login) = self.client(info, role, protocol).await?;
-        let settings = self.opener.complete(settings, info);
+        let settings = self.opener.complete(settings, info).set_connection_timeout(Some(limit));
         let connection = connecting(limit, client.get_multiplexed_async_connection_with_config(&settings)).await?;
         Ok((connection, login))
     }
