@@ -211,6 +211,18 @@ impl TestRedis {
     /// # Cancel safety
     /// Dropped before it has answered, the server runs on or is stopped, its data lost.
     pub async fn crash_and_restart(&self) -> Result<(), TestRedisError> {
+        self.crash_and_restart_after(Duration::ZERO).await
+    }
+
+    /// As [`crash_and_restart`](Self::crash_and_restart), and stays away for so long in between: long enough for others
+    /// to elect another primary, say. A node of a cluster is the same node when it is back.
+    ///
+    /// # Errors
+    /// As for [`restart_with_data`](Self::restart_with_data).
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the server runs on or is stopped, its data lost.
+    pub async fn crash_and_restart_after(&self, outage: Duration) -> Result<(), TestRedisError> {
         const WHAT: &str = "crash the server";
         let server = &mut *self.server.lock().await;
         match server {
@@ -219,7 +231,7 @@ impl TestRedis {
             Server::Process(process) => process.signal("KILL").await?,
             Server::Container(container) => container.kill().await?,
         }
-        self.start_on_what_is_saved(server, WHAT, Duration::ZERO).await
+        self.start_on_what_is_saved(server, WHAT, outage).await
     }
 
     /// Waits for the end of a server that is about to end, and starts it again where it was.

@@ -2,6 +2,7 @@
 
 use crate::history::{Line, What};
 use crate::plan::{self, Fault};
+use crate::promotions::Promotions;
 
 const MS: u64 = 1000;
 /// The ttl of the workers, in microseconds.
@@ -17,6 +18,7 @@ const MACHINE: &str = "nemesis";
 
 pub(crate) struct Faults {
     spans: Vec<Span>,
+    pub(crate) promotions: Promotions,
     /// Who was kept waiting by the machine, from when to when.
     stalls: Vec<(String, u64, u64)>,
 }
@@ -99,15 +101,18 @@ impl Faults {
             })
         };
         stalls.retain(|stall| stall.0 == MACHINE || !is_frozen(stall));
-        Self { spans, stalls }
+        Self { spans, stalls, promotions: Promotions::of(lines) }
     }
 
     /// Whether this worker's lease may have come to an end.
     pub(crate) fn excuse(&self, worker: &str, from: u64, to: u64, born: Option<u64>) -> bool {
         let concerns = |span: &&Span| span.is_on(worker) && span.lasts(from, to, born);
         let faults: Vec<_> = self.spans.iter().filter(concerns).map(|span| span.fault).collect();
-        let silence: f64 = faults.iter().map(|fault| fault.silence).sum();
+        let silence = faults.iter().map(|fault| fault.silence).sum::<f64>() + self.unmeant(from, to);
         let silence = silence + self.stalled(worker, from.saturating_sub(AFTERMATH), to) as f64 / TTL as f64;
+        if born.is_some_and(|born| self.promotions.forgot_number(born, from)) {
+            return true;
+        }
         // Who is kept from connecting while it has to connect again is cut off.
         let closes =
             faults.iter().any(|fault| fault.cuts || fault.name.starts_with("client_kill") || fault.name == "reset");
@@ -139,6 +144,18 @@ impl Faults {
     pub(crate) fn brings_back(&self, from: u64, to: u64) -> bool {
         let names = ["swap_db", "server_restart_with_data", "server_restart_stale", "clock_forward", "clock_back"];
         self.spans.iter().any(|span| names.contains(&span.fault.name) && span.lasts(from, to, None))
+    }
+
+    /// Whether what was gone may live again, since who took over did not know that it was gone.
+    pub(crate) fn revives(&self, from: u64, to: u64) -> bool {
+        self.brings_back(from, to) || self.promotions.forgot(from, to)
+    }
+
+    /// For how many ttls servers may have been silent that took over although no fault was meant to bring that about.
+    fn unmeant(&self, from: u64, to: u64) -> f64 {
+        let is_meant = |at: u64| self.spans.iter().any(|span| span.fault.elects && (span.from..=span.to).contains(&at));
+        let recent = self.promotions.iter().filter(|of| of.since <= to && of.ends().saturating_add(AFTERMATH) >= from);
+        if recent.into_iter().any(|of| !is_meant(of.at)) { 2.0 } else { 0.0 }
     }
 
     /// Whether a server may have forgotten by then what its clock does not bring back.
@@ -176,6 +193,7 @@ impl Faults {
         let disturbs = |fault: &Fault| fault.silence > 0.0 || fault.breaks || fault.cuts || fault.kills();
         let spans = self.spans.iter().filter(|span| disturbs(span.fault));
         let spans = spans.map(|span| (span.from, span.to.saturating_add(AFTERMATH)));
+        let spans = spans.chain(self.promotions.iter().map(|of| (of.since, of.ends().saturating_add(AFTERMATH))));
         covered(spans.chain(self.stalls.iter().map(|(_, from, to)| (*from, *to))).collect(), from, to)
     }
 }

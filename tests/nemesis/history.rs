@@ -40,6 +40,22 @@ pub(crate) enum What {
     Stall {
         ms: u64,
     },
+    /// What the servers are, in the first line.
+    Topology {
+        topology: String,
+    },
+    /// A server begins to serve the group, or does so no more, as it says itself.
+    Serves {
+        server: u16,
+        was: Was,
+    },
+    Deposed {
+        server: u16,
+    },
+    /// Most of the sentinels name this one from now on.
+    Named {
+        server: u16,
+    },
     /// The run did not come to its end in time.
     Overran,
     /// What a watcher was told.
@@ -155,6 +171,9 @@ pub(crate) enum What {
     },
     /// Who holds which lock and who waits for it, at one instant of the server.
     Order {
+        /// Which server it was, by its port.
+        #[serde(default)]
+        server: u16,
         revision: u64,
         locks: Vec<Standing>,
     },
@@ -169,6 +188,19 @@ pub(crate) enum What {
         #[serde(default)]
         of: String,
     },
+}
+
+/// What a server was before it served the group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Was {
+    /// With the group's revision as far as it had come there, and by how many microseconds its clock is behind that of
+    /// the primary before.
+    Replica { known: u64, behind: u64 },
+    /// Of other slots.
+    Primary,
+    /// Out of reach, or not yet there.
+    Away,
 }
 
 /// How a lock stands.

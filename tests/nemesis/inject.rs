@@ -1,18 +1,24 @@
 //! How each fault is brought about and healed, and how it is seen that it had an effect: what was seen counts, not
 //! what was ordered.
 
+mod cluster;
 mod data;
+mod failover;
 mod load;
 mod network;
 mod probe;
 mod process;
+mod sentinel;
 mod server;
 mod settings;
+mod whole;
 
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::plan::Fault;
 use crate::stage::{Stage, Worker};
+use crate::topology::Topology;
 
 /// Less than what may be missing of a ttl without a lease being lost, and more than a ttl.
 const SHORT: Duration = Duration::from_millis(800);
@@ -22,7 +28,40 @@ const LATE: Duration = Duration::from_millis(550);
 const WHILE: Duration = Duration::from_millis(2500);
 
 /// Brings a fault about, keeps it up for a while, and heals it. Answers whether it had an effect.
-pub(crate) async fn inject(stage: &Stage, fault: &str, on: &Worker, chance: &mut Chance) -> bool {
+pub(crate) async fn inject(stage: &Stage, fault: &Fault, on: &Worker, chance: &mut Chance) -> bool {
+    let effective = match stage.topology {
+        Topology::Standalone => one(stage, fault.name, on, chance).await,
+        Topology::Sentinel | Topology::Cluster => several(stage, fault.name, on, chance).await,
+    };
+    // What happens to one worker costs the servers nothing.
+    (fault.single || whole::wait(stage).await) && effective
+}
+
+/// Where servers replace each other.
+async fn several(stage: &Stage, fault: &str, on: &Worker, chance: &mut Chance) -> bool {
+    match fault {
+        "primary_killed" => failover::killed(stage).await,
+        "primary_killed_lagging" => failover::killed_lagging(stage, chance).await,
+        "primary_frozen" => failover::frozen(stage, chance).await,
+        "failover_clock_behind" => failover::clock_behind(stage).await,
+        "failover" => sentinel::failover(stage).await,
+        "primary_back_empty" => sentinel::back_empty(stage).await,
+        "partition" => sentinel::partition(stage, chance).await,
+        "quorum_lost" => sentinel::quorum_lost(stage).await,
+        "sentinels_gone" => sentinel::gone(stage).await,
+        "sentinels_gone_and_cut" => sentinel::gone_and_cut(stage).await,
+        "sentinels_out_of_reach" => sentinel::out_of_reach(on).await,
+        "failover_in_step" => cluster::in_step(stage).await,
+        "failover_forced" => cluster::takes_over(stage, "FORCE").await,
+        "failover_takeover" => cluster::takes_over(stage, "TAKEOVER").await,
+        "slot_back_and_forth" => cluster::back_and_forth(stage, chance).await,
+        "all_slots_moved" => cluster::all_moved(stage, chance).await,
+        "node_removed" => cluster::node_removed(stage, chance).await,
+        shared => one(stage, shared, on, chance).await,
+    }
+}
+
+async fn one(stage: &Stage, fault: &str, on: &Worker, chance: &mut Chance) -> bool {
     match fault {
         "stop_short" => process::stop(stage, on, SHORT).await,
         "stop_long" => process::stop(stage, on, LONG).await,

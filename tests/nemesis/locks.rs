@@ -39,7 +39,8 @@ pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<St
         let Some((at, later)) = of.get(of.partition_point(|(_, highest)| highest <= token)) else { continue };
         let worker = line.who.as_str();
         let about = About { workers: &[worker], lock, born: Some(*token) };
-        if at < before && !faults.breaks(*at, *before, &about) {
+        let by_two = faults.promotions.two_serve(*at, *before);
+        if at < before && !by_two && !faults.breaks(*at, *before, &about) {
             found.push(format!("{worker} held {lock} under {token} at {before}, and {later} was granted at {at}"));
         }
     }
@@ -60,7 +61,8 @@ pub(super) fn rising_tokens(lines: &[Line], faults: &Faults) -> Vec<String> {
                 let answered = before.partition_point(|(at, _)| *at < since);
                 let most = before[..answered].last().map_or(0, |(_, most)| *most);
                 // A server that has lost its data while its clock is behind what it was cannot know.
-                let may_be_forgotten = faults.may_have_forgotten(line.at);
+                let may_be_forgotten =
+                    faults.may_have_forgotten(line.at) || faults.promotions.may_fall_back(most, *token, line.at);
                 if most >= *token && !may_be_forgotten {
                     found.push(format!("{lock} was granted under {token} at {}, after {most}", line.at));
                 }
@@ -77,17 +79,19 @@ pub(super) fn rising_tokens(lines: &[Line], faults: &Faults) -> Vec<String> {
 pub(super) fn first_come(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut tokens: HashMap<&str, (u64, u64, &str)> = HashMap::new();
     let mut places: HashMap<&str, HashSet<&str>> = HashMap::new();
-    let mut pairs: HashSet<(&str, &str)> = HashSet::new();
+    // When they were first seen so, and at which revision.
+    let mut pairs: HashMap<(&str, &str), (u64, u64)> = HashMap::new();
     for line in lines {
         match &line.what {
             What::Granted { attempt, token, lock } => drop(tokens.insert(attempt, (*token, line.at, lock))),
-            What::Order { locks, .. } => {
+            What::Order { revision, locks, .. } => {
                 for Standing { waiters, .. } in locks.iter().filter(|lock| lock.waiters.len() > 1) {
                     for Place { session, attempt, .. } in waiters {
                         places.entry(attempt).or_default().insert(session);
                     }
                     for pair in waiters.windows(2) {
-                        pairs.insert((pair[0].attempt.as_str(), pair[1].attempt.as_str()));
+                        let pair = (pair[0].attempt.as_str(), pair[1].attempt.as_str());
+                        pairs.entry(pair).or_insert((line.at, *revision));
                     }
                 }
             }
@@ -95,14 +99,15 @@ pub(super) fn first_come(lines: &[Line], faults: &Faults) -> Vec<String> {
         }
     }
     let mut found = Vec::new();
-    for (front, back) in pairs {
+    for ((front, back), (seen, revision)) in pairs {
         let (Some((first, ..)), Some((second, at, lock))) = (tokens.get(front), tokens.get(back)) else { continue };
         let moved = [front, back].iter().any(|attempt| places[attempt].len() > 1);
         let since = at.saturating_sub(LONGEST);
         // Whose lease ends while it waits, or just after it was granted, has lost its place.
         let may_have_died = faults.excuse(owner(front), since, *at, None);
         let about = About { workers: &[owner(front), owner(back)], lock, born: None };
-        if first > second && !moved && !may_have_died && !faults.breaks(since, *at, &about) {
+        let was_forgotten = faults.promotions.forgot_between(revision, seen, *at);
+        if first > second && !moved && !was_forgotten && !may_have_died && !faults.breaks(since, *at, &about) {
             found.push(format!("{back} was granted under {second}, before {front} under {first}, who was in front"));
         }
     }

@@ -1,8 +1,8 @@
-//! Breaks the library on purpose, in every way a single server and its clients can break, and looks whether what it
-//! promises stays true.
+//! Breaks the library on purpose, in every way its servers and its clients can break, and looks whether what it promises
+//! stays true.
 //!
-//! `nemesis --minutes N [--seed S] [--json]` runs; `nemesis --check FILE` judges a history again. The same program is
-//! its own worker.
+//! `nemesis --minutes N [--topology T] [--seed S] [--json]` runs; `nemesis --check FILE` judges a history again. The same
+//! program is its own worker.
 
 mod chance;
 mod checkers;
@@ -10,10 +10,14 @@ mod faults;
 mod history;
 mod inject;
 mod plan;
+mod promotions;
 mod queues;
+mod reign;
+mod servers;
 mod stage;
 mod stall;
 mod summary;
+mod topology;
 mod truth;
 mod worker;
 
@@ -23,9 +27,10 @@ use std::time::{Duration, Instant};
 
 use chance::Chance;
 use history::What;
-use plan::{FAULTS, Fault};
+use plan::Fault;
 use stage::{Stage, Worker};
 use tokio::time::{sleep, timeout};
+use topology::Topology;
 
 const WORKERS: usize = 8;
 /// After so many rounds of faults a quiet window comes.
@@ -36,6 +41,7 @@ const UNDER_WAY: u64 = 1_000_000;
 const GRACE: Duration = Duration::from_secs(180);
 
 struct Settings {
+    topology: Topology,
     time: Duration,
     seed: u64,
     json: bool,
@@ -59,11 +65,17 @@ fn main() -> ExitCode {
     }
     let Some(minutes) = value("--minutes").and_then(|minutes| minutes.parse::<f64>().ok()) else {
         eprintln!(
-            "nemesis --minutes N [--seed S] [--only FAULT,..] [--first [CHECKER]] [--keep FILE] [--json] | nemesis --check FILE"
+            "nemesis --minutes N [--topology standalone|sentinel|cluster] [--seed S] [--only FAULT,..] [--first [CHECKER]] [--keep FILE] [--json] | nemesis --check FILE"
         );
         return ExitCode::from(2);
     };
+    let named = value("--topology").map_or("standalone", String::as_str);
+    let Some(topology) = Topology::by_name(named) else {
+        eprintln!("there is no topology {named}: standalone, sentinel or cluster");
+        return ExitCode::from(2);
+    };
     let settings = Settings {
+        topology,
         time: Duration::from_secs_f64(minutes * 60.0),
         seed: value("--seed").and_then(|seed| seed.parse().ok()).unwrap_or(1),
         json: args.iter().any(|arg| arg == "--json"),
@@ -80,13 +92,14 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: &Settings) -> ExitCode {
-    let clock = std::env::var_os("NEMESIS_CLOCK").map(PathBuf::from).unwrap_or_default();
-    let stage = Stage::new(WORKERS, clock).await;
+    let clocks = std::env::var_os("NEMESIS_CLOCKS").map(PathBuf::from).unwrap_or_default();
+    let stage = Stage::new(settings.topology, WORKERS, clocks).await;
     let history = stage.history.clone();
     stall::watch(move |ms| history.note(What::Stall { ms }));
     let playing = async {
         tokio::select! {
             () = queues::watch(&stage) => {}
+            () = reign::watch(&stage) => {}
             () = play(&stage, settings) => {}
         }
     };
@@ -108,7 +121,7 @@ async fn play(stage: &Stage, settings: &Settings) {
     let end = Instant::now() + settings.time;
     let named =
         |fault: &&Fault| settings.only.as_ref().is_none_or(|only| only.split(',').any(|name| name == fault.name));
-    let all: Vec<&Fault> = FAULTS.iter().filter(named).collect();
+    let all: Vec<&Fault> = settings.topology.faults().into_iter().filter(named).collect();
     let mut deck: Vec<&Fault> = Vec::new();
     quiet(stage).await;
     while Instant::now() < end {
@@ -157,7 +170,7 @@ async fn fire(stage: &Stage, fault: &Fault, on: &Worker, mut chance: Chance) {
     let names = if fault.single { vec![on.name.clone()] } else { Vec::new() };
     stage.history.note(What::Fault { fault: fault.name.into(), on: names.clone() });
     let before = stage.stamp().await;
-    let effective = inject::inject(stage, fault.name, on, &mut chance).await;
+    let effective = inject::inject(stage, fault, on, &mut chance).await;
     // Where data were lost after the clock had been ahead, numbers begin again below those of before.
     let stamp = match (before, stage.stamp().await) {
         (Some(before), Some(after)) if before > after => Some(before + UNDER_WAY),

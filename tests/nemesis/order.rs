@@ -9,14 +9,16 @@ use crate::history::{Line, Place, Standing, What};
 /// What was seen of a lock, and when.
 type Sample<'a> = (u64, &'a Standing);
 
-/// Two samples of one lock, one after the other.
-fn pairs(lines: &[Line]) -> Vec<(Sample<'_>, Sample<'_>)> {
-    let (mut last, mut found): (HashMap<&str, Sample<'_>>, Vec<_>) = Default::default();
+/// Two samples of one lock, one after the other: where they are of two servers, the second knew what the first had.
+fn pairs<'a>(lines: &'a [Line], faults: &Faults) -> Vec<(Sample<'a>, Sample<'a>)> {
+    let (mut last, mut found): (HashMap<&str, (u16, u64, Sample<'_>)>, Vec<_>) = Default::default();
     for line in lines {
-        let What::Order { locks, .. } = &line.what else { continue };
+        let What::Order { server, revision, locks } = &line.what else { continue };
         for now in locks {
-            if let Some(before) = last.insert(&now.lock, (line.at, now)) {
-                found.push((before, (line.at, now)));
+            let now = (line.at, now);
+            let Some((other, then, before)) = last.insert(&now.1.lock, (*server, *revision, now)) else { continue };
+            if other == *server || !faults.promotions.forgot_between(then, before.0, now.0) {
+                found.push((before, now));
             }
         }
     }
@@ -30,7 +32,7 @@ fn is(one: &Place, other: &Place) -> bool {
 /// Nobody came to hold a lock while somebody who had been before it, and lives, still stands in the queue.
 pub(super) fn barging(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut found = Vec::new();
-    for ((since, before), (at, now)) in pairs(lines) {
+    for ((since, before), (at, now)) in pairs(lines, faults) {
         let Some(holder) = &now.holder else { continue };
         if holder.session.is_empty() || before.token == now.token || faults.takes_away(since, at, &now.lock) {
             continue;
@@ -50,7 +52,7 @@ pub(super) fn barging(lines: &[Line], faults: &Faults) -> Vec<String> {
 /// No lock is nobody's while somebody who lives waits for it.
 pub(super) fn idle(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut found = Vec::new();
-    for ((since, before), (at, now)) in pairs(lines) {
+    for ((since, before), (at, now)) in pairs(lines, faults) {
         let waits = |sample: &Standing, of: &Place| sample.waiters.iter().any(|waiter| waiter.alive && is(waiter, of));
         let idle = before.holder.is_none() && now.holder.is_none();
         let Some(waiter) = before.waiters.iter().find(|of| waits(before, of) && waits(now, of)) else { continue };
@@ -68,7 +70,7 @@ pub(super) fn dead_grant(lines: &[Line], faults: &Faults) -> Vec<String> {
     let mut dead: HashMap<&str, (u64, u64)> = HashMap::new();
     let mut found: HashMap<(&str, u64), String> = HashMap::new();
     for line in lines {
-        let What::Order { revision, locks } = &line.what else { continue };
+        let What::Order { revision, locks, .. } = &line.what else { continue };
         // The key of the revision may have been taken away. Who is seen to hold was granted before, in any case.
         let revision = locks.iter().map(|sample| sample.token).fold(*revision, u64::max);
         for sample in locks {
@@ -81,7 +83,7 @@ pub(super) fn dead_grant(lines: &[Line], faults: &Faults) -> Vec<String> {
             }
             let Some(holder) = sample.holder.as_ref().filter(|holder| !holder.alive) else { continue };
             let Some((then, since)) = dead.get(holder.session.as_str()) else { continue };
-            if sample.token > *then && !faults.brings_back(*since, line.at) {
+            if sample.token > *then && !faults.revives(*since, line.at) {
                 let (lock, who) = (&sample.lock, &holder.attempt);
                 let text =
                     format!("{lock} at {}: {who} holds it by {}, and was dead at {since}", line.at, sample.token);
@@ -103,7 +105,7 @@ pub(super) fn revived(lines: &[Line], faults: &Faults) -> Vec<String> {
             if !place.alive {
                 dead.entry(&place.session).or_insert(line.at);
             } else if let Some(since) = dead.remove(place.session.as_str())
-                && !faults.brings_back(since, line.at)
+                && !faults.revives(since, line.at)
             {
                 let (session, who) = (&place.session, &place.attempt);
                 found.push(format!("{session} of {who} lives at {}, and was dead at {since}", line.at));

@@ -16,6 +16,8 @@ pub(crate) struct Fault {
     pub(crate) single: bool,
     /// Whether it stops the process of that worker.
     pub(crate) freezes: bool,
+    /// Whether it lets another server take over.
+    pub(crate) elects: bool,
 }
 
 /// Where hints come from, worker by worker.
@@ -28,7 +30,7 @@ pub(crate) fn source(worker: &str) -> &'static str {
 }
 
 const fn fault(name: &'static str) -> Fault {
-    Fault { name, silence: 0.0, cuts: false, breaks: false, clock: false, single: false, freezes: false }
+    Fault { name, silence: 0.0, cuts: false, breaks: false, clock: false, single: false, freezes: false, elects: false }
 }
 
 impl Fault {
@@ -54,6 +56,11 @@ impl Fault {
 
     const fn freezing(mut self) -> Self {
         (self.freezes, self.single) = (true, true);
+        self
+    }
+
+    const fn electing(mut self) -> Self {
+        self.elects = true;
         self
     }
 
@@ -140,6 +147,34 @@ pub(crate) const FAULTS: &[Fault] = &[
     fault("reset_and_refuse").silent(2.0).cutting().of_one(),
 ];
 
+/// Another server takes over. Meanwhile no heartbeat gets through.
+pub(crate) const FAILOVERS: &[Fault] = &[
+    fault("primary_killed").silent(3.0).cutting().electing(),
+    fault("primary_killed_lagging").silent(4.0).cutting().electing(),
+    fault("primary_frozen").silent(3.0).cutting().electing(),
+    fault("failover_clock_behind").silent(1.0).cutting().electing(),
+];
+
+pub(crate) const OF_SENTINEL: &[Fault] = &[
+    fault("failover").silent(1.0).cutting().electing(),
+    fault("primary_back_empty").silent(3.0).cutting().electing(),
+    fault("partition").silent(3.0).cutting().electing(),
+    fault("quorum_lost"),
+    fault("sentinels_gone"),
+    fault("sentinels_gone_and_cut"),
+    fault("sentinels_out_of_reach").of_one(),
+];
+
+/// A slot that moves takes along all that is in it.
+pub(crate) const OF_CLUSTER: &[Fault] = &[
+    fault("failover_in_step").silent(0.4).electing(),
+    fault("failover_forced").silent(1.0).cutting().electing(),
+    fault("failover_takeover").silent(1.0).cutting().electing(),
+    fault("slot_back_and_forth").silent(0.4),
+    fault("all_slots_moved").silent(0.4),
+    fault("node_removed").silent(0.4),
+];
+
 pub(crate) fn by_name(name: &str) -> Option<&'static Fault> {
-    FAULTS.iter().find(|fault| fault.name == name)
+    [FAULTS, FAILOVERS, OF_SENTINEL, OF_CLUSTER].into_iter().flatten().find(|fault| fault.name == name)
 }

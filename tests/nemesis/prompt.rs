@@ -132,6 +132,8 @@ pub(super) fn prompt(lines: &[Line], faults: &Faults) -> Vec<String> {
             let slow = faults.spans_on(who).filter(|span| span.fault.name == "delay_answers");
             told.slow.extend(slow.map(|span| (span.from, span.to)));
         }
+        // One watcher may be at the server before still, which tells what another does not know.
+        told.troubles.extend(faults.promotions.iter().map(|of| (of.since, of.ends().saturating_add(AFTER))));
         told.troubles.extend(faults.stalls(who).map(|(from, to)| (from, to + AFTER)));
         told.merge_troubles();
     }

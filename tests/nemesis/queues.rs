@@ -74,8 +74,9 @@ pub(crate) async fn sample(stage: &Stage) -> Option<(u64, Vec<Standing>)> {
 pub(crate) async fn watch(stage: &Stage) {
     loop {
         sleep(PAUSE).await;
-        if let Some((revision, locks)) = sample(stage).await {
-            stage.history.note(What::Order { revision, locks });
+        let current = stage.current();
+        if let Some((revision, locks)) = sample(stage).await.filter(|_| stage.current() == current) {
+            stage.history.note(What::Order { server: stage.redis().port(), revision, locks });
         }
     }
 }

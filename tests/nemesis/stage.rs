@@ -1,13 +1,13 @@
-//! The server, the workers before it, each with a proxy of its own, and the resource that they write to.
+//! The servers, the workers before them, each with proxies of its own, and the resource that they write to.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use group_redis::testing::{Backend, FaultProxy, TestRedis, TestRedisError};
+use group_redis::testing::{FaultProxy, TestRedis};
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::history::{History, Line, What};
 use crate::plan;
+use crate::servers::Servers;
+use crate::topology::Topology;
 
 pub(crate) const GROUP: &str = "nemesis";
 pub(crate) const PREFIX: &str = "{nemesis}/";
@@ -32,7 +34,9 @@ struct Register {
 
 pub(crate) struct Worker {
     pub(crate) name: String,
-    pub(crate) proxy: FaultProxy,
+    /// Before the one server, or before each sentinel.
+    pub(crate) proxies: Vec<FaultProxy>,
+    url: String,
     source: &'static str,
     running: Mutex<Option<Running>>,
 }
@@ -42,48 +46,53 @@ struct Running {
     words: mpsc::UnboundedSender<String>,
 }
 
-pub(crate) struct Stage {
-    pub(crate) redis: TestRedis,
-    pub(crate) history: History,
-    pub(crate) workers: Vec<Worker>,
-    registers: Arc<Mutex<HashMap<String, Register>>>,
-    admin: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    asked: AtomicU64,
-    /// Who waits for the views of which request.
-    views: Arc<Mutex<(u64, Option<mpsc::UnboundedSender<Line>>)>>,
-    pub(crate) clock: PathBuf,
-}
-
-/// A server that lets its clients debug and configure it.
-async fn server() -> Result<TestRedis, TestRedisError> {
-    let builder = || TestRedis::builder().backend(Backend::Process);
-    let rights = ["--enable-debug-command", "yes", "--enable-protected-configs", "yes"];
-    match builder().args(rights).start().await {
-        // Redis 6.2 has no such settings, and lets everybody.
-        Err(error) if error.to_string().contains("enable-debug-command") => builder().start().await,
-        answer => answer,
+impl Worker {
+    /// The one before the one server.
+    pub(crate) fn proxy(&self) -> &FaultProxy {
+        &self.proxies[0]
     }
 }
 
+pub(crate) struct Stage {
+    pub(crate) topology: Topology,
+    pub(crate) servers: Servers,
+    /// Which of them was elected last.
+    current: AtomicUsize,
+    pub(crate) history: History,
+    pub(crate) workers: Vec<Worker>,
+    registers: Arc<Mutex<HashMap<String, Register>>>,
+    /// To which of the servers.
+    admin: tokio::sync::Mutex<Option<(usize, MultiplexedConnection)>>,
+    asked: AtomicU64,
+    /// Who waits for the views of which request.
+    views: Arc<Mutex<(u64, Option<mpsc::UnboundedSender<Line>>)>>,
+}
+
 impl Stage {
-    pub(crate) async fn new(count: usize, clock: PathBuf) -> Self {
-        let redis = server().await.expect("a server");
+    pub(crate) async fn new(topology: Topology, count: usize, clocks: PathBuf) -> Self {
+        let servers = Servers::start(topology, clocks).await;
         let mut workers = Vec::new();
         for index in 0..count {
-            let proxy = FaultProxy::start(redis.url()).await.expect("a proxy");
+            let (proxies, url) = servers.way_in().await;
             let name = format!("w{index}");
-            workers.push(Worker { source: plan::source(&name), name, proxy, running: Mutex::new(None) });
+            workers.push(Worker { source: plan::source(&name), name, proxies, url, running: Mutex::new(None) });
         }
+        let current = match topology {
+            Topology::Standalone | Topology::Sentinel => 0,
+            Topology::Cluster => servers.cluster().owner(PREFIX).await.expect("an owner of the slot"),
+        };
         let stage = Self {
-            redis,
+            topology,
+            servers,
+            current: current.into(),
             history: History::default(),
             workers,
             registers: Arc::default(),
             admin: tokio::sync::Mutex::new(None),
             asked: AtomicU64::new(1),
             views: Arc::default(),
-            clock,
         };
+        stage.history.note(What::Topology { topology: topology.to_string() });
         for worker in &stage.workers {
             stage.start(worker);
         }
@@ -99,7 +108,7 @@ impl Stage {
             self.history.add(Line { at: crate::history::now(), who: worker.name.clone(), what });
         }
         let mut child = Command::new(std::env::current_exe().expect("the path of this program"))
-            .args(["worker", worker.proxy.url(), GROUP, &worker.name, worker.source])
+            .args(["worker", &worker.url, GROUP, &worker.name, worker.source])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -177,7 +186,27 @@ impl Stage {
         worker.running.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// A command of the nemesis's own, past all proxies.
+    /// Which of the servers the group is at.
+    pub(crate) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// It is at this one now.
+    pub(crate) fn follow(&self, node: usize) {
+        self.current.store(node, Ordering::Relaxed);
+    }
+
+    /// The server that the group is at.
+    pub(crate) fn redis(&self) -> &TestRedis {
+        &self.servers.nodes()[self.current()]
+    }
+
+    /// A connection to it of the nemesis's own, past all proxies.
+    pub(crate) async fn connection(&self) -> Answer<MultiplexedConnection> {
+        self.servers.connection(self.current()).await
+    }
+
+    /// A command of the nemesis's own.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> Answer<T> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
@@ -186,16 +215,17 @@ impl Stage {
 
     pub(crate) async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Answer<T> {
         let mut admin = self.admin.lock().await;
-        if let Some(connection) = admin.as_mut() {
+        let current = self.current();
+        if let Some((_, connection)) = admin.as_mut().filter(|(node, _)| *node == current) {
             match timeout(Duration::from_secs(10), command.query_async(connection)).await {
                 Ok(Err(error)) if error.is_connection_dropped() || error.is_io_error() => {}
                 Ok(answer) => return answer,
                 Err(_) => {}
             }
         }
-        let mut connection = self.redis.connection().await?;
+        let mut connection = self.servers.connection(current).await?;
         let answer = command.query_async(&mut connection).await;
-        *admin = Some(connection);
+        *admin = Some((current, connection));
         answer
     }
 

@@ -95,7 +95,7 @@ pub(super) fn returns(lines: &[Line], faults: &Faults) -> Vec<String> {
             }
             What::Joined { id, incarnation } => {
                 if let Some(since) = left.get(&(who, id.as_str(), *incarnation))
-                    && !faults.brings_back(*since, line.at)
+                    && !faults.revives(*since, line.at)
                 {
                     found.push(format!("{who} at {}: {id}@{incarnation} joined, and had left at {since}", line.at));
                 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::checkers;
 use crate::faults::Faults;
 use crate::history::{self, Line, What};
-use crate::plan::FAULTS;
+use crate::topology::Topology;
 
 #[derive(Default)]
 struct Told {
@@ -80,6 +80,15 @@ fn hand_overs(lines: &[Line]) -> Vec<f64> {
     found
 }
 
+/// What the servers were.
+fn topology(lines: &[Line]) -> Topology {
+    let named = lines.iter().find_map(|line| match &line.what {
+        What::Topology { topology } => Topology::by_name(topology),
+        _ => None,
+    });
+    named.unwrap_or(Topology::Standalone)
+}
+
 /// Judges a history, tells it, and keeps it where it failed.
 #[expect(clippy::print_stdout, reason = "what came of a run is what this program writes")]
 pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> ExitCode {
@@ -112,8 +121,13 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
         .collect();
     let overran = lines.iter().any(|line| matches!(line.what, What::Overran));
     let is_long = seconds >= 900;
-    let never: Vec<_> =
-        FAULTS.iter().filter(|fault| !faults.contains_key(fault.name)).map(|fault| fault.name).collect();
+    let topology = topology(lines);
+    let never: Vec<_> = topology
+        .faults()
+        .into_iter()
+        .filter(|fault| !faults.contains_key(fault.name))
+        .map(|fault| fault.name)
+        .collect();
     let is_void = grants < seconds * 10
         || changes < seconds * 5
         || windows == 0
@@ -146,6 +160,7 @@ pub(crate) fn judge(lines: &[Line], seed: u64, time: Duration, json: bool) -> Ex
     }
     let summary = json!({
         "summary": true, "violations": violations.len(), "void": is_void, "seed": seed, "minutes": time.as_secs_f64() / 60.0,
+        "topology": topology.to_string(),
         "faults": told, "false_leaves": false_leaves, "grants": grants, "membership_changes": changes,
         "handover_ms": spread(&mut hand_overs(lines)), "convergence_ms": spread(&mut converged.clone()),
         "quiet_windows": windows, "guards_held_again": held_again, "unfenced_updates_lost": lost, "without_effect": without, "seldom_effective": seldom,

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::history::{Line, What, now};
 use crate::stage::{Answer, PREFIX, Stage};
+use crate::topology::Topology;
 
 /// How long a group may take to come to rest. It is promised in less; the machine may be busy, and after a server has
 /// been frozen a client may be in the middle of a long pause.
@@ -126,7 +127,8 @@ async fn sample_views(stage: &Stage) {
         stage.views().await;
         for worker in &stage.workers {
             let lines = [testing::Line::Commands, testing::Line::Events, testing::Line::Heartbeat];
-            let most = lines.iter().map(|line| worker.proxy.open(*line)).max().unwrap_or_default();
+            let open = |line: &testing::Line| worker.proxies.iter().map(|proxy| proxy.open(*line)).sum::<usize>();
+            let most = lines.iter().map(open).max().unwrap_or_default();
             // One more stands while a heartbeat changes lines or a source is tried.
             let of = least.entry(&worker.name).or_insert(most);
             *of = most.min(*of);
@@ -160,8 +162,9 @@ async fn rest(stage: &Stage) {
     sample_views(stage).await;
     let list: String = stage.ask(&["CLIENT", "LIST"]).await.unwrap_or_default();
     let open = list.lines().filter(|line| !line.is_empty()).count() as u64;
-    // Three a worker, one more while a heartbeat changes lines or a source is tried, and our own.
-    let most = stage.workers.len() as u64 * 5 + 4;
+    // Three a worker, one more while a heartbeat changes lines or a source is tried, and our own; of the other servers,
+    // and of the sentinels, two each.
+    let most = stage.workers.len() as u64 * 5 + 4 + if stage.topology == Topology::Standalone { 0 } else { 10 };
     stage.history.note(What::Connections { open, most, of: "at the server".into() });
 }
 

@@ -9,6 +9,8 @@ mod faults;
 mod history;
 #[path = "../nemesis/plan.rs"]
 mod plan;
+#[path = "../nemesis/promotions.rs"]
+mod promotions;
 
 mod excuses;
 mod leaks;
@@ -66,7 +68,7 @@ fn place((session, attempt, alive): (&str, &str, bool)) -> Place {
 fn order(revision: u64, held: Option<(u64, (&str, &str, bool))>, waiters: &[(&str, &str, bool)]) -> What {
     let (token, holder) = held.map_or((0, None), |(token, holder)| (token, Some(place(holder))));
     let waiters = waiters.iter().copied().map(place).collect();
-    What::Order { revision, locks: vec![Standing { lock: "lock".into(), token, holder, waiters }] }
+    What::Order { server: 1, revision, locks: vec![Standing { lock: "lock".into(), token, holder, waiters }] }
 }
 
 fn queue(waiters: &[(&str, &str)]) -> What {

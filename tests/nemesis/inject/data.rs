@@ -11,7 +11,7 @@ use crate::history::What;
 use crate::stage::{PREFIX, Stage};
 
 /// A key of nobody's that shows what has become of a database.
-const MARK: &str = "nemesis:mark";
+const MARK: &str = "{nemesis}:mark";
 /// The group's keys that are one session's. The shared indexes are everybody's: what happens to them is another matter.
 const OWN: [&str; 6] = ["members/", "leases/", "locks/", "ephemerals/", "owned/", "queues/"];
 
@@ -82,7 +82,7 @@ pub(super) async fn a_key(stage: &Stage, fault: &str, chance: &mut Chance) -> bo
         stage.history.note(What::Hit { fault: fault.into(), key: path.into(), owner });
         if hit(stage, fault, &format!("{PREFIX}{path}")).await {
             sleep(Duration::from_millis(1600)).await;
-            let _ = stage.ask::<Value>(&["DEL", "nemesis:renamed"]).await;
+            let _ = stage.ask::<Value>(&["DEL", "{nemesis}:renamed"]).await;
             return true;
         }
     }
@@ -94,7 +94,7 @@ async fn hit(stage: &Stage, fault: &str, key: &str) -> bool {
         if there == 1 then redis.call('RPUSH', KEYS[1], 'x') redis.call('PEXPIRE', KEYS[1], 1500) end return there";
     match fault {
         "key_deleted" => stage.ask::<u64>(&["DEL", key]).await.is_ok_and(|deleted| deleted == 1),
-        "key_renamed" => stage.ask::<Value>(&["RENAME", key, "nemesis:renamed"]).await.is_ok(),
+        "key_renamed" => stage.ask::<Value>(&["RENAME", key, "{nemesis}:renamed"]).await.is_ok(),
         "key_overwritten" => {
             let set: Option<String> =
                 stage.ask(&["SET", key, "something else", "PX", "1500", "XX"]).await.unwrap_or_default();

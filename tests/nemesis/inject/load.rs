@@ -45,7 +45,7 @@ pub(super) async fn foreign_keys(stage: &Stage, count: u64) -> bool {
 pub(super) async fn foreign_writes(stage: &Stage) -> bool {
     let set = |index: u32| format!("*3\r\n$3\r\nSET\r\n$11\r\nforeign:{index:03}\r\n$1\r\nx\r\n");
     let batch: String = (0..BATCH).map(set).collect();
-    let Ok(connection) = TcpStream::connect(("127.0.0.1", stage.redis.port())).await else { return false };
+    let Ok(connection) = TcpStream::connect(("127.0.0.1", stage.redis().port())).await else { return false };
     let (mut reading, mut writing) = connection.into_split();
     let (begun, free) = (Instant::now(), tokio::sync::Semaphore::new(IN_FLIGHT as usize));
     let write = async {

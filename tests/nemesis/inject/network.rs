@@ -22,7 +22,7 @@ const MUCH: usize = 6000;
 const SLOW: Duration = Duration::from_millis(200);
 
 pub(super) async fn network(_: &Stage, fault: &str, on: &Worker, chance: &mut Chance) -> bool {
-    let proxy = &on.proxy;
+    let proxy = on.proxy();
     let way = if chance.from(0, 2) == 0 { Way::ToServer } else { Way::ToClient };
     let hole = Flow::new().blackhole();
     let effective = match fault {

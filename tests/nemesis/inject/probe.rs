@@ -45,7 +45,7 @@ pub(super) async fn echo(port: u16, line: &str, bytes: usize, limit: Duration) -
 /// The first line that the server answers to this command on a new connection.
 pub(super) async fn first_answer(stage: &Stage, command: &str) -> Option<String> {
     let asking = async {
-        let mut connection = TcpStream::connect(("127.0.0.1", stage.redis.port())).await?;
+        let mut connection = TcpStream::connect(("127.0.0.1", stage.redis().port())).await?;
         connection.write_all(format!("{command}\r\n").as_bytes()).await?;
         let mut answer = vec![0; 200];
         let read = connection.read(&mut answer).await?;

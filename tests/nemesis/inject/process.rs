@@ -124,7 +124,7 @@ pub(super) async fn lease_lost_frozen(stage: &Stage, on: &Worker) -> bool {
 pub(super) async fn late_expiry(stage: &Stage, on: &Worker, chance: &mut Chance) -> bool {
     let others = || stage.workers.iter().filter(|worker| worker.name != on.name);
     for other in others() {
-        other.proxy.set(testing::Line::Events, Way::ToClient, Flow::new().delay(LATE_NEWS));
+        other.proxy().set(testing::Line::Events, Way::ToClient, Flow::new().delay(LATE_NEWS));
     }
     let (was_running, before) = (stage.is_running(on), stage.pid(on));
     stage.kill(on).await;
@@ -132,6 +132,6 @@ pub(super) async fn late_expiry(stage: &Stage, on: &Worker, chance: &mut Chance)
     stage.start(on);
     sleep(WHILE).await;
     let after = stage.pid(on);
-    others().for_each(|other| other.proxy.heal());
+    others().for_each(|other| other.proxy().heal());
     was_running && after.is_some() && after != before
 }

@@ -1,6 +1,5 @@
 //! What happens to the server's process, to its clock, and to its connections.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use group_redis::testing::TestRedisError;
@@ -13,10 +12,10 @@ use crate::chance::Chance;
 use crate::stage::Stage;
 
 pub(super) async fn freeze(stage: &Stage, time: Duration) -> bool {
-    let frozen = stage.redis.freeze().await.is_ok();
+    let frozen = stage.redis().freeze().await.is_ok();
     let is_silent = timeout(SHORT / 4, first_answer(stage, "PING")).await.is_err();
     sleep(time.saturating_sub(SHORT / 4)).await;
-    let thawed = comes_true(WHILE, async || stage.redis.thaw().await.is_ok()).await;
+    let thawed = comes_true(WHILE, async || stage.redis().thaw().await.is_ok()).await;
     frozen && is_silent && thawed
 }
 
@@ -36,13 +35,13 @@ fn came_back(restarted: &Result<(), TestRedisError>) -> bool {
 
 pub(super) async fn restart_empty(stage: &Stage) -> bool {
     let before = life(stage).await;
-    let restarted = came_back(&stage.redis.restart_empty().await);
+    let restarted = came_back(&stage.redis().restart_empty().await);
     restarted && life(stage).await != before
 }
 
 pub(super) async fn restart_with_data(stage: &Stage) -> bool {
     let before = life(stage).await;
-    let restarted = came_back(&stage.redis.restart_with_data().await);
+    let restarted = came_back(&stage.redis().restart_with_data().await);
     restarted && life(stage).await != before
 }
 
@@ -53,7 +52,7 @@ pub(super) async fn restart_stale(stage: &Stage, chance: &mut Chance) -> bool {
     let since = info(stage, "persistence", "rdb_changes_since_last_save").await;
     sleep(Duration::from_millis(chance.from(300, 2500))).await;
     let changed = info(stage, "persistence", "rdb_changes_since_last_save").await > since;
-    let restarted = came_back(&stage.redis.crash_and_restart().await);
+    let restarted = came_back(&stage.redis().crash_and_restart().await);
     saved && changed && restarted && life(stage).await != before
 }
 
@@ -80,7 +79,7 @@ pub(super) async fn busy_script(stage: &Stage) -> bool {
     let script = "local t = redis.call('TIME') local from = t[1] * 1000 + t[2] / 1000
         repeat t = redis.call('TIME') until t[1] * 1000 + t[2] / 1000 - from > 800 return 1";
     let running = async {
-        let Ok(mut connection) = stage.redis.connection().await else { return };
+        let Ok(mut connection) = stage.connection().await else { return };
         let _ = redis::cmd("EVAL").arg(script).arg(0).query_async::<Value>(&mut connection).await;
     };
     let is_busy = async || first_answer(stage, "PING").await.is_some_and(|answer| answer.starts_with("-BUSY"));
@@ -91,7 +90,7 @@ pub(super) async fn busy_script(stage: &Stage) -> bool {
 pub(super) async fn readonly(stage: &Stage) -> bool {
     let _ = stage.ask::<Value>(&["CONFIG", "SET", "replica-read-only", "yes"]).await;
     let demoted = stage.ask::<Value>(&["REPLICAOF", "127.0.0.1", "1"]).await.is_ok();
-    let refused = stage.ask::<Value>(&["SET", "nemesis:refused", "x"]).await;
+    let refused = stage.ask::<Value>(&["SET", "{nemesis}:refused", "x"]).await;
     sleep(SHORT).await;
     let healed = stage.heal(&["REPLICAOF", "NO", "ONE"]).await;
     demoted && healed && refused.is_err_and(|error| error.to_string().to_lowercase().contains("read only"))
@@ -112,14 +111,10 @@ async fn time(stage: &Stage) -> i64 {
     time.first().copied().unwrap_or_default()
 }
 
-/// The server's clock by so many seconds, by way of a file that its preloaded shim reads.
+/// The server's clock by so many seconds.
 pub(super) async fn clock(stage: &Stage, seconds: i64) -> bool {
     let before = time(stage).await;
-    // In place: the server has the file in its memory, and a file cut short would end it.
-    let set = |seconds: i64| {
-        let file = std::fs::OpenOptions::new().write(true).open(&stage.clock);
-        file.and_then(|mut file| file.write_all(&(seconds * 1_000_000).to_ne_bytes())).is_ok()
-    };
+    let set = |seconds: i64| stage.servers.set_clock(stage.current(), seconds * 1_000_000);
     let stepped = set(seconds);
     let after = time(stage).await;
     sleep(WHILE).await;

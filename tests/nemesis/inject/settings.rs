@@ -107,10 +107,10 @@ pub(super) async fn grants_lost(stage: &Stage) -> bool {
 /// No more memory than is used now, and nothing may go for it.
 pub(super) async fn out_of_memory(stage: &Stage) -> bool {
     let limited = set(stage, "maxmemory-policy", "noeviction").await && set(stage, "maxmemory", "1mb").await;
-    let refused = stage.ask::<Value>(&["SET", "nemesis:filler", "x"]).await;
+    let refused = stage.ask::<Value>(&["SET", "{nemesis}:filler", "x"]).await;
     sleep(SHORT).await;
     let healed = stage.heal(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    let _ = stage.ask::<Value>(&["DEL", "nemesis:filler"]).await;
+    let _ = stage.ask::<Value>(&["DEL", "{nemesis}:filler"]).await;
     healed && limited && refused.is_err_and(|error| error.to_string().contains("OOM"))
 }
 
