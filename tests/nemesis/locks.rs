@@ -15,13 +15,13 @@ const LONGEST: u64 = 30_000 * MS;
 /// Whoever says that a guard is held, no later one of that lock had been granted by then: as its acquirer was told, or as
 /// the server was seen to say.
 pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<String> {
-    // When each was granted, and the highest token until then.
-    let mut granted: HashMap<&str, Vec<(u64, u64)>> = HashMap::new();
+    // When each was granted, the highest token until then, and its own.
+    let mut granted: HashMap<&str, Vec<(u64, u64, u64)>> = HashMap::new();
     for line in lines {
         let mut grant = |lock: &'a str, token: u64| {
             let of = granted.entry(lock).or_default();
-            let highest = of.last().map_or(0, |(_, highest)| *highest).max(token);
-            of.push((line.at, highest));
+            let highest = of.last().map_or(0, |(_, highest, _)| *highest).max(token);
+            of.push((line.at, highest, token));
         };
         match &line.what {
             What::Granted { lock, token, .. } => grant(lock, *token),
@@ -35,12 +35,17 @@ pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<St
     let mut found = Vec::new();
     for line in lines {
         let What::Said { lock, token, before, held: true, .. } = &line.what else { continue };
-        let of = &granted[lock.as_str()];
-        let Some((at, later)) = of.get(of.partition_point(|(_, highest)| highest <= token)) else { continue };
-        let worker = line.who.as_str();
+        let (of, worker) = (&granted[lock.as_str()], line.who.as_str());
+        let own = || of.iter().find(|(.., own)| own == token).map_or(line.at, |(at, ..)| *at);
         let about = About { workers: &[worker], lock, born: Some(*token) };
-        let by_two = faults.promotions.two_serve(*at, *before);
-        if at < before && !by_two && !faults.breaks(*at, *before, &about) {
+        let is_later = |(at, _, later): &&(u64, u64, u64)| {
+            // Of two servers with two clocks, the one that knew less may give the lower token later.
+            let came_before = faults.promotions.may_fall_back(*later, *token, own());
+            let by_two = faults.promotions.two_serve(*at, *before);
+            later > token && !came_before && !by_two && !faults.breaks(*at, *before, &about)
+        };
+        let since = &of[of.partition_point(|(_, highest, _)| highest <= token)..];
+        if let Some((at, _, later)) = since.iter().take_while(|(at, ..)| at < before).find(is_later) {
             found.push(format!("{worker} held {lock} under {token} at {before}, and {later} was granted at {at}"));
         }
     }

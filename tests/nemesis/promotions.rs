@@ -18,7 +18,6 @@ pub(crate) struct Promotion {
     pub(crate) at: u64,
     /// Until when clients may have been at another server that served, too.
     until: u64,
-    is_over: bool,
     /// The last time when it was seen to know everything.
     pub(crate) since: u64,
     /// How far the order of incarnations and tokens had come at it.
@@ -30,7 +29,7 @@ pub(crate) struct Promotion {
 impl Promotion {
     /// From when on only one server serves.
     pub(crate) fn ends(&self) -> u64 {
-        self.until.max(self.at)
+        self.until
     }
 }
 
@@ -52,19 +51,26 @@ impl Promotions {
                         let (server, at, known, behind) = (*server, line.at, *known, *behind);
                         let complete = seen.iter().rev().find(|(_, revision)| *revision <= known);
                         let since = complete.map_or(0, |(at, _)| *at);
-                        found.push(Promotion { server, at, until: at, is_over: false, since, known, behind });
+                        found.push(Promotion { server, at, until: u64::MAX, since, known, behind });
                     }
                 }
                 What::Deposed { server } => serving.retain(|other| other != server),
                 What::Named { server } => named = Some(*server),
                 _ => continue,
             }
-            // The sentinels tell of it later; who comes back before that is taken for the primary still. In a cluster the
-            // servers tell each other. A slot moves with all that is in it.
-            let Some(last) = found.last_mut().filter(|last| !last.is_over) else { continue };
-            last.until = line.at;
-            let is_heard = named.is_some_and(|named| named == last.server) && !is_unheard;
-            last.is_over = is_heard || named.is_none() && serving.len() < 2 || is_unheard && serving.len() < 2;
+            let told = found.iter().rposition(|of| Some(of.server) == named).map_or(0, |told| told + 1);
+            // The sentinels tell of it later: who comes back before that is taken for the primary still. In a cluster the
+            // servers tell each other, and a slot moves with all that is in it.
+            if matches!(&line.what, What::Serves { was: Was::Away, .. }) && named.is_some() {
+                found.iter_mut().skip(told).for_each(|of| of.until = u64::MAX);
+            }
+            let told = if is_unheard { 0 } else { told };
+            let is_over = |at: usize| at < told || serving.len() < 2;
+            for (at, of) in found.iter_mut().enumerate().filter(|(_, of)| of.until == u64::MAX) {
+                if is_over(at) {
+                    of.until = line.at;
+                }
+            }
         }
         Self(found)
     }
@@ -75,7 +81,7 @@ impl Promotions {
 
     /// Whether two servers served all that time: what one grants, the other does not know.
     pub(crate) fn two_serve(&self, from: u64, to: u64) -> bool {
-        self.0.iter().any(|of| of.until > of.at && of.at <= from + SEEN && to <= of.until.saturating_add(SETTLE))
+        self.0.iter().any(|of| of.at <= from + SEEN && to <= of.until.saturating_add(SETTLE))
     }
 
     /// Whether what happened then may not have happened for who took over by that time.

@@ -160,6 +160,14 @@ impl Servers {
         client.get_multiplexed_async_connection_with_config(&settings.set_response_timeout(Some(limits.1))).await
     }
 
+    /// Whether that line of `CLIENT LIST` is of a client, and not of a server or a sentinel.
+    pub(crate) fn is_client(&self, line: &str) -> bool {
+        let is = |word: &str| line.split(' ').any(|found| found == word);
+        // A node that has sent keys stays connected for a while.
+        let is_node = is("flags=S") || is("flags=M") || is("cmd=restore-asking");
+        if self.is_cluster() { !is_node } else { is(&format!("user={USER}")) }
+    }
+
     /// A command to this server.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, node: usize, words: &[&str]) -> Answer<T> {
         let mut connection = self.connection(node).await?;

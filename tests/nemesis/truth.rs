@@ -166,6 +166,32 @@ async fn rest(stage: &Stage) {
     // and of the sentinels, two each.
     let most = stage.workers.len() as u64 * 5 + 4 + if stage.topology == Topology::Standalone { 0 } else { 10 };
     stage.history.note(What::Connections { open, most, of: "at the server".into() });
+    if stage.topology != Topology::Standalone {
+        sample_others(stage).await;
+    }
+}
+
+/// Nobody stays connected to a server that another has replaced.
+async fn sample_others(stage: &Stage) {
+    let mut least: BTreeMap<usize, (u64, String)> = BTreeMap::new();
+    for _ in 0..VIEWS {
+        for node in (0..stage.servers.nodes().len()).filter(|node| *node != stage.current()) {
+            let list: String = stage.servers.ask(node, &["CLIENT", "LIST"]).await.unwrap_or_default();
+            let open = list.lines().filter(|line| stage.servers.is_client(line)).count() as u64;
+            let of = least.entry(node).or_insert((open, String::new()));
+            if open <= of.0 {
+                *of = (open, list);
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    for (node, (open, list)) in least {
+        // Our own: one asks here, one watches.
+        if open > 2 {
+            eprintln!("at the server {node}, which is replaced:\n{list}");
+        }
+        stage.history.note(What::Connections { open, most: 2, of: format!("at the server {node}, which is replaced") });
+    }
 }
 
 /// By how much the machine has kept the nemesis or any worker waiting since then.

@@ -16,6 +16,7 @@ mod excuses;
 mod leaks;
 mod locks;
 mod members;
+mod promoted;
 
 use std::collections::BTreeMap;
 
