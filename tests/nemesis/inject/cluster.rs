@@ -79,8 +79,8 @@ pub(super) async fn back_and_forth(stage: &Stage, chance: &mut Chance) -> bool {
     while begun.elapsed() < WHILE || stage.current() != home {
         let to = if stage.current() == home { other } else { home };
         moves += u32::from(move_slot(stage, to).await);
-        // The other nodes have heard of it by then.
-        sleep(Duration::from_millis(chance.from(50, 150))).await;
+        // Mostly, the other nodes have heard of it by then.
+        sleep(Duration::from_millis(chance.from(0, 20))).await;
         if begun.elapsed() > ELECTION {
             return false;
         }
