@@ -46,6 +46,8 @@ enum PresenceCommand {
 #[derive(Debug)]
 pub(crate) struct Presence {
     settings: CoreSettings,
+    /// Since when the link stands.
+    linked: Option<Moment>,
     /// Whether this connector is a prober.
     has_place: bool,
     /// The sessions to probe.
@@ -67,6 +69,7 @@ impl Presence {
     pub(crate) fn new(settings: CoreSettings) -> Self {
         Self {
             settings,
+            linked: None,
             has_place: false,
             sessions: BTreeSet::new(),
             seen: HashMap::new(),
@@ -78,7 +81,8 @@ impl Presence {
         }
     }
 
-    pub(crate) fn link_up(&self, now: Moment, out: &mut Outbox) {
+    pub(crate) fn link_up(&mut self, now: Moment, out: &mut Outbox) {
+        self.linked = Some(now);
         out.timers.set(Timer::Place, self.settings.presence.then_some(now));
     }
 
@@ -217,6 +221,9 @@ impl Presence {
                 continue;
             }
             let absent = self.seen.remove(session).map(|last| sent.since(last));
+            if absent.is_none() && self.linked.is_none_or(|linked| sent.since(linked) < self.settings.settling) {
+                continue;
+            }
             let is_judged = !self.judged.insert(session.clone());
             if absent.is_some() || !is_judged && !mutant::is("only_seen_are_judged") {
                 gone.push((session.clone(), absent));

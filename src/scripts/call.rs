@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use redis::{Cmd, RedisError, Script, ScriptInvocation, Value};
 
-use super::Channels;
-use super::text::{TellingScript, failed};
+use super::text::{ChannelScript, failed};
+use super::{Channels, ScriptContext};
 use crate::error::Error;
 
 /// Reads an answer; `None` where it is not what the script promises.
@@ -52,7 +52,7 @@ impl<'a, T: 'a> ScriptCall<'a, T> {
 /// A script that takes a key and an argument for each of many requests, and answers each.
 pub(crate) struct BatchScript<A> {
     name: &'static str,
-    script: LazyLock<TellingScript>,
+    script: LazyLock<ChannelScript>,
     read: fn(&Value) -> Option<A>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct BatchRequest {
 }
 
 impl<A> BatchScript<A> {
-    pub(super) const fn new(name: &'static str, script: fn() -> TellingScript, read: fn(&Value) -> Option<A>) -> Self {
+    pub(super) const fn new(name: &'static str, script: fn() -> ChannelScript, read: fn(&Value) -> Option<A>) -> Self {
         Self { name, script: LazyLock::new(script), read }
     }
 
@@ -77,19 +77,20 @@ impl<A> BatchScript<A> {
     }
 
     /// The call for one request.
-    pub(crate) fn invocation(&self, channels: Channels, request: &BatchRequest) -> ScriptInvocation<'_> {
-        let mut script = self.script.by(channels).key(&request.key);
-        script.arg(&request.argument);
+    pub(crate) fn invocation(&self, context: &ScriptContext, request: &BatchRequest) -> ScriptInvocation<'_> {
+        let mut script = self.script.by(context.channels()).key(&request.key);
+        script.key(context.keys.absent()).arg(&request.argument);
         script
     }
 
     /// The call for several, of a script that the server knows.
-    pub(crate) fn command(&self, channels: Channels, requests: &[Arc<BatchRequest>]) -> Cmd {
+    pub(crate) fn command(&self, context: &ScriptContext, requests: &[Arc<BatchRequest>]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.script.by(channels).get_hash()).arg(requests.len());
+        command.arg(self.script.by(context.channels()).get_hash()).arg(requests.len() + 1);
         for request in requests {
             command.arg(&request.key);
         }
+        command.arg(context.keys.absent());
         for request in requests {
             command.arg(&request.argument);
         }

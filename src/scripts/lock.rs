@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Script, Value};
 
 use super::call::{BatchRequest, BatchScript};
 use super::fields::{is_one, items, kind, number, revision, text};
-use super::text::{TellingScript, ownership_script, user_script};
+use super::text::{ChannelScript, ownership_script, user_script};
 use super::{ScriptCall, ScriptContext};
 use crate::error::Error;
 use crate::model::{FencingToken, MemberId, Revision};
@@ -16,7 +16,7 @@ use crate::wire::{Grant, HoldId, LockRecord, QueueEntry, waiting};
 
 pub(crate) static ACQUIRE: BatchScript<Acquired> = BatchScript::new(
     "acquire",
-    || TellingScript::split(include_str!("lock_acquire.lua"), include_str!("lock_enqueue.lua")),
+    || ChannelScript::split(include_str!("lock_acquire.lua"), include_str!("lock_enqueue.lua")),
     acquired,
 );
 
@@ -49,7 +49,7 @@ fn acquired(value: &Value) -> Option<Acquired> {
 /// It answers whether the lock was held.
 pub(crate) static RELEASE: BatchScript<bool> = BatchScript::new(
     "release",
-    || TellingScript::split(include_str!("lock_release.lua"), include_str!("lock_handover.lua")),
+    || ChannelScript::split(include_str!("lock_release.lua"), include_str!("lock_handover.lua")),
     is_one,
 );
 
@@ -61,13 +61,13 @@ pub(crate) fn release(context: &ScriptContext, queue_entry: &QueueEntry) -> Batc
     }
 }
 
-static BREAK: LazyLock<TellingScript> = LazyLock::new(|| TellingScript::new(include_str!("lock_break.lua")));
+static BREAK: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::ownership(include_str!("lock_break.lua")));
 
 /// Takes the lock from its holders. Answers from how many.
 pub(crate) fn break_lock(context: &ScriptContext, name: &str) -> ScriptCall<'static, u64> {
     let keys = &context.keys;
     let mut script = BREAK.by(context.channels()).key(keys.at("locks", name));
-    script.key(keys.at("shared", name)).arg(keys.prefix()).arg(name);
+    script.key(keys.at("shared", name)).key(keys.absent()).arg(keys.prefix()).arg(name);
     ScriptCall::new("breaking of the lock", script, number)
 }
 

@@ -7,7 +7,7 @@
 -- What follows is all that uncontended locks take, before the shared functions are even made: every acquisition pays
 -- the price of this part. lock_enqueue.lua is the rest.
 --
--- KEYS  1.. locks
+-- KEYS  1.. locks, and the key that never exists
 -- ARGV  1.. for each: "try" or "wait", to stand in the queue where it is not free, and the queue's entry:
 --           "<session> <nonce> <w or r> <most holders> <safety ttl, ms> <member, encoded>"
 -- The other keys are the locks' neighbours, and the arguments are few for a reason: each costs as much as a command.
@@ -21,7 +21,7 @@
 local prefix, session = string.match(KEYS[1], '^(.-}/)'), string.match(ARGV[1], '^%l+ (%S+)')
 local around, paths, entries, answers, held = {}, {}, {}, {}, 0
 local simple = true
-for i = 1, #KEYS do
+for i = 1, #ARGV do
   local nonce, mode, safety, member = string.match(ARGV[i], '^%l+ %S+ (%d+) (%a) %d+ (%d+) (%S+)$')
   simple = simple and mode == 'w'
   local path = string.sub(KEYS[i], #prefix + 1)
@@ -36,12 +36,12 @@ if simple and redis.call('EXISTS', unpack(around)) == 0 then
     local time = redis.call('TIME')
     local token = math.max(revision + 1, time[1] * 1000000 + time[2])
     local since = string.format('%d%03d', time[1], time[2] / 1000)
-    local last = token + #KEYS - 1
+    local last = token + #ARGV - 1
     -- Digits in two parts: %d is quick, and may have 32 bits.
     last = string.format('%d%06d', last / 1000000, last % 1000000)
     redis.call('SET', prefix .. 'revision', last .. '/' .. (roster == '' and revision or roster))
     redis.call('SADD', prefix .. 'owned/' .. session, unpack(paths))
-    for i = 1, #KEYS do
+    for i = 1, #ARGV do
       local mine = string.format('%d%06d', token / 1000000, token % 1000000)
       token = token + 1
       local record = '{"v":1,"token":' .. mine .. ',"session":"' .. session .. '","nonce":' .. entries[i][1]
@@ -51,7 +51,7 @@ if simple and redis.call('EXISTS', unpack(around)) == 0 then
         answers[i], held = 'held ' .. mine .. ' ' .. since, held + 1
       end
     end
-    if held == #KEYS then
+    if held == #ARGV then
       return answers
     end
   end

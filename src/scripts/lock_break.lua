@@ -1,6 +1,6 @@
 -- Take a lock from its holders, tell them, and hand it on.
 --
--- KEYS  1 lock  2 shared
+-- KEYS  1 lock  2 shared  3 never exists
 -- ARGV  1 prefix   2 name, encoded
 -- Answer  from how many it was taken
 local prefix, name = ARGV[1], ARGV[2]

@@ -88,16 +88,16 @@ local function ask(name, entry, waits)
 end
 
 if not is_alive(prefix, session) then
-  for i = 1, #KEYS do
+  for i = 1, #ARGV do
     answers[i] = 'lost'
   end
   return answers
 end
-for i = 1, #KEYS do
+for i = 1, #ARGV do
   if not answers[i] then
     local kind, entry = string.match(ARGV[i], '^(%l+) (.*)$')
     local name = string.sub(paths[i], 7)
-    if #KEYS == 1 then
+    if #ARGV == 1 then
       answers[i] = ask(name, entry, kind == 'wait')
     else
       local fine, answer = pcall(ask, name, entry, kind == 'wait')

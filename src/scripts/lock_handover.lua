@@ -22,8 +22,8 @@ end
 -- All are taken back before the first is handed on: a waiter that gives up in the same call must not be handed
 -- anything.
 for _, step in ipairs({take_back, pass_on}) do
-  for i = 1, #KEYS do
-    if #KEYS == 1 then
+  for i = 1, #ARGV do
+    if #ARGV == 1 then
       step(i)
     elseif not pcall(step, i) then
       released[i] = 'failed'

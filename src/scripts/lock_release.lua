@@ -3,16 +3,16 @@
 --
 -- What follows is all that uncontended locks take; lock_handover.lua is the rest.
 --
--- KEYS  1.. locks
+-- KEYS  1.. locks, and the key that never exists
 -- ARGV  1.. for each the queue's entry, as for lock_acquire.lua; its first three words are enough where it is held and not
 --           waited for
 -- Answer  for each: 1 it was held and is given back | 0 this session and nonce did not hold it
 --         | 'failed' by itself it would raise an error; only where there are several
 local prefix, session = string.match(KEYS[1], '^(.-}/)'), string.match(ARGV[1], '^(%S+)')
-local records = redis.call('MGET', unpack(KEYS))
+local records = redis.call('MGET', unpack(KEYS, 1, #ARGV))
 local paths, queues, released, held, freed = {}, {}, {}, {}, {}
 local simple = true
-for i = 1, #KEYS do
+for i = 1, #ARGV do
   local nonce, mode, rest = string.match(ARGV[i], '^%S+ (%d+) (%a)(.*)$')
   local path = string.sub(KEYS[i], #prefix + 1)
   paths[i], queues[i], released[i] = path, prefix .. 'queues/' .. string.sub(path, 7), 0

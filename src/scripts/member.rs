@@ -31,6 +31,7 @@ pub(crate) fn join(
         .key(keys.leases())
         .key(keys.owned(session.as_str()))
         .key(keys.revision())
+        .key(keys.absent())
         .arg(keys.prefix())
         .arg(encode(member.as_str()))
         .arg(session.as_str())

@@ -1,6 +1,6 @@
 -- Join, and open the session with it where it is the session's first act. Idempotent by the caller's nonce.
 --
--- KEYS  1 member  2 members  3 lease  4 leases  5 owned  6 revision
+-- KEYS  1 member  2 members  3 lease  4 leases  5 owned  6 revision  7 never exists
 -- ARGV  1 prefix of the group's keys     2 id, encoded       3 session
 --       4 'open' or 'opened'             5 lease value, up to its since: it gets the time and a brace    6 ttl, ms   7 safety ttl, ms
 --       8 'take' or 'yield' when the id is live elsewhere, or 'rejoin': yield, but not to another program's text

@@ -6,12 +6,12 @@ use std::time::Duration;
 use redis::{Script, Value};
 
 use super::fields::{due, is_one, items, number, text};
-use super::text::{script, server_run_script};
+use super::text::{ChannelScript, server_run_script};
 use super::{ScriptCall, ScriptContext, ms};
 use crate::model::SessionId;
 use crate::proto::Reply;
 
-static PROBERS: LazyLock<Script> = LazyLock::new(|| script(include_str!("presence_probers.lua")));
+static PROBERS: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::new(include_str!("presence_probers.lua")));
 
 /// How many probers a group has, and how many sessions they probe at most.
 const PLACES: usize = 2;
@@ -19,7 +19,7 @@ const PROBED: usize = 2000;
 
 pub(crate) fn probers(context: &ScriptContext, place: Duration) -> ScriptCall<'static, Reply> {
     let keys = &context.keys;
-    let mut script = PROBERS.key(keys.leases());
+    let mut script = PROBERS.by(context.channels()).key(keys.leases());
     script
         .key(keys.probers())
         .key(keys.asks())
@@ -52,14 +52,15 @@ pub(crate) fn mark(context: &ScriptContext, session: &SessionId) -> ScriptCall<'
     ScriptCall::new("marking of the lease", MARK.key(context.keys.lease(session.as_str())), is_one)
 }
 
-static SHORTEN: LazyLock<Script> = LazyLock::new(|| server_run_script(include_str!("presence_shorten.lua")));
+static SHORTEN: LazyLock<ChannelScript> =
+    LazyLock::new(|| ChannelScript::server_run(include_str!("presence_shorten.lua")));
 
 pub(crate) fn shorten(
     context: &ScriptContext,
     sessions: &[(SessionId, Option<Duration>)],
 ) -> ScriptCall<'static, Reply> {
     let keys = &context.keys;
-    let mut script = SHORTEN.key(keys.leases());
+    let mut script = SHORTEN.by(context.channels()).key(keys.leases());
     script.arg(keys.prefix());
     for (session, absent) in sessions {
         script.arg(session.as_str()).arg(absent.map_or_else(String::new, |absent| ms(absent).to_string()));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Script, Value};
 
 use super::fields::{due, id, is_one, items, number, text};
-use super::text::{TellingScript, ownership_script, script};
+use super::text::{ChannelScript, ownership_script, script};
 use super::{ScriptCall, ScriptContext, ms};
 use crate::model::{FencingToken, SessionId};
 use crate::proto::Reply;
@@ -71,7 +71,7 @@ fn extended(value: &Value, session: &SessionId) -> Option<Reply> {
     Some(Reply::Extended { cursor: number(cursor)?, held: held.chunks_exact(3).map(listed).collect::<Option<_>>()? })
 }
 
-static CLOSE: LazyLock<TellingScript> = LazyLock::new(|| TellingScript::new(include_str!("session_close.lua")));
+static CLOSE: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::ownership(include_str!("session_close.lua")));
 
 const CLOSE_KEYS: usize = 1000;
 /// How long the lease of a closed session says so.
@@ -85,6 +85,7 @@ pub(crate) fn close(context: &ScriptContext, session: &SessionId) -> ScriptCall<
         .key(keys.members())
         .key(keys.owned(session.as_str()))
         .key(keys.revision())
+        .key(keys.absent())
         .arg(keys.prefix())
         .arg(session.as_str())
         .arg(CLOSE_KEYS)
@@ -96,7 +97,7 @@ fn closed(value: &Value) -> Option<Reply> {
     Some(Reply::Closed { remaining: number(value)? })
 }
 
-static SWEEP: LazyLock<TellingScript> = LazyLock::new(|| TellingScript::new(include_str!("session_sweep.lua")));
+static SWEEP: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::ownership(include_str!("session_sweep.lua")));
 
 /// How many keys of dead sessions one sweep may take, so that no call stops the server for long.
 const SWEEP_KEYS: usize = 500;
@@ -111,6 +112,7 @@ pub(crate) fn sweep(context: &ScriptContext) -> ScriptCall<'static, Reply> {
     script
         .key(keys.members())
         .key(keys.revision())
+        .key(keys.absent())
         .arg(keys.prefix())
         .arg(SWEEP_KEYS)
         .arg(SWEEP_LEASES)

@@ -1,7 +1,7 @@
 -- Give back all that a session owns, members, locks and values, a bounded number of keys a call, and leave
 -- `closed` in the lease.
 --
--- KEYS  1 lease  2 leases  3 members  4 owned  5 revision
+-- KEYS  1 lease  2 leases  3 members  4 owned  5 revision  6 never exists
 -- ARGV  1 prefix   2 session   3 most keys a call   4 how long `closed` stays, ms
 -- Answer  how many keys the session still owns: call again until 0
 check_indexes(KEYS[3], KEYS[2])

@@ -7,7 +7,7 @@
 -- The index of leases may have lost sessions, by eviction or by hand, and no sweep would check them: some members are
 -- drawn each time, and their sessions noted again.
 --
--- KEYS  1 leases  2 members  3 revision
+-- KEYS  1 leases  2 members  3 revision  4 never exists
 -- ARGV  1 prefix   2 most things of dead sessions a call   3 most leases a call   4 how many members to draw
 -- Answer  {ms to the earliest deadline or -1, 1 if more is due or 0, ids to touch, encoded ...}
 check_indexes(KEYS[2], KEYS[1])

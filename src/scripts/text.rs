@@ -34,16 +34,26 @@ pub(super) fn ownership_script(text: &str) -> Script {
     known(&[PRELUDE, OWNERSHIP, text].concat())
 }
 
-/// A script that may send messages to connectors.
-pub(crate) struct TellingScript {
+/// A script that uses the channels of connectors.
+pub(crate) struct ChannelScript {
     plain: Script,
     sharded: Script,
 }
 
-impl TellingScript {
-    /// A script that gives something back, and tells those who get it.
+impl ChannelScript {
+    /// A script with the functions that all share.
     pub(super) fn new(text: &str) -> Self {
+        Self::of(&[PRELUDE, text].concat())
+    }
+
+    /// A script that gives something back, and tells those who get it.
+    pub(super) fn ownership(text: &str) -> Self {
         Self::of(&[PRELUDE, OWNERSHIP, text].concat())
+    }
+
+    /// A script that asks which run of the server this is.
+    pub(super) fn server_run(text: &str) -> Self {
+        Self::of(&[PRELUDE, SERVER_RUN, text].concat())
     }
 
     /// A script whose first part does without the shared functions, since making them costs as much as its own work.
@@ -52,7 +62,8 @@ impl TellingScript {
     }
 
     fn of(text: &str) -> Self {
-        Self { plain: known(text), sharded: known(&text.replace("'PUBLISH'", "'SPUBLISH'")) }
+        let sharded = text.replace("'PUBLISH'", "'SPUBLISH'").replace("'NUMSUB'", "'SHARDNUMSUB'");
+        Self { plain: known(text), sharded: known(&sharded) }
     }
 
     pub(crate) fn by(&self, channels: Channels) -> &Script {

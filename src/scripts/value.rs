@@ -41,6 +41,7 @@ pub(crate) fn set(context: &ScriptContext, value: ValueSet<'_>) -> ScriptCall<'s
         .key(keys.owned(value.session.as_str()))
         .key(keys.ephemerals())
         .key(keys.leases())
+        .key(keys.absent())
         .arg(keys.prefix())
         .arg(value.path)
         .arg(value.session.as_str())

@@ -1,6 +1,6 @@
 -- Set an ephemeral value. Idempotent by the caller's nonce.
 --
--- KEYS  1 value  2 lease  3 owned  4 ephemerals  5 leases
+-- KEYS  1 value  2 lease  3 owned  4 ephemerals  5 leases  6 never exists
 -- ARGV  1 prefix   2 path, encoded   3 session   4 nonce   5 an expiry of its own, ms, or 0   6 safety ttl, ms
 --       7 'take' or 'yield' when another live session owns the path   8 the bytes
 -- Answer  {'stored', revision}

@@ -83,6 +83,9 @@ pub(crate) struct CoreSettings {
     /// Where in the range of each jitter this connector lies: 0 to 1.
     pub(crate) jitter: f64,
     pub(crate) sweeps: bool,
+    /// How long a new link is too young to judge a session that was never seen over it. What has made this connector
+    /// connect anew, a failover or a slot that moves to and fro, may have cut off that session too.
+    pub(crate) settling: Duration,
 }
 
 impl Default for UncheckedSettings {
@@ -112,6 +115,8 @@ impl Default for UncheckedSettings {
         }
     }
 }
+
+const LEAST_SETTLING: Duration = Duration::from_secs(1);
 
 /// Settings that fit each other. Read like the draft they were, with what was left out filled in.
 #[derive(Clone, Debug)]
@@ -296,6 +301,7 @@ impl Config {
             on_lost: self.on_lost,
             jitter,
             sweeps: self.sweeps,
+            settling: (self.grace * 4).max(LEAST_SETTLING).min(self.ttl),
         }
     }
 }

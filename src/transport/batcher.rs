@@ -30,7 +30,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::model::SessionId;
 use crate::proto::Moment;
-use crate::scripts::{BatchRequest, BatchScript, Channels};
+use crate::scripts::{BatchRequest, BatchScript, ScriptContext};
 
 /// How many calls go together at the most, so that none stops the server for long.
 const MOST: usize = 64;
@@ -217,15 +217,15 @@ impl<A> Drop for Departure<A> {
 /// what it has asked for, and that must not come first.
 async fn together<A>(
     script: &BatchScript<A>,
-    channels: Channels,
+    context: &ScriptContext,
     connection: &MultiplexedConnection,
     seats: &Mutex<Seats<A>>,
     seated: &mut Vec<usize>,
 ) -> Result<Value, RedisError> {
     let mut sent: Option<BoxFuture<'static, _>> = None;
-    poll_fn(|context| {
+    poll_fn(|task| {
         if let Some(sent) = &mut sent {
-            return sent.as_mut().poll(context);
+            return sent.as_mut().poll(task);
         }
         let mut seats = lock(seats);
         let (numbers, requests) = seats.leave();
@@ -233,9 +233,9 @@ async fn together<A>(
         if requests.is_empty() {
             return Poll::Ready(Ok(Value::Array(Vec::new())));
         }
-        let (command, mut connection) = (script.command(channels, &requests), connection.clone());
+        let (command, mut connection) = (script.command(context, &requests), connection.clone());
         let sending = async move { command.query_async(&mut connection).await };
-        sent.insert(sending.boxed()).as_mut().poll(context)
+        sent.insert(sending.boxed()).as_mut().poll(task)
     })
     .await
 }
@@ -265,7 +265,7 @@ impl<A: Send + 'static> Batcher<A> {
         let _alone = self.traffic.alone();
         // This future is a part of the caller's: dropped, nothing more is sent.
         let asking = async {
-            let invocation = self.script.invocation(commands.context.scripts.channels(), &request);
+            let invocation = self.script.invocation(&commands.context.scripts, &request);
             let answered = invocation.invoke_async(&mut commands.connection.clone()).await;
             self.script.answer(answered)
         };
@@ -314,7 +314,7 @@ async fn go<A>(
     A: Send + 'static,
 {
     let (seats, connection, context) = (&departure.0, &commands.connection, &commands.context);
-    let (mut seated, channels) = (Vec::new(), context.scripts.channels());
+    let (mut seated, scripts) = (Vec::new(), &*context.scripts);
     let asking = async {
         if let Some(before) = before {
             // It tells by dropping the other end.
@@ -322,12 +322,12 @@ async fn go<A>(
         }
         traffic.turn(seats).await;
         let under_way = traffic.batch();
-        let mut invoked = together(script, channels, connection, seats, &mut seated).await;
+        let mut invoked = together(script, scripts, connection, seats, &mut seated).await;
         if invoked.as_ref().is_err_and(|error| error.kind() == ServerErrorKind::NoScript.into()) {
-            let loaded = script.script(channels).load_async(&mut connection.clone()).await;
+            let loaded = script.script(scripts.channels()).load_async(&mut connection.clone()).await;
             loaded.map_err(|error| script.failed(error))?;
             // A request that has left meanwhile has given back already, and must not be sent now.
-            invoked = together(script, channels, connection, seats, &mut seated).await;
+            invoked = together(script, scripts, connection, seats, &mut seated).await;
         }
         let answers = script.answers(invoked, seated.len())?;
         if !seated.is_empty() {

@@ -125,6 +125,12 @@ impl Keys {
         format!("{}{folder}/{path}", self.prefix)
     }
 
+    /// A key that never exists. While a slot moves key by key, both nodes refuse a call that names it, before anything is
+    /// done: without it, a script would end half-way, at the first key that has gone.
+    pub(crate) fn absent(&self) -> String {
+        format!("{}absent", self.prefix)
+    }
+
     pub(crate) fn ephemerals(&self) -> String {
         format!("{}ephemerals", self.prefix)
     }

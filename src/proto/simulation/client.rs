@@ -42,6 +42,7 @@ impl Client {
             on_lost,
             jitter,
             sweeps: true,
+            settling: Duration::ZERO,
         });
         Self {
             machine,

@@ -28,6 +28,7 @@ fn settings(on_lost: OnLost) -> CoreSettings {
         on_lost,
         jitter: 0.0,
         sweeps: true,
+        settling: Duration::ZERO,
     }
 }
 

@@ -82,6 +82,25 @@ fn unseen_session_is_judged_once_after_each_ask() {
     ));
 }
 
+/// What has cut off this connector may have cut off the session too.
+#[test]
+fn young_link_judges_only_whom_it_has_seen() {
+    let settling = Duration::from_millis(30);
+    let transcript = probing(
+        "> wait 20
+         probe s t
+         > answer probe no no
+         shorten s:20
+         seen 0
+         > wait 20
+         probe s t
+         > answer probe no no
+         shorten t:never",
+    );
+    let transcript = transcript.replacen("shorten t:never\n", "", 1);
+    check_in(Script::with(CoreSettings { presence: true, settling, ..settings(OnLost::Rejoin) }), &transcript);
+}
+
 #[test]
 fn connector_without_a_place_takes_that_of_a_prober_that_is_gone() {
     check_presence(
