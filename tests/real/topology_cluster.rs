@@ -294,3 +294,53 @@ async fn cluster_that_grows_and_shrinks_costs_nobody_anything() {
         timeout(PATIENCE, group.join("b")).await.unwrap().unwrap();
     }
 }
+
+/// The queue of a lock has moved already, the lock has not: it is not released half-way.
+#[tokio::test]
+async fn lock_is_not_released_half_way_while_its_slot_moves() {
+    let cluster = TestCluster::start().await.unwrap();
+    let (group, other) = (connect(cluster.url()).await, connect(cluster.url()).await);
+    let guard = group.lock("l").acquire().await.unwrap();
+    let (lock, waiting) = (other.lock("l"), other.lock("l"));
+    let waiter = tokio::spawn(async move { waiting.acquire().await });
+    eventually("it waits", async || lock.waiters().await.unwrap().len() == 1).await;
+
+    let from = cluster.owner(KEY).await.unwrap();
+    let to = (from + 1) % 3;
+    let mut source = cluster.nodes()[from].connection().await.unwrap();
+    let mut target = cluster.nodes()[to].connection().await.unwrap();
+    let slot: u16 = redis::cmd("CLUSTER").arg(&["KEYSLOT", KEY]).query_async(&mut source).await.unwrap();
+    let name = async |connection: &mut redis::aio::MultiplexedConnection| -> String {
+        redis::cmd("CLUSTER").arg("MYID").query_async(connection).await.unwrap()
+    };
+    let (source_id, target_id) = (name(&mut source).await, name(&mut target).await);
+    let port = cluster.nodes()[to].port();
+    let importing = redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("IMPORTING").arg(&source_id).clone();
+    importing.exec_async(&mut target).await.unwrap();
+    let migrating = redis::cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("MIGRATING").arg(&target_id).clone();
+    migrating.exec_async(&mut source).await.unwrap();
+    let mut migrate = redis::cmd("MIGRATE");
+    migrate.arg("127.0.0.1").arg(port).arg("").arg(0).arg(5000).arg("KEYS").arg("{g}/queues/l");
+    migrate.exec_async(&mut source).await.unwrap();
+    // What `release` sends, as often as it likes.
+    let releasing = tokio::spawn(guard.release());
+    let refused = async |connection: &mut redis::aio::MultiplexedConnection| -> usize {
+        let info: String = redis::cmd("INFO").arg("commandstats").query_async(connection).await.unwrap();
+        let line = info.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap_or_default().to_owned();
+        let count = |field: &str| -> usize {
+            line.split([':', ','])
+                .find_map(|word| word.strip_prefix(field)?.strip_prefix('=')?.parse().ok())
+                .unwrap_or(0)
+        };
+        count("rejected_calls") + count("failed_calls")
+    };
+    let before = refused(&mut source).await;
+    eventually("calls are refused", async || refused(&mut source).await > before + 3).await;
+    // Without it the node would send whoever asks to the other one.
+    let lock: redis::RedisResult<bool> = redis::cmd("EXISTS").arg("{g}/locks/l").query_async(&mut source).await;
+    assert_eq!(lock.ok(), Some(true), "it is released with its queue or not at all");
+    cluster.move_slot(KEY, to).await.unwrap();
+    timeout(PATIENCE, releasing).await.unwrap().unwrap();
+    let granted = timeout(PATIENCE, waiter).await.unwrap().unwrap().unwrap();
+    granted.release().await;
+}

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::probe::{comes_true, first_answer, info};
 use super::{SHORT, WHILE};
 use crate::stage::{Stage, Worker};
+use crate::topology::Topology;
 
 /// How long a source of hints that was broken may take to be found out and mended.
 const MENDED: Duration = Duration::from_secs(6);
@@ -30,10 +31,11 @@ async fn connections(stage: &Stage, kind: &str) -> BTreeSet<String> {
 pub(super) async fn output_buffer(stage: &Stage) -> bool {
     let limited = set(stage, "client-output-buffer-limit", "pubsub 1024 1024 0").await;
     let before = connections(stage, "pubsub").await;
-    let flood = "for i = 1, 3000 do redis.call('PUBLISH', KEYS[1], string.rep('x', 1000)) end";
-    let channels: Vec<String> = stage.ask(&["PUBSUB", "CHANNELS", "*inbox*"]).await.unwrap_or_default();
+    let words = Words::of(stage).await;
+    let flood = format!("for i = 1, 3000 do redis.call('{}', KEYS[1], string.rep('x', 1000)) end", words.publish);
+    let channels: Vec<String> = stage.ask(&["PUBSUB", words.channels, "*inbox*"]).await.unwrap_or_default();
     for channel in &channels {
-        let _ = stage.ask::<Value>(&["EVAL", flood, "1", channel]).await;
+        let _ = stage.ask::<Value>(&["EVAL", &flood, "1", channel]).await;
     }
     sleep(Duration::from_millis(500)).await;
     let ended = !before.is_subset(&connections(stage, "pubsub").await);
@@ -89,19 +91,38 @@ pub(super) async fn flags(stage: &Stage, flags: &str) -> bool {
     limited && wrong && mended
 }
 
-async fn refused_messages(stage: &Stage) -> u64 {
+async fn refused_messages(stage: &Stage, publish: &str) -> u64 {
     let info: String = stage.ask(&["INFO", "commandstats"]).await.unwrap_or_default();
-    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_publish:"));
+    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{publish}:")));
     let count = line.and_then(|line| line.split(',').find_map(|part| part.strip_prefix("rejected_calls=")));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or_default()
 }
 
 pub(super) async fn grants_lost(stage: &Stage) -> bool {
-    let before = refused_messages(stage).await;
-    let without = stage.ask::<Value>(&["ACL", "SETUSER", "default", "-publish"]).await.is_ok();
+    let publish = Words::of(stage).await.publish.to_lowercase();
+    let before = refused_messages(stage, &publish).await;
+    let without = stage.ask::<Value>(&["ACL", "SETUSER", "default", &format!("-{publish}")]).await.is_ok();
     sleep(STARVED).await;
-    let refused = refused_messages(stage).await > before;
-    stage.heal(&["ACL", "SETUSER", "default", "+publish"]).await && without && refused
+    let refused = refused_messages(stage, &publish).await > before;
+    stage.heal(&["ACL", "SETUSER", "default", &format!("+{publish}")]).await && without && refused
+}
+
+/// By what commands messages go to the inboxes.
+struct Words {
+    publish: &'static str,
+    channels: &'static str,
+}
+
+impl Words {
+    /// In a cluster, by those of the shard; Redis 6.2 has none.
+    async fn of(stage: &Stage) -> Self {
+        let has_shards = stage.ask::<Value>(&["PUBSUB", "SHARDCHANNELS"]).await.is_ok();
+        if stage.topology == Topology::Cluster && has_shards {
+            Self { publish: "SPUBLISH", channels: "SHARDCHANNELS" }
+        } else {
+            Self { publish: "PUBLISH", channels: "CHANNELS" }
+        }
+    }
 }
 
 /// No more memory than is used now, and nothing may go for it.
