@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use group_redis::testing::TestRedis;
+use group_redis::testing::{Backend, TestRedis};
 use group_redis::{ErrorKind, GroupConnector, GroupConnectorBuilder, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
@@ -53,7 +53,7 @@ impl Authority {
         (pem, secret)
     }
 
-    /// A server that wants a certificate of its clients.
+    /// A server that wants a certificate of its clients. A container is asked by another name than this host.
     async fn server(&self) -> TestRedis {
         let (certificate, key) = self.sign("server", &["127.0.0.1", "redis.internal"], NOW);
         let text = |path: &Path| path.display().to_string();
@@ -67,7 +67,7 @@ impl Authority {
             "--tls-ca-cert-file".into(),
             text(&self.file("ca.pem")),
         ];
-        TestRedis::builder().args(args.into_iter().chain(files)).start().await.unwrap()
+        TestRedis::builder().backend(Backend::Process).args(args.into_iter().chain(files)).start().await.unwrap()
     }
 
     fn tls(&self, client: (PathBuf, PathBuf)) -> Tls {
