@@ -166,6 +166,7 @@ impl Error {
     }
 
     /// The files with certificates cannot be read, or are none.
+    #[cfg(feature = "tls")]
     pub(crate) fn unusable_certificates(why: &str) -> Self {
         let message = format!("connecting: certificates: {}", one_line(why));
         let cure = "see to the files that Tls names, in the PEM format";

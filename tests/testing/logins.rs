@@ -1,5 +1,6 @@
 //! Servers that want a login, or TLS: what production has.
 
+#[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::{Duration, Instant};
 

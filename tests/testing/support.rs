@@ -20,6 +20,7 @@ pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
 }
 
 /// Says what a test could not show with this server, past the capture of the test harness.
+#[cfg(feature = "tls")]
 pub(crate) fn not_shown(why: &dyn std::fmt::Display) {
     let _ = std::io::stderr().write_all(format!("not shown here: {why}\n").as_bytes());
 }
