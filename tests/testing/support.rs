@@ -1,5 +1,6 @@
 //! What the tests of the test server have in common.
 
+#[cfg(feature = "tls")]
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
