@@ -2,7 +2,9 @@
 //! never a password.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -130,6 +132,7 @@ async fn sentinel() -> Option<(Child, PathBuf, u16)> {
 
 /// Arguments for a server that speaks TLS on this port with a certificate that nobody trusts; `None` where there is
 /// no `openssl` to make one.
+#[cfg(feature = "tls")]
 async fn untrusted(folder: &Path, port: u16) -> Option<Vec<String>> {
     let file = |name: &str| folder.join(name).display().to_string();
     let (key, certificate) = (file("key.pem"), file("certificate.pem"));
