@@ -80,7 +80,9 @@ impl GroupConnectorBuilder {
     /// Asks this source for user and password, before each connection and again before they expire; those of the URL or
     /// client are not used then. For tokens of a managed service, and for passwords that are rotated.
     ///
-    /// The source is polled on the runtime of the connector, and may take the connect timeout. While it fails, the last
+    /// The source is polled on the runtime of the connector, and may take the connect timeout. It is a part of each
+    /// reconnect: let it answer from memory, for a process that takes longer than its [`grace`](Self::grace) to come back
+    /// counts as dead. While it fails, the last
     /// credentials are used as long as they have not expired. When it answers new ones, connections that are open log in
     /// anew, at the next heartbeat: no membership and no lock is lost by it. [`Credentials::expires_in`] says when
     /// to ask again: after four fifths of that time, and earlier where the connect timeout and two heartbeats need more.

@@ -187,10 +187,10 @@ impl Listener {
                     self.pending.extend(received);
                 }
                 Some(RawMessage::Push(PushInfo { kind: PushKind::Invalidate, data })) => self.invalidated(&data),
-                // A pattern's message names the pattern first.
                 Some(RawMessage::Push(PushInfo { kind: PushKind::SUnsubscribe, .. })) => {
                     return Err(Error::new(ErrorKind::Connection, "the slot of this group has moved to another node"));
                 }
+                // A pattern's message names the pattern first.
                 Some(RawMessage::Push(PushInfo {
                     kind: PushKind::Message | PushKind::PMessage | PushKind::SMessage,
                     data,

@@ -116,6 +116,10 @@ impl Logins {
             }
         };
         self.known.send_if_modified(|known| {
+            // Of several that ask at once, the last to ask knows best.
+            if known.as_ref().is_some_and(|known| known.asked > asked) {
+                return false;
+            }
             let is_new = known.as_ref().is_none_or(|known| known.credentials != credentials);
             *known = Some(Known { credentials, asked });
             is_new

@@ -116,7 +116,9 @@ impl Acknowledging {
         waiting.cmd("SET").arg(&self.key).arg(1).arg("PX").arg(ms(self.patience).max(1)).ignore();
         waiting.cmd("WAIT").arg(self.replicas).arg(ms(self.patience).max(1));
         let limit = self.patience + self.config.command_timeout;
-        let (count,): (u32,) = within("WAIT", limit, waiting.query_async(&mut self.connection)).await?;
+        let waited = within("WAIT", limit, waiting.query_async(&mut self.connection)).await;
+        // Whatever was refused here, the write of the caller is done.
+        let (count,): (u32,) = waited.map_err(Error::after_unanswered)?;
         if count >= self.replicas {
             return Ok(());
         }

@@ -60,7 +60,14 @@ async fn what_no_replica_has_is_an_error_and_is_taken_back() {
     let (primary, replica) = pair().await;
     let (group, other) = (connect(&primary, SHORT).await, connect(&primary, SHORT).await);
     let seen = Recorder::new(&other);
-    let guard = other.lock("handed over").acquire().await.unwrap();
+    // A replica that has just come may be late with its first word.
+    let (first, mut guard) = (other.lock("handed over"), None);
+    let granted = async || {
+        guard = first.acquire().await.ok();
+        guard.is_some()
+    };
+    eventually("the replica acknowledges", granted).await;
+    let guard = guard.unwrap();
     let waiter = tokio::spawn({
         let lock = group.lock("handed over");
         async move { lock.acquire().await }
@@ -124,4 +131,23 @@ async fn connection_that_waits_for_replicas_comes_back() {
     let joins = async || group.join("b").await.is_ok_and(|member| member.is_held());
     eventually("it joins", joins).await;
     assert!(me.is_held(), "nothing was lost by it");
+}
+
+/// The right to wait is missing: the write is done, and the error does not say otherwise.
+#[tokio::test]
+async fn missing_right_to_wait_is_named_and_close_ends() {
+    let (primary, _replica) = pair().await;
+    let mut admin = primary.connection().await.unwrap();
+    let user = ["SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-wait"];
+    redis::cmd("ACL").arg(&user).exec_async(&mut admin).await.unwrap();
+    let url = primary.url().replacen("redis://", "redis://poor:secret@", 1);
+    let replication = Replication::Ack { replicas: 1, timeout: SHORT };
+    let group = GroupConnector::builder(url).group("g").replication(replication).connect().await.unwrap();
+    let error = group.persistent().set("p", &1).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_unapplied()), (ErrorKind::Denied, false), "{error}");
+    assert!(error.to_string().contains("WAIT"), "{error}");
+    assert_eq!(group.persistent().get::<u32>("p").await.unwrap(), Some(1));
+    let (kept, lock) = (group.clone(), group.lock("l"));
+    timeout(PATIENCE, group.close()).await.expect("it ends while handles are left").unwrap();
+    drop((kept, lock));
 }
