@@ -103,8 +103,9 @@ fn change(stage: &Stage, serving: &Serving, node: usize, (before, now): (Role, R
         stage.history.note(What::Deposed { server });
         let mut serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
         serving.remove(&node);
-        // The slot may have been elsewhere and back before anybody saw it.
-        if let (Topology::Cluster, Some(other)) = (stage.topology, serving.first()) {
+        // The slot may have been elsewhere and back before anybody saw it, and sentinels may give up a promotion whose
+        // server dies before they have seen it done.
+        if let (true, Some(other)) = (stage.current() == node || stage.topology == Topology::Cluster, serving.first()) {
             stage.follow(*other);
         }
     }
