@@ -32,6 +32,13 @@ pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<St
             _ => {}
         }
     }
+    // When each was said to be held for the last time.
+    let mut last: HashMap<(&str, u64), u64> = HashMap::new();
+    for line in lines {
+        if let What::Said { lock, token, before, held: true, .. } = &line.what {
+            last.insert((lock, *token), *before);
+        }
+    }
     let mut found = Vec::new();
     for line in lines {
         let What::Said { lock, token, before, held: true, .. } = &line.what else { continue };
@@ -41,7 +48,10 @@ pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<St
         let is_later = |(at, _, later): &&(u64, u64, u64)| {
             // Of two servers with two clocks, the one that knew less may give the lower token later.
             let came_before = faults.promotions.may_fall_back(*later, *token, own());
-            let by_two = faults.promotions.two_serve(*at, *before);
+            // Once one has been told that it is replaced, only what the other has granted is held.
+            let by_two = faults.promotions.two_served(*at).is_some_and(|end| {
+                *before <= end || last.get(&(lock.as_str(), *later)).is_none_or(|said| *said <= end)
+            });
             later > token && !came_before && !by_two && !faults.breaks(*at, *before, &about)
         };
         let since = &of[of.partition_point(|(_, highest, _)| highest <= token)..];

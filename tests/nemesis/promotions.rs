@@ -79,9 +79,10 @@ impl Promotions {
         self.0.iter()
     }
 
-    /// Whether two servers served all that time: what one grants, the other does not know.
-    pub(crate) fn two_serve(&self, from: u64, to: u64) -> bool {
-        self.0.iter().any(|of| of.at <= from + SEEN && to <= of.until.saturating_add(SETTLE))
+    /// Until when two servers served that both did so then: what one grants, the other does not know.
+    pub(crate) fn two_served(&self, then: u64) -> Option<u64> {
+        let ends = self.0.iter().filter(|of| of.at <= then + SEEN).map(|of| of.until.saturating_add(SETTLE));
+        ends.filter(|end| then <= *end).max()
     }
 
     /// Whether what happened then may not have happened for who took over by that time.

@@ -118,18 +118,20 @@ fn change(stage: &Stage, serving: &Serving, node: usize, (before, now): (Role, R
         (Role::Away { .. } | Role::Replica(_), None) => Was::Away,
     };
     stage.history.note(What::Serves { server, was: was.clone() });
-    serving.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+    let mut serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
     // Who comes back may have been replaced meanwhile.
-    if was != Was::Away {
+    if was != Was::Away || serving.is_empty() {
         stage.follow(node);
     }
+    serving.insert(node);
 }
 
 async fn look(stage: &Stage, node: usize, connection: &mut Option<MultiplexedConnection>) -> Role {
     if connection.is_none() {
         let Ok(mut new) = stage.servers.connection(node).await else { return Role::Away { silent: false } };
-        if stage.servers.is_cluster() {
-            let _ = redis::cmd("READONLY").query_async::<Value>(&mut new).await;
+        // While it loads, a replica refuses this too, and would name its primary ever after.
+        if stage.servers.is_cluster() && redis::cmd("READONLY").query_async::<Value>(&mut new).await.is_err() {
+            return Role::Away { silent: true };
         }
         *connection = Some(new);
     }
