@@ -1,7 +1,7 @@
 //! Who serves the group, as each server itself says, all the time.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -15,8 +15,18 @@ use crate::servers::Servers;
 use crate::stage::{PREFIX, Stage};
 use crate::topology::Topology;
 
-/// Who serves the group now.
-type Serving = Mutex<BTreeSet<usize>>;
+/// Who serves the group now, and whom most sentinels name.
+#[derive(Default)]
+struct Reign {
+    serving: BTreeSet<usize>,
+    named: Option<usize>,
+}
+
+type Reigning = Mutex<Reign>;
+
+fn lock(reign: &Reigning) -> MutexGuard<'_, Reign> {
+    reign.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const PAUSE: Duration = Duration::from_millis(10);
 /// Who does not answer for so long serves nobody.
@@ -38,13 +48,13 @@ pub(crate) async fn watch(stage: &Stage) {
     if stage.topology == Topology::Standalone {
         return std::future::pending().await;
     }
-    let serving = Serving::default();
+    let reign = Reigning::default();
     let nodes = 0..stage.servers.nodes().len();
-    tokio::join!(join_all(nodes.map(|node| follow(stage, &serving, node))), ask_sentinels(stage));
+    tokio::join!(join_all(nodes.map(|node| follow(stage, &reign, node))), ask_sentinels(stage, &reign));
 }
 
 /// Notes it whenever the sentinels name another primary.
-async fn ask_sentinels(stage: &Stage) {
+async fn ask_sentinels(stage: &Stage, reign: &Reigning) {
     if stage.topology != Topology::Sentinel {
         return;
     }
@@ -72,18 +82,21 @@ async fn ask_sentinels(stage: &Stage) {
         if let Some(server) = named.iter().find(is_most).copied().filter(|server| *server != last) {
             stage.history.note(What::Named { server });
             last = server;
+            let mut reign = lock(reign);
+            reign.named = stage.servers.nodes().iter().position(|node| node.port() == server);
+            reign.named.filter(|node| reign.serving.contains(node)).into_iter().for_each(|node| stage.follow(node));
         }
     }
 }
 
-async fn follow(stage: &Stage, serving: &Serving, node: usize) {
+async fn follow(stage: &Stage, reign: &Reigning, node: usize) {
     let (mut connection, mut role, mut known) = (None, Role::Away { silent: false }, None);
     loop {
         let now = timeout(SILENT, look(stage, node, &mut connection)).await.unwrap_or(Role::Away { silent: true });
         if matches!(now, Role::Away { .. }) {
             connection = None;
         }
-        change(stage, serving, node, (role, now), known);
+        change(stage, reign, node, (role, now), known);
         known = match now {
             // One that has been started anew knows nothing, and is elected by nobody.
             Role::Replica(revision) => Some(revision).filter(|revision| *revision > 0),
@@ -96,18 +109,20 @@ async fn follow(stage: &Stage, serving: &Serving, node: usize) {
     }
 }
 
-fn change(stage: &Stage, serving: &Serving, node: usize, (before, now): (Role, Role), known: Option<u64>) {
+fn change(stage: &Stage, reign: &Reigning, node: usize, (before, now): (Role, Role), known: Option<u64>) {
     const SERVES: Role = Role::Primary { serves: true };
     let server = stage.servers.nodes()[node].port();
     if before == SERVES && now != SERVES {
         stage.history.note(What::Deposed { server });
-        let mut serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
-        serving.remove(&node);
-        // The slot may have been elsewhere and back before anybody saw it, and sentinels may give up a promotion whose
-        // server dies before they have seen it done.
-        if let (true, Some(other)) = (stage.current() == node || stage.topology == Topology::Cluster, serving.first()) {
-            stage.follow(*other);
-        }
+        let mut reign = lock(reign);
+        reign.serving.remove(&node);
+        let other = match stage.topology {
+            // The slot may have been elsewhere and back before anybody saw it.
+            Topology::Cluster => reign.serving.first().copied(),
+            // Sentinels may give up a promotion whose server dies before they have seen it done.
+            _ => reign.named.filter(|other| stage.current() == node && reign.serving.contains(other)),
+        };
+        other.into_iter().for_each(|other| stage.follow(other));
     }
     if before == SERVES || now != SERVES {
         return;
@@ -118,12 +133,13 @@ fn change(stage: &Stage, serving: &Serving, node: usize, (before, now): (Role, R
         (Role::Away { .. } | Role::Replica(_), None) => Was::Away,
     };
     stage.history.note(What::Serves { server, was: was.clone() });
-    let mut serving = serving.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reign = lock(reign);
     // Who comes back may have been replaced meanwhile.
-    if was != Was::Away || serving.is_empty() {
+    let is_alone = !reign.serving.contains(&stage.current()) && reign.named.is_none_or(|named| named == node);
+    if was != Was::Away || is_alone {
         stage.follow(node);
     }
-    serving.insert(node);
+    reign.serving.insert(node);
 }
 
 async fn look(stage: &Stage, node: usize, connection: &mut Option<MultiplexedConnection>) -> Role {
