@@ -8,11 +8,11 @@ use super::io::{Answer, Change, Ticket};
 use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, Member, MemberId};
 
-/// A record of ours, and how many hints had been settled when it was sent: what was read since may be newer.
+/// A record of ours, and how much had been read or told when it was sent: what came since may be newer.
 #[derive(Debug)]
 pub(crate) struct StoredMember {
     pub(crate) member: Arc<Member>,
-    pub(crate) settled: u64,
+    pub(crate) progress: u64,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub(crate) struct Effects {
     pub(crate) stored: Vec<StoredMember>,
     /// Ids to read.
     pub(crate) hints: Vec<MemberId>,
+    /// Ids of members that the server has taken for dead, and whose keys are gone now.
+    pub(crate) swept: Vec<MemberId>,
     /// To be given when what they speak of can be seen.
     pub(crate) answers: Vec<(Ticket, Result<Answer, Error>)>,
     /// The members could not be listed or read.

@@ -401,6 +401,8 @@ pub(crate) enum Reply {
     },
     Found {
         due: Option<Duration>,
+        /// The group's revision when it was looked.
+        as_of: Revision,
         findings: Vec<Finding>,
     },
     Probing {

@@ -136,7 +136,7 @@ impl Maintenance {
                 out.push(Output::Warn(Warning::SweepFailed(error)));
             }
             // The sweeper reads the touched ids itself: without notifications it would not be told.
-            (MaintenanceCommand::Touch(ids), Ok(_)) => effects.hints = ids,
+            (MaintenanceCommand::Touch(ids), Ok(_)) => effects.swept = ids,
             (MaintenanceCommand::Touch(_), Err(error)) => out.push(Output::Warn(Warning::TouchFailed(error))),
             (MaintenanceCommand::Sweep, Ok(_)) => {}
         }

@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::model::{Incarnation, LeaveCause, MemberId, SessionId};
 use crate::mutant;
 use crate::settings::CoreSettings;
-use crate::wire::{KeyEvent, Notice};
+use crate::wire::{KeyEvent, News, Notice};
 use effects::{Effects, StoredMember};
 use maintenance::Maintenance;
 use outbox::Outbox;
@@ -86,7 +86,7 @@ impl Machine {
         Self {
             link: LinkState::Detached,
             phase: Phase::Connecting,
-            roster: Roster::new(),
+            roster: Roster::new(settings.connector.clone()),
             session: Session::new(settings.clone()),
             maintenance: Maintenance::new(settings.clone()),
             source: SourceSelection::new(settings.clone()),
@@ -204,7 +204,8 @@ impl Machine {
                 let left = present.and_then(|present| self.roster.depart(&id, present, LeaveCause::Expired));
                 self.apply(now, left.into_iter().collect());
             }
-            Notice::Member(id, key_event) => self.roster.hint(id, key_event),
+            Notice::Member(id, key_event) => self.roster.notified(id, key_event),
+            Notice::News(news) => self.news(now, news),
             Notice::Canary(key_event) => {
                 let was_proven = self.source.is_proven();
                 self.source.canary(now, key_event, self.maintenance.lag(), &mut self.out);
@@ -222,6 +223,16 @@ impl Machine {
                 self.out.push(Output::Warn(Warning::StrayKey(key)));
             }
         }
+    }
+
+    /// What another connector's script has told. Of our own members the answers to our requests tell, and reads.
+    fn news(&mut self, now: Moment, news: News) {
+        if !matches!(self.link, LinkState::Live) {
+            return news.ids().for_each(|id| self.roster.hint(id.clone(), KeyEvent::Other));
+        }
+        let mut effects = Effects::default();
+        self.roster.news(news, &mut effects);
+        self.take(now, effects);
     }
 
     fn sync(&mut self, ticket: Ticket, deadline: Moment) {
@@ -292,19 +303,20 @@ impl Machine {
         for (id, incarnation, cause) in effects.departed {
             changes.extend(self.roster.depart(&id, incarnation, cause));
         }
-        for StoredMember { member, settled } in effects.stored {
+        for StoredMember { member, progress } in effects.stored {
             let (id, incarnation) = (member.id().clone(), member.incarnation());
             self.roster.wrote(member, &mut changes);
             if self.roster.incarnation(&id) != Some(incarnation) {
                 let rival = self.roster.session(&id).cloned();
                 self.contested.push((id, incarnation, rival));
-            } else if self.roster.settled() != settled {
+            } else if self.roster.progress() != progress {
                 self.roster.hint(id, KeyEvent::Other);
             }
         }
         for id in effects.hints {
             self.roster.hint(id, KeyEvent::Other);
         }
+        self.roster.swept(effects.swept);
         if !changes.is_empty() {
             self.apply(now, changes);
         }
@@ -349,7 +361,7 @@ impl Machine {
         if !self.is_attached() {
             return;
         }
-        self.session.dispatch(now, self.roster.settled(), &mut self.out);
+        self.session.dispatch(now, self.roster.progress(), &mut self.out);
         if let LinkState::Deaf = self.link {
             return;
         }

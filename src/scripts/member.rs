@@ -5,14 +5,14 @@ use std::sync::{Arc, LazyLock};
 use redis::{Script, Value};
 
 use super::fields::{due, id, is_one, items, kind, number, revision, text};
-use super::text::script;
+use super::text::{ChannelScript, script};
 use super::{ScriptCall, ScriptContext, ms, range_after};
 use crate::error::{Error, ErrorKind};
 use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::proto::{Contest, Entry, Finding, Known, Reply, Written};
 use crate::wire::{Record, encode, holder, parse, record_head, record_tail};
 
-static JOIN: LazyLock<Script> = LazyLock::new(|| script(include_str!("member_join.lua")));
+static JOIN: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::new(include_str!("member_join.lua")));
 
 pub(crate) fn join(
     context: &ScriptContext,
@@ -24,7 +24,7 @@ pub(crate) fn join(
     draft: &MemberDraft,
 ) -> Result<ScriptCall<'static, Reply>, Error> {
     let keys = &context.keys;
-    let mut script = JOIN.key(keys.member(member.as_str()));
+    let mut script = JOIN.by(context.channels()).key(keys.member(member.as_str()));
     script
         .key(keys.members())
         .key(keys.lease(session.as_str()))
@@ -68,7 +68,7 @@ fn tail(member: &MemberId, draft: &MemberDraft) -> Result<String, Error> {
     })
 }
 
-static UPDATE: LazyLock<Script> = LazyLock::new(|| script(include_str!("member_update.lua")));
+static UPDATE: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::new(include_str!("member_update.lua")));
 
 pub(crate) fn update(
     context: &ScriptContext,
@@ -80,14 +80,16 @@ pub(crate) fn update(
     draft: &MemberDraft,
 ) -> Result<ScriptCall<'static, Reply>, Error> {
     let keys = &context.keys;
-    let mut script = UPDATE.key(keys.member(member.as_str()));
+    let mut script = UPDATE.by(context.channels()).key(keys.member(member.as_str()));
     script
         .key(keys.lease(session.as_str()))
         .key(keys.revision())
         .arg(record_head(incarnation, session))
         .arg(nonce)
         .arg(joined_at_ms)
-        .arg(tail(member, draft)?);
+        .arg(tail(member, draft)?)
+        .arg(keys.prefix())
+        .arg(encode(member.as_str()));
     Ok(ScriptCall::new("update", script, updated))
 }
 
@@ -99,7 +101,7 @@ fn updated(value: &Value) -> Option<Reply> {
     })
 }
 
-static LEAVE: LazyLock<Script> = LazyLock::new(|| script(include_str!("member_leave.lua")));
+static LEAVE: LazyLock<ChannelScript> = LazyLock::new(|| ChannelScript::new(include_str!("member_leave.lua")));
 
 pub(crate) fn leave(
     context: &ScriptContext,
@@ -108,14 +110,15 @@ pub(crate) fn leave(
     incarnation: Option<Incarnation>,
 ) -> ScriptCall<'static, Reply> {
     let keys = &context.keys;
-    let mut script = LEAVE.key(keys.member(member.as_str()));
+    let mut script = LEAVE.by(context.channels()).key(keys.member(member.as_str()));
     script
         .key(keys.members())
         .key(keys.owned(session.as_str()))
         .key(keys.revision())
         .arg(encode(member.as_str()))
         .arg(session.as_str())
-        .arg(incarnation.map(|incarnation| incarnation.to_string()).unwrap_or_default());
+        .arg(incarnation.map(|incarnation| incarnation.to_string()).unwrap_or_default())
+        .arg(keys.prefix());
     ScriptCall::new("leave", script, left)
 }
 
@@ -202,13 +205,13 @@ pub(crate) fn read(context: &ScriptContext, wanted: Vec<(MemberId, Option<Sessio
 }
 
 fn found(value: &Value, wanted: &[(MemberId, Option<SessionId>)]) -> Option<Reply> {
-    let (first, found) = items(value)?.split_first()?;
+    let [first, as_of, found @ ..] = items(value)? else { return None };
     if found.len() != wanted.len() {
         return None;
     }
     let findings =
         found.iter().zip(wanted).map(|(found, (member, _))| finding(member, found)).collect::<Option<_>>()?;
-    Some(Reply::Found { due: due(first)?, findings })
+    Some(Reply::Found { due: due(first)?, as_of: revision(as_of)?, findings })
 }
 
 fn finding(member: &MemberId, found: &Value) -> Option<Finding> {
@@ -308,8 +311,8 @@ mod tests {
     #[test]
     fn a_read_says_of_each_what_was_found() {
         let wanted = ["a", "b", "c"].map(|name| (MemberId::known(name), None));
-        let Some(Reply::Found { due: None, findings }) =
-            found(&answer("(-1 (foreign 7000 x) (left) (unkept))"), &wanted)
+        let Some(Reply::Found { due: None, as_of, findings }) =
+            found(&answer("(-1 9000 (foreign 7000 x) (left) (unkept))"), &wanted)
         else {
             panic!("not read")
         };
@@ -317,7 +320,15 @@ mod tests {
             panic!("{findings:?}")
         };
         assert_eq!((member.id().as_str(), member.joined_at_ms(), member.revision().get()), ("a", 7, 7000));
-        for odd in ["()", "(-1)", "(-1 (left) (left))", "(x (left) (left) (left))", "(-1 (left) (left) (x))"] {
+        assert_eq!(as_of.get(), 9000);
+        for odd in [
+            "()",
+            "(-1 9)",
+            "(-1 9 (left) (left))",
+            "(x 9 (left) (left) (left))",
+            "(-1 x (left) (left) (left))",
+            "(-1 9 (left) (left) (x))",
+        ] {
             assert_eq!(found(&answer(odd), &wanted), None, "{odd}");
         }
         for odd in ["left", "()", "(record x)", "(foreign x y)", "(left 1)"] {

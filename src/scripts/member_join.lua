@@ -63,7 +63,9 @@ if adopted then
 elseif holder and holder ~= session then
   redis.call('SREM', prefix .. 'owned/' .. holder, 'members/' .. id)
 end
-redis.call('SET', KEYS[1], '{"v":1,"incarnation":' .. number(revision) .. ',"session":"' .. session
-  .. '","nonce":' .. nonce .. ',"revision":' .. number(revision) .. ',"joined":' .. number(now) .. ',' .. ARGV[10],
-  'PX', number(life))
+local record = '{"v":1,"incarnation":' .. number(revision) .. ',"session":"' .. session .. '","nonce":' .. nonce
+  .. ',"revision":' .. number(revision) .. ',"joined":' .. number(now) .. ',' .. ARGV[10]
+local deadline = redis.call('ZSCORE', KEYS[4], session) or now
+tell(prefix, 'joined ' .. id .. ' ' .. number(math.max(0, deadline - now)) .. ' ' .. record)
+redis.call('SET', KEYS[1], record, 'PX', number(life))
 return {'joined', number(revision), number(revision), number(now)}

@@ -4,7 +4,7 @@
 --
 -- KEYS  1 members  2 leases  3 revision
 -- ARGV  1 prefix   2 most bytes of records a call   3.. pairs: id, encoded, and the session the caller knows, or ''
--- Answer  {ms to the earliest deadline or -1, then for each pair one of
+-- Answer  {ms to the earliest deadline or -1, the group's revision, then for each pair one of
 --          {'record', value} | {'foreign', incarnation, text} | {'unkept'} text without a ttl
 --          | {'left'} | {'removed'} | {'expired'} | {'gone'} an adopted one | {'later'} no room: ask again}
 local prefix, room = ARGV[1], tonumber(ARGV[2])
@@ -71,7 +71,7 @@ local function why_unlisted(session)
   return {lease == 'closed' and 'left' or lease and 'removed' or 'expired'}
 end
 
-local answer = {0}
+local answer = {0, (revision_of(KEYS[3]))}
 for i = 3, #ARGV, 2 do
   local id, session = ARGV[i], ARGV[i + 1]
   local key = prefix .. 'members/' .. id

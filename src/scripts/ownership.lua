@@ -1,6 +1,8 @@
 -- What a session owns, and the next holder of its locks. Put between the prelude and the scripts that give something
 -- back.
 --
+-- tell_gone(prefix, cause, gone)    sends the watchers news of members that are no more: each an id and its incarnation
+-- incarnation_in(head)              the incarnation that a record's head names
 -- hand_on(prefix, name)             gives a lock to the first living waiters, as far as it can be given
 -- disown(prefix, session, path)     takes one thing from a session, if the session still owns it
 -- hold(prefix, name, waiter)        makes a waiter a holder; answers the token and the time in ms, or nothing where it
@@ -10,6 +12,25 @@
 -- is_alive(prefix, session)         whether its lease lives and it has not closed
 --
 -- A queue's entry is "<session> <nonce> <w or r> <most holders> <safety ttl, ms> <member, encoded>".
+
+local function incarnation_in(head)
+  return string.match(head, '^{"v":1,"incarnation":(%d+),')
+end
+
+-- In parts, since long news is not sent.
+local function tell_gone(prefix, cause, gone)
+  local news = ''
+  for _, member in ipairs(gone) do
+    if #news + #member > 4000 then
+      tell(prefix, cause .. news)
+      news = ''
+    end
+    news = news .. ' ' .. member
+  end
+  if news ~= '' then
+    tell(prefix, cause .. news)
+  end
+end
 
 local function is_alive(prefix, session)
   local lease = lease_of(prefix .. 'leases/' .. session)

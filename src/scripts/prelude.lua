@@ -14,6 +14,8 @@
 -- session_in(head)       the session a record's head names, or nil
 -- lease_of(key)          a lease's value, or false where there is none or it holds another type
 -- unless_foreign(..)     as redis.pcall, but only a key of another type is no failure: its error is answered
+-- tell(prefix, news)    sends the watchers news of what is written next, unless it is long: then they read it. Who may not
+--                        use the channel tells nothing
 -- is_outlived(a, b)      whether session b is a later one of the connector that session a is of
 
 local function number(n)
@@ -106,6 +108,12 @@ end
 
 local function session_in(head)
   return string.match(head, '^{"v":1,"incarnation":%d+,"session":"([^"]*)",')
+end
+
+local function tell(prefix, news)
+  if #news <= 4096 then
+    redis.pcall('PUBLISH', prefix .. 'news', news)
+  end
 end
 
 local function is_outlived(holder, session)

@@ -1,8 +1,8 @@
 -- Check the leases that are due and take what dead sessions own from them, a bounded number a call: members leave
 -- the group, locks are handed on, values go.
 --
--- A dead session's member keys are set to expire in 2 ms; the caller touches them 3 ms later, and Redis tells every
--- watcher by `expired`. Writes that need memory come last, so that a server without any can still be swept.
+-- A dead session's member keys are set to expire in 2 ms, and the watchers get news of it; the caller touches them 3 ms
+-- later, and Redis tells by `expired` whom no news has reached. Writes that need memory come last, so that a server without any can still be swept.
 --
 -- The index of leases may have lost sessions, by eviction or by hand, and no sweep would check them: some members are
 -- drawn each time, and their sessions noted again.
@@ -13,12 +13,13 @@
 check_indexes(KEYS[2], KEYS[1])
 local prefix, room = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
-local dying, moved, changed, more = {}, {}, false, 0
+local dying, gone, moved, changed, more = {}, {}, {}, false, 0
 
-local function end_member(id)
+local function end_member(id, head)
   redis.call('PEXPIRE', prefix .. 'members/' .. id, 2)
   redis.call('ZREM', KEYS[2], id)
   dying[#dying + 1] = id
+  gone[#gone + 1] = id .. ' ' .. incarnation_in(head)
   changed = true
 end
 
@@ -71,7 +72,7 @@ for _, session in ipairs(due) do
             -- Evicted or deleted: only its place in the index is left.
             changed = redis.call('ZREM', KEYS[2], id) == 1 or changed
           elseif type(head) == 'string' and session_in(head) == session then
-            end_member(id)
+            end_member(id, head)
           end
         else
           -- What cannot be taken back, since its key is of another type, must not keep the rest.
@@ -98,7 +99,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[2], from, from + ARGV[4] - 1)) do
     if left ~= -2 then
       moved[#moved + 1] = {session, left == -1 and 1000 or left}
     else
-      end_member(id)
+      end_member(id, head)
       local owned = prefix .. 'owned/' .. session
       if not is_foreign(unless_foreign('SREM', owned, 'members/' .. id)) and redis.call('EXISTS', owned) == 1 then
         moved[#moved + 1] = {session, 0}
@@ -108,6 +109,7 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[2], from, from + ARGV[4] - 1)) do
   end
 end
 
+tell_gone(prefix, 'expired', gone)
 if changed then
   redis.call('SET', KEYS[3], number(next_revision(KEYS[3])))
 end

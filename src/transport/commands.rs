@@ -28,6 +28,7 @@ pub(super) struct Context {
     pub(super) scripts: Arc<ScriptContext>,
     pub(super) canary: String,
     pub(super) inbox: String,
+    pub(super) news: String,
     pub(super) deadlines: Deadlines,
 }
 

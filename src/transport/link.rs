@@ -107,7 +107,7 @@ impl Dialer {
             info.set_tcp_settings(settings)
         });
         let keys = config.keys();
-        let (canary, inbox) = (keys.canary(connector), keys.inbox(connector));
+        let (canary, inbox, news) = (keys.canary(connector), keys.inbox(connector), keys.news());
         let host = serde_json::Value::from(gethostname::gethostname().to_string_lossy().into_owned());
         let grace = config.grace().map_or_else(String::new, |grace| format!("\"grace\":{},", ms(grace)));
         let holder = format!("{{\"host\":{host},\"pid\":{},{grace}\"since\":", std::process::id());
@@ -124,6 +124,7 @@ impl Dialer {
             }),
             canary,
             inbox,
+            news,
             deadlines: Deadlines::new(config.command_timeout),
             config,
         });

@@ -21,7 +21,7 @@ use crate::mutant;
 use crate::proto::Topic;
 use crate::scripts::Channels;
 use crate::settings::{Config, EventSource};
-use crate::wire::{InboxMessage, Notice, invalidated, keyevent, keyspace};
+use crate::wire::{InboxMessage, News, Notice, invalidated, keyevent, keyspace};
 
 /// The events that a keyevent source listens to.
 const EVENTS: [&str; 11] = [
@@ -103,22 +103,23 @@ impl Listener {
             .await
             .unwrap_or_else(|_| Err(Error::no_answer("CONFIG", limit)))?;
         let (mut reader, mut writer) = connect(dialer, &primary, source).await?;
-        let inbox = match primary.channels {
-            Channels::Plain => Wanted::Channels(vec![context.inbox.clone()]),
-            Channels::Sharded => Wanted::ShardChannel(context.inbox.clone()),
-        };
-        let inbox_works = match writer.subscribe(&inbox, dialer.config()).await {
-            Err(error) if error.is_of_the_link() => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "grants of locks do not come by themselves: they are asked for");
-                false
-            }
-            Ok(()) => true,
-        };
+        let inbox_works = writer
+            .try_subscribe(&of_ours(&context.inbox, primary.channels), dialer.config())
+            .await?
+            .inspect_err(
+                |error| tracing::warn!(%error, "grants of locks do not come by themselves: they are asked for"),
+            )
+            .is_ok();
         if !inbox_works && source == EventSource::Poll {
             (reader, writer) = (MessageReader::Deaf, SubscriptionWriter::Mute);
         }
         let left_out = usize::from(mutant::is_again("no_resubscribe"));
+        if matches!(source, EventSource::Keyspace | EventSource::Keyevent) {
+            let news = of_ours(&context.news, primary.channels);
+            if let Err(error) = writer.try_subscribe(&news, dialer.config()).await? {
+                tracing::warn!(%error, "scripts do not tell what they change: each change is read");
+            }
+        }
         for wanted in sources(&context, source, dialer.database()).into_iter().skip(left_out) {
             writer.subscribe(&wanted, dialer.config()).await?;
         }
@@ -213,6 +214,9 @@ impl Listener {
         if channel == context.inbox.as_bytes() {
             return InboxMessage::parse(payload).map(Received::InboxMessage);
         }
+        if channel == context.news.as_bytes() {
+            return News::parse(payload).map(Notice::News).map(Received::Notice);
+        }
         let parse = match self.source {
             EventSource::Keyspace => keyspace,
             EventSource::Keyevent => keyevent,
@@ -280,6 +284,14 @@ async fn connect(
     Ok((MessageReader::Messages(stream), SubscriptionWriter::Messages(sink)))
 }
 
+/// A channel of the group, as messages go where the primary is.
+fn of_ours(channel: &str, channels: Channels) -> Wanted {
+    match channels {
+        Channels::Plain => Wanted::Channels(vec![channel.to_owned()]),
+        Channels::Sharded => Wanted::ShardChannel(channel.to_owned()),
+    }
+}
+
 /// What the hints of this source come by.
 fn sources(context: &Context, source: EventSource, db: i64) -> Vec<Wanted> {
     match source {
@@ -298,6 +310,14 @@ fn sources(context: &Context, source: EventSource, db: i64) -> Vec<Wanted> {
 }
 
 impl SubscriptionWriter {
+    /// Subscribes where that is allowed; the outer error is the connection's.
+    async fn try_subscribe(&mut self, wanted: &Wanted, config: &Config) -> Result<Result<(), Error>, Error> {
+        match self.subscribe(wanted, config).await {
+            Err(error) if error.is_of_the_link() => Err(error),
+            said => Ok(said),
+        }
+    }
+
     async fn subscribe(&mut self, wanted: &Wanted, config: &Config) -> Result<(), Error> {
         let limit = config.command_timeout;
         match (self, wanted) {

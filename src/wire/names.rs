@@ -144,6 +144,11 @@ impl Keys {
         format!("{}inbox/{connector}", self.prefix)
     }
 
+    /// The channel on which scripts tell of what they are about to write.
+    pub(crate) fn news(&self) -> String {
+        format!("{}news", self.prefix)
+    }
+
     /// Subscribed to by the connection that keeps this session's lease.
     pub(crate) fn presence(&self, session: &str) -> String {
         format!("{}presence/{session}", self.prefix)

@@ -3,6 +3,7 @@
 //! Source: <https://redis.io/docs/latest/develop/pubsub/keyspace-notifications/>.
 
 use super::names::{Keys, decode, decode_path};
+use super::news::News;
 use crate::model::MemberId;
 
 /// The event that a notification names. It is a hint: it says where to read, never what to believe.
@@ -31,9 +32,10 @@ impl KeyEvent {
 }
 
 /// One notification that concerns this connector.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Notice {
     Member(MemberId, KeyEvent),
+    News(News),
     Canary(KeyEvent),
     /// A value or a lock, by its path with its folder, encoded.
     Path(String, KeyEvent),

@@ -105,7 +105,7 @@ enum SessionCommand {
         /// The session it was sent for.
         session: SessionId,
         sent: Moment,
-        settled: u64,
+        progress: u64,
         draft: MemberDraft,
     },
     Renew,
@@ -137,8 +137,8 @@ pub(crate) struct Session {
     renewal_wanted: bool,
     /// Whether to ask what the session holds before the next renewal asks it anyway.
     audit_wanted: bool,
-    /// How many hints the roster has settled.
-    settled: u64,
+    /// How much the roster has been told so far.
+    progress: u64,
 }
 
 impl Session {
@@ -159,7 +159,7 @@ impl Session {
             closing: false,
             renewal_wanted: false,
             audit_wanted: false,
-            settled: 0,
+            progress: 0,
         }
     }
 
@@ -181,8 +181,8 @@ impl Session {
     }
 
     /// Sends whatever may be sent over a link that stands.
-    pub(crate) fn dispatch(&mut self, now: Moment, settled: u64, out: &mut Outbox) {
-        self.settled = settled;
+    pub(crate) fn dispatch(&mut self, now: Moment, progress: u64, out: &mut Outbox) {
+        self.progress = progress;
         while self.in_flight.len() < WINDOW
             && let Some(op) = self.waiting.pop_front()
         {
@@ -328,7 +328,7 @@ impl Session {
             return;
         };
         let session = session.clone();
-        let under_way = SessionCommand::Op { op, session, sent: now, settled: self.settled, draft };
+        let under_way = SessionCommand::Op { op, session, sent: now, progress: self.progress, draft };
         self.in_flight.send(command, under_way, out);
         if let Some(session) = orphan {
             let close = self.op(Act::Close(session));

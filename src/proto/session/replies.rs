@@ -37,8 +37,8 @@ impl Session {
             }
             (SessionCommand::Op { op, .. }, Err(error)) => self.failed(now, op, error, effects, out),
             (SessionCommand::Op { op, session, .. }, Ok(_)) if self.is_outlived(&op, &session) => self.park(op, out),
-            (SessionCommand::Op { op, sent, settled, draft, .. }, Ok(reply)) => {
-                self.done(now, op, (sent, settled), draft, reply, effects, out);
+            (SessionCommand::Op { op, sent, progress, draft, .. }, Ok(reply)) => {
+                self.done(now, op, (sent, progress), draft, reply, effects, out);
             }
         }
         if let Lease::Opening = self.lease
@@ -66,7 +66,7 @@ impl Session {
         &mut self,
         now: Moment,
         op: Op,
-        (sent, settled): (Moment, u64),
+        (sent, progress): (Moment, u64),
         draft: MemberDraft,
         reply: Reply,
         effects: &mut Effects,
@@ -81,7 +81,7 @@ impl Session {
                     effects.departed.push((id.clone(), *last, *cause));
                 }
                 let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
-                effects.stored.push(StoredMember { member: Arc::new(member), settled });
+                effects.stored.push(StoredMember { member: Arc::new(member), progress });
                 match self.own_of_mut(&who) {
                     Some(own) => {
                         own.state = OwnState::Held { incarnation, joined_at_ms };
@@ -130,7 +130,7 @@ impl Session {
                     own.draft.clone_from(&draft);
                     own.editing = false;
                     let member = Member::new(id.clone(), incarnation, revision, session.clone(), joined_at_ms, draft);
-                    effects.stored.push(StoredMember { member: Arc::new(member), settled });
+                    effects.stored.push(StoredMember { member: Arc::new(member), progress });
                     if !own.edits.is_empty() {
                         self.with_edits.insert(id);
                     }

@@ -339,7 +339,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => member.prop_map(Step::Persistent),
         1 => Just(Step::FlushAll),
         1 => Just(Step::Mute),
-        1 => (0u8..8).prop_map(Step::Forbid),
+        1 => (0u8..16).prop_map(Step::Forbid),
         2 => client.prop_map(Step::Sync),
     ];
     proptest::collection::vec(step, 1..120)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::super::{Command, Contest, Entry, Finding, Known, Moment, Reply, Written};
 use crate::error::{Error, ErrorKind};
-use crate::model::{Incarnation, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
+use crate::model::{Incarnation, LeaveCause, Member, MemberDraft, MemberId, Metadata, Revision, SessionId};
 use crate::settings::EventSource;
-use crate::wire::{KeyEvent, Notice};
+use crate::wire::{KeyEvent, News, Notice};
 
 pub(super) const TTL: Duration = Duration::from_millis(1000);
 const SAFETY: Duration = Duration::from_millis(4000);
@@ -47,7 +47,7 @@ pub(super) struct Server {
     /// Notifications since they were last taken. The canaries are the connectors' own.
     pub(super) notices: Vec<Notice>,
     pub(super) notifies: bool,
-    /// Bits: 1 the channels of notifications, 2 tracking, 4 the setting of flags.
+    /// Bits: 1 the channels of notifications, 2 tracking, 4 the setting of flags, 8 the channel of news.
     pub(super) forbidden: u8,
 }
 
@@ -86,9 +86,25 @@ impl Server {
         self.notices.push(Notice::Member(id.clone(), key_event));
     }
 
+    /// Tells of members whose keys are there still.
+    fn tell_gone(&mut self, cause: LeaveCause, ids: &[MemberId]) {
+        let incarnation = |id: &MemberId| match &self.keys.get(id)?.value {
+            Value::Ours { member, .. } => Some((id.clone(), member.incarnation())),
+            Value::Text(_) => None,
+        };
+        let members: Vec<_> = ids.iter().filter_map(incarnation).collect();
+        if !members.is_empty() {
+            self.notices.push(Notice::News(News::Gone { cause, members }));
+        }
+    }
+
     /// How somebody who listens so is told of it.
     pub(super) fn tells(&self, source: EventSource, notice: Notice) -> Option<Notice> {
         match (source, notice) {
+            (EventSource::Keyspace | EventSource::Keyevent, notice @ Notice::News(_)) => {
+                (self.forbidden & 8 == 0).then_some(notice)
+            }
+            (EventSource::Tracking, Notice::News(_)) => None,
             (EventSource::Poll, _) | (EventSource::Keyspace | EventSource::Keyevent, Notice::Everything) => None,
             (EventSource::Tracking, Notice::Member(id, _)) => Some(Notice::Member(id, KeyEvent::Other)),
             (EventSource::Tracking, Notice::Canary(_)) => Some(Notice::Canary(KeyEvent::Other)),
@@ -210,6 +226,7 @@ impl Server {
                         && incarnation.is_none_or(|wanted| wanted == member.incarnation()))
                 });
                 if ours {
+                    self.tell_gone(LeaveCause::Left, std::slice::from_ref(id));
                     self.delete(id, KeyEvent::Deleted);
                     self.index.remove(id);
                     self.owned.entry(session.clone()).or_default().remove(id);
@@ -221,6 +238,7 @@ impl Server {
                 self.leases.insert(session.clone(), self.now + Duration::from_secs(5));
                 self.closed.insert(session.clone());
                 let gone = self.take_owned(session, CHUNK);
+                self.tell_gone(LeaveCause::Left, &gone);
                 for id in &gone {
                     self.delete(id, KeyEvent::Deleted);
                     self.index.remove(id);
@@ -258,8 +276,9 @@ impl Server {
             }
             Command::List { known, after } => self.list(*known, *after),
             Command::Read { wanted } => {
+                let as_of = Revision::new(self.revision);
                 let findings = wanted.iter().map(|(id, session)| self.find(id, session.as_ref())).collect();
-                Reply::Found { due: self.due(), findings }
+                Reply::Found { due: self.due(), as_of, findings }
             }
             Command::PlantCanary
             | Command::TouchCanary
@@ -290,6 +309,9 @@ impl Server {
             joined,
             draft.clone(),
         ));
+        let joins = incarnation == revision;
+        let due = joins.then(|| self.deadlines.get(session.as_str()).map_or(Duration::ZERO, |at| at.since(self.now)));
+        self.notices.push(Notice::News(News::Present { member: member.clone(), due }));
         let key = Key { value: Value::Ours { member, nonce }, expires: Some(self.now + SAFETY) };
         self.keys.insert(id.clone(), key);
         self.notify(id, KeyEvent::Set);
@@ -393,6 +415,7 @@ impl Server {
             }
         }
         if !dying.is_empty() {
+            self.tell_gone(LeaveCause::Expired, &dying);
             self.next_revision();
         }
         Reply::Swept { due: self.due(), more, dying }

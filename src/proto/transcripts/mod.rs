@@ -106,6 +106,7 @@ impl Script {
                 Input::Tick
             }
             ["hear", event, name] => Input::Notices(vec![Notice::Member(id(name), key_event(event))]),
+            ["news", ref rest @ ..] => Input::Notices(vec![Notice::News(news(rest))]),
             ["invalid", "canary"] => Input::Notices(vec![Notice::Canary(KeyEvent::Other)]),
             ["invalid", "all"] => Input::Notices(vec![Notice::Everything]),
             ["canary", event] => Input::Notices(vec![Notice::Canary(key_event(event))]),
@@ -267,6 +268,21 @@ fn hold_ids(hold_ids: &[HoldId]) -> String {
     hold_ids.iter().map(|hold_id| format!("{}#{}", hold_id.name, hold_id.nonce)).collect::<Vec<_>>().join(" ")
 }
 
+fn news(words: &[&str]) -> News {
+    match words {
+        ["joined", record, ms] => {
+            News::Present { member: member(record), due: Some(Duration::from_millis(number(ms))) }
+        }
+        ["updated", record] => News::Present { member: member(record), due: None },
+        [cause, gone @ ..] => {
+            let cause = if *cause == "left" { LeaveCause::Left } else { LeaveCause::Expired };
+            let member = |text: &&str| (member(text).id().clone(), member(text).incarnation());
+            News::Gone { cause, members: gone.iter().map(member).collect() }
+        }
+        [] => panic!("no news"),
+    }
+}
+
 fn key_event(event: &str) -> KeyEvent {
     match event {
         "set" => KeyEvent::Set,
@@ -404,9 +420,15 @@ fn reply(command: &str, words: &[&str]) -> Result<Reply, Error> {
             let known = Known { revision: Revision::new(number(revision)), count: entries.len() as u64 };
             Reply::Part { due: None, known, more, entries }
         }
-        ("read", found) => Reply::Found { due: None, findings: found.iter().map(|found| finding(found)).collect() },
+        ("read", ["as-of", revision, found @ ..]) => read(number(revision), found),
+        ("read", found) => read(0, found),
         _ => Reply::Done,
     })
+}
+
+fn read(as_of: u64, found: &[&str]) -> Reply {
+    let findings = found.iter().map(|found| finding(found)).collect();
+    Reply::Found { due: None, as_of: Revision::new(as_of), findings }
 }
 
 fn finding(word: &str) -> Finding {
@@ -463,6 +485,7 @@ fn live(members: &str, rest: &str) -> String {
 
 mod lease;
 mod locks;
+mod news;
 mod presence;
 mod put_right;
 mod reading;

@@ -66,7 +66,7 @@ fn one_read_is_under_way_and_hints_wait_for_it_together() {
 
 #[test]
 fn a_read_that_was_under_way_when_we_joined_neither_ends_nor_replaces_what_we_wrote() {
-    let joining = "> hear del a
+    let joining = "> hear set a
          read a
          > join 1 a
          join a opening c-1 take nonce 1

@@ -1,5 +1,7 @@
 //! The roster: the members, as far as this connector has been told. What a read says of them becomes changes.
 
+mod news;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use super::lookups::{Asked, Lookups};
 use super::outbox::Outbox;
 use super::{Moment, Warning};
 use crate::error::Error;
-use crate::model::{Incarnation, LeaveCause, Member, MemberId, SessionId};
+use crate::model::{Incarnation, LeaveCause, Member, MemberId, Revision, SessionId};
 use crate::wire::KeyEvent;
 
 /// What was known of an id when its read was sent: the member that was there, and the one that had left.
@@ -32,6 +34,8 @@ enum RosterCommand {
 
 #[derive(Debug)]
 pub(crate) struct Roster {
+    /// Of whom it is the roster.
+    connector: String,
     members: HashMap<MemberId, Arc<Member>>,
     /// Incarnations that have left while a read might still bring word of them.
     departed: HashMap<MemberId, Incarnation>,
@@ -39,16 +43,26 @@ pub(crate) struct Roster {
     overtaken: HashSet<MemberId>,
     lookups: Lookups<MemberId>,
     in_flight: InFlight<RosterCommand>,
+    /// The latest revision of the group that a reply has told: what is older, a read decides.
+    as_of: Revision,
+    /// Whose record the last news has told. The notification that comes next is about that write.
+    told: Option<MemberId>,
+    /// How many changes needed no read.
+    unread: u64,
 }
 
 impl Roster {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(connector: String) -> Self {
         Self {
+            connector,
             members: HashMap::new(),
             departed: HashMap::new(),
             overtaken: HashSet::new(),
             lookups: Lookups::new(),
             in_flight: InFlight::new(Owner::Members),
+            as_of: Revision::new(0),
+            told: None,
+            unread: 0,
         }
     }
 
@@ -70,6 +84,7 @@ impl Roster {
         self.lookups.abandon();
         self.overtaken.clear();
         self.in_flight.clear();
+        (self.as_of, self.told) = (Revision::new(0), None);
     }
 
     pub(crate) fn want_listing(&mut self) {
@@ -78,6 +93,7 @@ impl Roster {
 
     /// No longer trusts the last listing, so that the next one is made in full.
     pub(crate) fn doubt(&mut self) {
+        self.told = None;
         self.lookups.doubt();
     }
 
@@ -114,8 +130,9 @@ impl Roster {
     pub(crate) fn reply(&mut self, tag: Tag, reply: Result<Reply, Error>, effects: &mut Effects, out: &mut Outbox) {
         let Some(under_way) = self.in_flight.take(tag) else { return };
         match (under_way, reply) {
-            (RosterCommand::Read(then), Ok(Reply::Found { due, findings })) => {
+            (RosterCommand::Read(then), Ok(Reply::Found { due, as_of, findings })) => {
                 effects.due = due;
+                self.as_of = self.as_of.max(as_of);
                 self.found(then, findings, &mut effects.changes, out);
             }
             (RosterCommand::List { sent, .. }, Ok(Reply::Unchanged { due })) => {
@@ -124,6 +141,10 @@ impl Roster {
             }
             (RosterCommand::List { sent, after }, Ok(Reply::Part { due, known, more, entries })) => {
                 effects.due = due;
+                if after.is_none() {
+                    // What the first part does not list, no part does.
+                    self.as_of = self.as_of.max(known.revision);
+                }
                 let after = entries.last().map(|entry| entry.incarnation).or(after);
                 self.lookups.listed(
                     known,
@@ -285,6 +306,11 @@ impl Roster {
 
     pub(crate) fn settled(&self) -> u64 {
         self.lookups.settled()
+    }
+
+    /// How much has been read or told so far: what was written before may be older.
+    pub(crate) fn progress(&self) -> u64 {
+        self.lookups.settled() + self.unread
     }
 }
 
