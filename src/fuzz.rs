@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::model::{MemberId, SessionId};
 use crate::wire::{
-    HoldId, InboxMessage, Keys, LockRecord, Notice, ValueRecord, decode, decode_path, encode, encode_path, invalidated,
-    keyevent, keyspace, parse, waiting,
+    HoldId, InboxMessage, Keys, LockRecord, News, Notice, ValueRecord, decode, decode_path, encode, encode_path,
+    invalidated, keyevent, keyspace, parse, waiting,
 };
 use crate::{GroupConnector, GroupConnectorBuilder};
 
@@ -23,6 +23,7 @@ pub fn record(data: &[u8]) {
 /// What is published: names of channels, of keys, and inbox messages.
 pub fn channel(data: &[u8]) {
     let _ = InboxMessage::parse(data);
+    let _ = News::parse(data);
     let keys = Keys::new(Some("n"), "g");
     let (channel, payload) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
     let payload = payload.get(1..).unwrap_or_default();

@@ -25,6 +25,7 @@ mod locks_guards;
 mod locks_modes;
 mod locks_together;
 mod membership;
+mod news;
 mod presence;
 mod put_right;
 mod replication;
