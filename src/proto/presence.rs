@@ -155,8 +155,8 @@ impl Presence {
                 self.has_place = true;
                 self.stand_by(now, Vec::new(), out);
                 self.judged.clear();
-                self.sessions = sessions.iter().filter(|session| Some(*session) != own).cloned().collect();
-                self.seen.retain(|session, _| sessions.contains(session));
+                self.sessions = sessions.into_iter().filter(|session| Some(session) != own).collect();
+                self.seen.retain(|session, _| self.sessions.contains(session));
                 out.timers.set(Timer::Place, now + PLACE / 2);
                 if !self.sessions.is_empty() && !self.is_probing(out) {
                     out.timers.set(Timer::Probe, now);

@@ -37,6 +37,8 @@ pub(crate) struct Roster {
     /// Of whom it is the roster.
     connector: String,
     members: HashMap<MemberId, Arc<Member>>,
+    /// Those among them that other programs keep.
+    adopted: HashSet<MemberId>,
     /// Incarnations that have left while a read might still bring word of them.
     departed: HashMap<MemberId, Incarnation>,
     /// What this connector has written during the read under way: it is not known which was first.
@@ -56,6 +58,7 @@ impl Roster {
         Self {
             connector,
             members: HashMap::new(),
+            adopted: HashSet::new(),
             departed: HashMap::new(),
             overtaken: HashSet::new(),
             lookups: Lookups::new(),
@@ -232,7 +235,7 @@ impl Roster {
             self.departed.remove(id);
         }
         if then.incarnation > Some(now) && then.incarnation == self.incarnation(id) {
-            let old = self.members.remove(id);
+            let old = self.take_out(id);
             changes.extend(old.map(|member| Change::Left { member, cause: LeaveCause::Replaced }));
         }
     }
@@ -252,22 +255,36 @@ impl Roster {
             return self.hint(id, KeyEvent::Other);
         }
         let Some(old) = self.members.get(&id).cloned() else {
-            self.members.insert(id, new.clone());
+            self.put(new.clone());
             changes.push(Change::Joined(new));
             return;
         };
         if new.incarnation() < old.incarnation() {
             self.hint(id, KeyEvent::Other);
         } else if new.incarnation() > old.incarnation() {
-            self.members.insert(id, new.clone());
+            self.put(new.clone());
             changes.push(Change::Left { member: old, cause: LeaveCause::Replaced });
             changes.push(Change::Joined(new));
         } else if new.incarnation() == old.incarnation()
             && (new.revision() > old.revision() || new.is_adopted() && *new != *old)
         {
-            self.members.insert(id, new.clone());
+            self.put(new.clone());
             changes.push(Change::Updated { old, new });
         }
+    }
+
+    fn put(&mut self, member: Arc<Member>) {
+        if member.is_adopted() {
+            self.adopted.insert(member.id().clone());
+        } else {
+            self.adopted.remove(member.id());
+        }
+        self.members.insert(member.id().clone(), member);
+    }
+
+    fn take_out(&mut self, id: &MemberId) -> Option<Arc<Member>> {
+        self.adopted.remove(id);
+        self.members.remove(id)
     }
 
     /// Takes a member out, if it is still this incarnation.
@@ -275,7 +292,7 @@ impl Roster {
         if self.members.get(id)?.incarnation() != incarnation {
             return None;
         }
-        let member = self.members.remove(id)?;
+        let member = self.take_out(id)?;
         if !self.lookups.is_idle() {
             self.departed.insert(id.clone(), incarnation);
         }
@@ -290,8 +307,7 @@ impl Roster {
     /// The listing said that nothing changed. Members that other programs keep have no revision: read them.
     fn unchanged(&mut self) {
         self.lookups.listing_unchanged();
-        let adopted = self.members.values().filter(|member| member.is_adopted());
-        adopted.for_each(|member| self.lookups.hint(member.id().clone(), KeyEvent::Other));
+        self.adopted.iter().for_each(|id| self.lookups.hint(id.clone(), KeyEvent::Other));
     }
 
     /// How many listings have begun.
