@@ -62,6 +62,9 @@
 //! connections to one. None is on by default.
 
 mod backoff;
+#[cfg(group_redis_bench)]
+#[doc(hidden)]
+pub mod bench;
 mod cache;
 mod clock;
 mod connector;
@@ -83,7 +86,7 @@ pub mod testing;
 mod transport;
 mod wire;
 
-pub use cache::{Event, Events, MemberChange, MemberChanges, State, StateWatch, View};
+pub use cache::{Event, Events, MemberChange, MemberChanges, State, StateWatch, View, ViewIter};
 pub use connector::{GroupConnector, GroupConnectorBuilder, Status};
 pub use data::{DataValue, Ephemeral, MAX_VALUE, Persistent, Watch, WatchEvent};
 pub use error::{Error, ErrorKind};

@@ -1,8 +1,7 @@
 //! The view of the group, for readers, and its one writer.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -10,15 +9,18 @@ use dashmap::DashMap;
 use tokio::sync::{broadcast, watch};
 
 use super::events::{Batch, Event, Events};
+use super::members::{Members, ViewIter};
 use super::state::State;
-use crate::model::{Incarnation, Member, MemberId, Revision};
+use crate::model::{Member, MemberId, Revision};
 use crate::proto::Change;
 
 /// The members of a group as a connector knew them at one moment. It never changes: load a new one to see more.
+///
+/// Views share what is the same in them. A view that you keep costs what has changed since, whatever the size of the
+/// group.
 #[derive(Clone)]
 pub struct View {
-    members: Arc<[Arc<Member>]>,
-    by_id: Arc<OnceLock<Box<[u32]>>>,
+    members: Members,
     revision: Revision,
     version: u64,
     as_of: Instant,
@@ -41,20 +43,13 @@ impl View {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.members.len() == 0
     }
 
-    /// The member of that name. The first look-up in a view sorts its names once.
+    /// The member of that name, at the moment of this view.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Arc<Member>> {
-        let name = |index: u32| self.members[index as usize].id().as_str();
-        let by_id = self.by_id.get_or_init(|| {
-            let mut order: Box<[u32]> = (0..u32::try_from(self.members.len()).unwrap_or(u32::MAX)).collect();
-            order.sort_unstable_by(|a, b| name(*a).cmp(name(*b)));
-            order
-        });
-        let found = by_id.binary_search_by(|index| name(*index).cmp(id)).ok()?;
-        self.members.get(by_id[found] as usize)
+        self.members.get(id)
     }
 
     /// Whether there is a member of that name.
@@ -71,7 +66,7 @@ impl View {
     /// The most senior member: the one whose incarnation is the lowest.
     #[must_use]
     pub fn oldest(&self) -> Option<&Arc<Member>> {
-        self.members.first()
+        self.members.iter().next()
     }
 
     /// The highest revision of a member that this connector has seen. It never falls; a leave alone does not raise it.
@@ -110,7 +105,7 @@ impl fmt::Debug for View {
 
 impl<'a> IntoIterator for &'a View {
     type Item = &'a Arc<Member>;
-    type IntoIter = std::slice::Iter<'a, Arc<Member>>;
+    type IntoIter = ViewIter<'a>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.members.iter()
@@ -126,7 +121,6 @@ struct Shared {
 /// The writing half: the driver has the only one.
 pub(crate) struct ViewWriter {
     shared: Arc<Shared>,
-    ranked: BTreeMap<Incarnation, Arc<Member>>,
     changed: watch::Sender<u64>,
     events: broadcast::Sender<Batch>,
 }
@@ -140,63 +134,52 @@ pub(crate) struct ViewReader {
 }
 
 pub(crate) fn view(event_buffer: usize, now: Instant) -> (ViewWriter, ViewReader) {
-    let empty = View {
-        members: Arc::new([]),
-        by_id: Arc::default(),
-        revision: Revision::new(0),
-        version: 0,
-        as_of: now,
-        state: State::Connecting,
-    };
+    let empty =
+        View { members: Members::new(), revision: Revision::new(0), version: 0, as_of: now, state: State::Connecting };
     let shared = Arc::new(Shared { members: DashMap::new(), view: ArcSwap::from_pointee(empty) });
     let (changed, receiver) = watch::channel(0);
     let (events, _) = broadcast::channel(event_buffer);
     let reader = ViewReader { shared: shared.clone(), changed: receiver, events: events.downgrade() };
-    (ViewWriter { shared, ranked: BTreeMap::new(), changed, events }, reader)
+    (ViewWriter { shared, changed, events }, reader)
 }
 
 impl ViewWriter {
     /// Replaces everything at once: what lies between is not known.
     pub(crate) fn snapshot(&mut self, members: Vec<Arc<Member>>, now: Instant) {
-        self.ranked = members.into_iter().map(|member| (member.incarnation(), member)).collect();
-        self.shared.members.retain(|_, known| self.ranked.contains_key(&known.incarnation()));
-        for member in self.ranked.values() {
+        let last = self.shared.view.load_full();
+        let highest = members.iter().map(|member| member.revision()).max();
+        let members: Members = members.into_iter().collect();
+        self.shared.members.retain(|id, _| members.get(id.as_str()).is_some());
+        for member in members.iter() {
             self.shared.members.insert(member.id().clone(), member.clone());
         }
-        let view = self.publish(now);
+        let revision = highest.map_or(last.revision, |highest| highest.max(last.revision));
+        let view = self.publish(View { members, revision, ..View::clone(&last) }, now);
         self.send(view, Arc::new([]));
     }
 
-    /// Applies one batch: the list is built once for all of it.
+    /// Applies one batch: users see all of it at once.
     pub(crate) fn apply(&mut self, changes: Vec<Change>, now: Instant) {
+        let mut next = View::clone(&self.shared.view.load());
         for change in &changes {
             match change {
                 Change::Joined(member) | Change::Updated { new: member, .. } => {
                     self.shared.members.insert(member.id().clone(), member.clone());
-                    self.ranked.insert(member.incarnation(), member.clone());
+                    next.members.insert(member.clone());
+                    next.revision = next.revision.max(member.revision());
                 }
                 Change::Left { member, .. } => {
                     self.shared.members.remove_if(member.id(), |_, known| known.incarnation() == member.incarnation());
-                    self.ranked.remove(&member.incarnation());
+                    next.members.remove(member);
                 }
             }
         }
-        let view = self.publish(now);
+        let view = self.publish(next, now);
         self.send(view, changes.into_iter().map(Event::from).collect());
     }
 
-    fn publish(&mut self, now: Instant) -> Arc<View> {
-        let last = self.shared.view.load();
-        let members: Arc<[Arc<Member>]> = self.ranked.values().cloned().collect();
-        let highest = members.iter().map(|member| member.revision()).max();
-        let view = Arc::new(View {
-            revision: highest.into_iter().chain([last.revision]).max().unwrap_or(last.revision),
-            members,
-            by_id: Arc::default(),
-            version: last.version + 1,
-            as_of: now,
-            state: last.state,
-        });
+    fn publish(&mut self, next: View, now: Instant) -> Arc<View> {
+        let view = Arc::new(View { version: next.version + 1, as_of: now, ..next });
         self.shared.view.store(view.clone());
         view
     }
