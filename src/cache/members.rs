@@ -1,6 +1,8 @@
 //! The members as they are at one moment, by seniority and by name. A copy shares all with what it was made from, and a
 //! change copies only the way to where it is: so a view costs what has changed, and not what it shows.
 
+use std::fmt;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use immutable_chunkmap::map::Map;
@@ -90,3 +92,11 @@ impl DoubleEndedIterator for ViewIter<'_> {
 }
 
 impl ExactSizeIterator for ViewIter<'_> {}
+
+impl FusedIterator for ViewIter<'_> {}
+
+impl fmt::Debug for ViewIter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ViewIter").field("left", &self.left).finish_non_exhaustive()
+    }
+}

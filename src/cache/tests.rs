@@ -18,7 +18,7 @@ pub(super) fn member(name: &str, incarnation: u64, revision: u64) -> Arc<Member>
 }
 
 /// One change, of a member that the index draws.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Act {
     Join,
     Update(Index),

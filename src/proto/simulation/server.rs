@@ -104,8 +104,9 @@ impl Server {
             (EventSource::Keyspace | EventSource::Keyevent, notice @ Notice::News(_)) => {
                 (self.forbidden & 8 == 0).then_some(notice)
             }
-            (EventSource::Tracking, Notice::News(_)) => None,
-            (EventSource::Poll, _) | (EventSource::Keyspace | EventSource::Keyevent, Notice::Everything) => None,
+            (EventSource::Poll, _)
+            | (EventSource::Tracking, Notice::News(_))
+            | (EventSource::Keyspace | EventSource::Keyevent, Notice::Everything) => None,
             (EventSource::Tracking, Notice::Member(id, _)) => Some(Notice::Member(id, KeyEvent::Other)),
             (EventSource::Tracking, Notice::Canary(_)) => Some(Notice::Canary(KeyEvent::Other)),
             (EventSource::Tracking, notice) => Some(notice),
