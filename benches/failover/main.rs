@@ -1,8 +1,8 @@
-//! How soon a death is seen, that nothing else is taken for one, and what idle connectors cost. It fails where a limit is
-//! broken, and names it.
+//! How soon many deaths at once are seen, and that nothing else is taken for one. It fails where a limit is broken, and names
+//! it. How soon one death is seen is in `benches/bench`.
 //!
-//! `cargo bench --features testing --bench failover -- [kills [N]] [together [N]] [freeze] [storm [SECONDS]] [restarts [MINUTES]]
-//! [idle [N]]`; without a word, all but `restarts`.
+//! `cargo bench --features testing --bench failover -- [together [N]] [freeze] [storm [SECONDS]] [restarts [MINUTES]]`; without
+//! a word, all but `restarts`.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -15,21 +15,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use group_redis::testing::TestRedis;
-use group_redis::{Event, GroupConnector, GroupConnectorBuilder as Builder, redis};
+use group_redis::{Event, GroupConnector, redis};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::sleep;
 
 /// So long that nothing here is seen by it.
 const TTL: Duration = Duration::from_secs(10);
-/// The default for this ttl.
-const HEARTBEAT: Duration = Duration::from_millis(3333);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of the kill of a process to the last watcher that is told, in 99 of 100.
 const SEEN_WITHIN: Duration = Duration::from_millis(300);
-/// Of one core of the server, in percent, for a thousand connectors.
-const IDLE_SHARE: f64 = 2.0;
 /// What one connector opens: to ask, to listen, for heartbeats.
 const CONNECTIONS: f64 = 3.0;
 
@@ -63,43 +58,23 @@ fn limit(is_kept: bool, limit: &str) {
 async fn run(words: &[&str]) -> Outcome<()> {
     match words[..] {
         ["--member", url, ref names @ ..] => be_members(url, names).await,
-        ["kills"] => kills(100).await,
-        ["kills", count] => kills(count.parse()?).await,
         ["together"] => together::run(50).await,
         ["together", rounds] => together::run(rounds.parse()?).await,
         ["freeze"] => freeze().await,
         ["storm"] => storm(Duration::from_secs(60)).await,
         ["storm", seconds] => storm(Duration::from_secs(seconds.parse()?)).await,
-        ["idle"] => idle(1000).await,
-        ["idle", count] => idle(count.parse()?).await,
         ["restarts"] => restarts(Duration::from_secs(1800)).await,
         ["restarts", minutes] => restarts(Duration::from_secs(60 * minutes.parse::<u64>()?)).await,
         _ => {
-            kills(100).await?;
             together::run(50).await?;
             freeze().await?;
-            storm(Duration::from_secs(60)).await?;
-            idle(1000).await
+            storm(Duration::from_secs(60)).await
         }
     }
 }
 
-fn ordinary(url: &str) -> Builder {
-    GroupConnector::builder(url).group("failover").ttl(TTL)
-}
-
-/// For so many that all read each join, and all in one process, that joining takes its time.
-fn patient(url: &str) -> Builder {
-    ordinary(url).command_timeout(TTL)
-}
-
-/// What is left is the heartbeats and the renewals of the safety ttl.
-fn bare(url: &str) -> Builder {
-    patient(url).without_presence().without_sweep()
-}
-
 async fn connect(url: &str) -> Outcome<GroupConnector> {
-    Ok(ordinary(url).connect().await?)
+    Ok(GroupConnector::builder(url).group("failover").ttl(TTL).connect().await?)
 }
 
 /// A process of its own: members of one connector, until it is killed or its input ends.
@@ -149,25 +124,6 @@ async fn watcher(url: &str, told: mpsc::Sender<(Instant, bool, String)>) -> Outc
     Ok(group)
 }
 
-/// Waits until all watchers have been told; how long the last of them took.
-async fn told_by_all(
-    told: &mut mpsc::Receiver<(Instant, bool, String)>,
-    since: Instant,
-    what: (bool, &str),
-    watchers: usize,
-) -> Outcome<Duration> {
-    let mut last = Duration::ZERO;
-    let mut missing = watchers;
-    while missing > 0 {
-        let (at, has_joined, id) = timeout(PATIENCE, told.recv()).await?.ok_or("the watchers have ended")?;
-        if (has_joined, &*id) == what {
-            last = last.max(at - since);
-            missing -= 1;
-        }
-    }
-    Ok(last)
-}
-
 /// Prints the times, and answers the 99th of a hundred.
 fn tell(what: &str, times: &mut [Duration]) -> Duration {
     times.sort_unstable();
@@ -175,44 +131,6 @@ fn tell(what: &str, times: &mut [Duration]) -> Duration {
     let ms = |percent| at(percent).as_secs_f64() * 1000.0;
     println!("{what}: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms, of {}", ms(50), ms(99), ms(100), times.len());
     at(99)
-}
-
-/// Waits until a watcher sees that somebody is present.
-async fn is_seen(watchers: &[GroupConnector]) -> Outcome<()> {
-    let seeing = async {
-        while !watchers.iter().any(|watcher| watcher.status().sessions_seen > 0) {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    Ok(timeout(PATIENCE, seeing).await?)
-}
-
-async fn kills(count: usize) -> Outcome<()> {
-    const WATCHERS: usize = 5;
-    let server = TestRedis::start().await?;
-    let (sender, mut told) = mpsc::channel(1024);
-    let mut watchers = Vec::new();
-    for _ in 0..WATCHERS {
-        watchers.push(watcher(server.url(), sender.clone()).await?);
-    }
-    let mut times = Vec::new();
-    for round in 0..count {
-        let name = format!("victim-{round}");
-        let mut child = spawn(server.url(), std::slice::from_ref(&name))?;
-        told_by_all(&mut told, Instant::now(), (true, &name), WATCHERS).await?;
-        // A process that ends before a prober has seen it is reported by its lease only.
-        is_seen(&watchers).await?;
-        let killed = Instant::now();
-        signal(&child, Signal::KILL)?;
-        times.push(told_by_all(&mut told, killed, (false, &name), WATCHERS).await?);
-        child.wait()?;
-    }
-    if times.is_empty() {
-        return Err("nobody was killed".into());
-    }
-    let p99 = tell(&format!("kill -9 to Left at the last of {WATCHERS} watchers, ttl {TTL:?}"), &mut times);
-    limit(p99 <= SEEN_WITHIN, &format!("p99 of kills is at most {SEEN_WITHIN:?}"));
-    Ok(())
 }
 
 /// How many were told to have joined or left at one watcher while this was done.
@@ -254,7 +172,7 @@ async fn freeze() -> Outcome<()> {
 async fn storm(time: Duration) -> Outcome<()> {
     const MEMBERS: usize = 50;
     let server = TestRedis::start().await?;
-    let groups = connectors(server.url(), MEMBERS, Role::Members, ordinary).await?;
+    let groups = members(server.url(), MEMBERS).await?;
     let mut connection = server.connection().await?;
     let mut killed = 0u64;
     let seen = events_during(server.url(), MEMBERS, async {
@@ -276,33 +194,13 @@ async fn storm(time: Duration) -> Outcome<()> {
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-enum Role {
-    /// With a member each, and so with a session and its heartbeat.
-    Members,
-    Watchers,
-}
-
-async fn connectors(url: &str, count: usize, role: Role, kind: fn(&str) -> Builder) -> Outcome<Vec<GroupConnector>> {
-    const AT_ONCE: usize = 4;
-    let (mut joining, mut groups) = (JoinSet::new(), Vec::new());
+/// So many connectors with a member each.
+async fn members(url: &str, count: usize) -> Outcome<Vec<GroupConnector>> {
+    let mut groups = Vec::new();
     for number in 0..count {
-        let builder = kind(url);
-        joining.spawn(async move {
-            let group = builder.connect().await?;
-            if let Role::Members = role {
-                group.join(format!("member-{number}")).await?;
-            }
-            Outcome::Ok(group)
-        });
-        if joining.len() == AT_ONCE
-            && let Some(group) = joining.join_next().await
-        {
-            groups.push(group??);
-        }
-    }
-    while let Some(group) = joining.join_next().await {
-        groups.push(group??);
+        let group = connect(url).await?;
+        group.join(format!("member-{number}")).await?;
+        groups.push(group);
     }
     Ok(groups)
 }
@@ -312,91 +210,6 @@ async fn info(connection: &mut redis::aio::MultiplexedConnection, section: &str,
     let text: String = redis::cmd("INFO").arg(section).query_async(connection).await?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     Ok(line.ok_or("the server does not say it")?.trim().parse()?)
-}
-
-/// So many connectors of one group, in which nothing happens, and the server that has only them.
-struct Idle {
-    _groups: Vec<GroupConnector>,
-    connection: redis::aio::MultiplexedConnection,
-    _server: TestRedis,
-}
-
-impl Idle {
-    async fn begin(count: usize, role: Role, kind: fn(&str) -> Builder) -> Outcome<Self> {
-        let server = TestRedis::start().await?;
-        let groups = connectors(server.url(), count, role, kind).await?;
-        Ok(Self { _groups: groups, connection: server.connection().await?, _server: server })
-    }
-}
-
-/// As many connections as there would be heartbeats, each with one `PING` a heartbeat: what no heartbeat can cost less than.
-struct Pings {
-    _pinging: JoinSet<()>,
-    connection: redis::aio::MultiplexedConnection,
-    _server: TestRedis,
-}
-
-impl Pings {
-    async fn begin(count: usize) -> Outcome<Self> {
-        let server = TestRedis::start().await?;
-        let client = redis::Client::open(server.url())?;
-        let mut pinging = JoinSet::new();
-        for number in 0..count {
-            let mut connection = client.get_multiplexed_async_connection().await?;
-            pinging.spawn(async move {
-                sleep(HEARTBEAT.mul_f64(number as f64 / count as f64)).await;
-                let mut beats = interval(HEARTBEAT);
-                while redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok() {
-                    beats.tick().await;
-                }
-            });
-        }
-        Ok(Self { _pinging: pinging, connection: server.connection().await?, _server: server })
-    }
-}
-
-/// The seconds of a core that a server has used.
-async fn used(connection: &mut redis::aio::MultiplexedConnection) -> Outcome<f64> {
-    Ok(info(connection, "cpu", "used_cpu_user").await? + info(connection, "cpu", "used_cpu_sys").await?)
-}
-
-/// What members cost that watchers do not, in percent of a core of the server. All is measured at the same time, since
-/// what a machine does beside it would else be taken for the difference.
-async fn cost_of_members(count: usize, what: &str, kind: fn(&str) -> Builder) -> Outcome<f64> {
-    const TIME: Duration = Duration::from_secs(120);
-    let mut watchers = Idle::begin(count, Role::Watchers, kind).await?;
-    let mut members = Idle::begin(count, Role::Members, kind).await?;
-    let mut pings = Pings::begin(count).await?;
-    // What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
-    sleep(TTL * 3).await;
-    let mut connections = [&mut watchers.connection, &mut members.connection, &mut pings.connection];
-    let (mut used_before, mut shares, begun) = ([0.0; 3], [0.0; 3], Instant::now());
-    for (connection, before) in connections.iter_mut().zip(&mut used_before) {
-        *before = used(connection).await?;
-    }
-    sleep(TIME).await;
-    for ((connection, before), share) in connections.iter_mut().zip(used_before).zip(&mut shares) {
-        *share = (used(connection).await? - before) / begun.elapsed().as_secs_f64() * 100.0;
-    }
-    let [watchers, members, pings] = shares;
-    let cost = members - watchers;
-    println!(
-        "{count} idle connectors of one group, ttl {TTL:?}: {watchers:.2} % of one core of the server where they only \
-         watch, {members:.2} % with a member each: {cost:.2} % for {what}; {pings:.2} % for as many connections that \
-         send a PING a heartbeat"
-    );
-    Ok(cost)
-}
-
-async fn idle(count: usize) -> Outcome<()> {
-    cost_of_members(count, "all that keeps a session, and for looking after others", patient).await?;
-    let heartbeats = cost_of_members(count, "heartbeats, and renewals of the safety ttl", bare).await?;
-    let most = IDLE_SHARE * count.max(1000) as f64 / 1000.0;
-    limit(
-        heartbeats < most,
-        &format!("less than {most:.1} % of one core for the heartbeats of {count} idle connectors"),
-    );
-    Ok(())
 }
 
 /// What this process has in memory, in kB; 0 where that is not known.
