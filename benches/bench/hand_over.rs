@@ -45,7 +45,7 @@ impl Ours {
         for _ in 0..processes {
             workers.push(Process::start(&["--worker", url, &group]).await?);
         }
-        let turns = (scale.pick(90, 300) / processes).max(6);
+        let turns = (scale.pick(90, 600) / processes).max(6);
         Ok(Self { connection: base::connection(url).await?, workers, turns })
     }
 }

@@ -11,8 +11,9 @@ use crate::base;
 use crate::clock;
 use crate::harness::{Goal, Scale, Subject, base as by_base, ours as by_ours, row};
 use crate::ours;
+use crate::process::Process;
 use crate::watch::Watcher;
-use crate::way::{Figures, Outcome, Way, figures};
+use crate::way::{Figures, Outcome, Way, figures, say};
 
 pub(crate) fn burst(scale: Scale) -> Subject {
     let joins = scale.pick(2_000, 10_000);
@@ -43,6 +44,7 @@ pub(crate) fn at_rest(scale: Scale) -> Subject {
     let update = format!("update seen among {many} members");
     let rest = format!("{many} members at rest, two watchers, server CPU");
     let among_few = format!("among {few}");
+    let memory = format!("memory a member, in a fresh view of {many}");
     Subject::new("large", scale.pick(2, 4))
         .on_servers_of_their_own()
         .compares([by_ours("ours", &format!("large:{many}")), by_ours(&among_few, &format!("large:{few}"))])
@@ -50,6 +52,8 @@ pub(crate) fn at_rest(scale: Scale) -> Subject {
             row(&update, "ours", "update").against(&among_few, "update", Goal::AtMost(1.2)),
             row(&update, "ours", "update").against_before(Goal::None),
             row(&rest, "ours", "share").against_before(Goal::AtMost(0.1)),
+            row(&memory, "ours", "bytes").absolute(Goal::AtMost(400.0)),
+            row(&memory, "ours", "bytes").against_before(Goal::None),
         ])
 }
 
@@ -143,9 +147,29 @@ impl Way for Joins {
     }
 }
 
+/// What this process has in memory, in bytes; 0 where the system does not say it so.
+fn memory() -> Outcome<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()).unwrap_or("0");
+    Ok(kilobytes.parse::<f64>()? * 1024.0)
+}
+
+/// A process that says how much its memory has grown by a view, for each member.
+pub(crate) async fn weigh(url: &str, group: &str, members: usize) -> Outcome<()> {
+    let before = memory()?;
+    let group = ours::builder(url, group).connect().await?;
+    group.wait_for(ours::PATIENCE, |view| view.len() == members).await?;
+    say("ready")?;
+    say(&((memory()? - before) / members as f64).to_string())
+}
+
 /// Members at rest, but for one that is updated now and then, before two watchers in other processes.
 pub(crate) struct Large {
+    url: String,
     _group: GroupConnector,
+    name: String,
+    members: usize,
     _others: Vec<Membership>,
     updated: Membership,
     watcher: Watcher,
@@ -165,7 +189,10 @@ impl Large {
         let other = Watcher::start("ours", url, &name, 1).await?;
         sleep(scale.pick(Duration::from_secs(1), Duration::from_secs(10))).await;
         Ok(Self {
+            url: url.to_owned(),
             _group: group,
+            name,
+            members,
             _others: others,
             updated,
             watcher,
@@ -179,6 +206,9 @@ impl Large {
 
 impl Way for Large {
     async fn round(&mut self) -> Outcome<Figures> {
+        let mut fresh = Process::start(&["--weigh", &self.url, &self.name, &self.members.to_string()]).await?;
+        let bytes = fresh.line().await?.parse()?;
+        fresh.end().await?;
         let (before, rested) = (base::used_by_server(&mut self.server).await?, clock::now());
         sleep(self.window).await;
         let used = base::used_by_server(&mut self.server).await? - before;
@@ -189,6 +219,6 @@ impl Way for Large {
             self.updated.update(&number).await?;
             took.push(self.watcher.saw("updated").await? - began);
         }
-        Ok(figures([("share", vec![share]), ("update", took)]))
+        Ok(figures([("bytes", vec![bytes]), ("share", vec![share]), ("update", took)]))
     }
 }

@@ -52,7 +52,7 @@ fn main() -> Outcome<()> {
     done
 }
 
-const ROLES: [&str; 4] = ["--way", "--watch", "--worker", "--victims"];
+const ROLES: [&str; 5] = ["--way", "--watch", "--worker", "--weigh", "--victims"];
 
 async fn play(args: Vec<String>) -> Outcome<()> {
     let words: Vec<_> = args.iter().map(String::as_str).collect();
@@ -64,6 +64,7 @@ async fn play(args: Vec<String>) -> Outcome<()> {
         ["--watch", "ours", url, group, every] => ours::watch(url, group, Tally::new(every.parse()?)).await,
         ["--watch", _, url, group, every] => base::watch(url, group, Tally::new(every.parse()?)).await,
         ["--worker", url, group] => hand_over::work(url, group).await,
+        ["--weigh", url, group, members] => large::weigh(url, group, members.parse()?).await,
         ["--victims", url, group, ttl, connectors, members] => {
             crash::be_victims(url, group, ttl, connectors, members).await
         }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// What a round has measured, by name: a `rate` is one a second, a `share` is of a core, a `size` is in bytes, and all others are
+/// What a round has measured, by name: a `rate` is one a second, a `share` is of a core, `bytes` and a `size` are bytes, and all others are
 /// seconds.
 pub(crate) type Figures = BTreeMap<String, Vec<f64>>;
 

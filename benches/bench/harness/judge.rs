@@ -1,8 +1,10 @@
 //! From rounds to a line of the table.
 
-use super::rounds::Measured;
 use super::subject::{Goal, Reading, Row};
 use crate::way::Figures;
+
+/// The rounds of each contestant, by its label, or why there are none.
+pub(super) type Measured = Vec<(String, Result<Vec<Figures>, String>)>;
 
 /// The median of the rounds, with the least and the greatest.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::way::Outcome;
-use judge::judge;
+use judge::{Measured, judge};
 use report::Report;
-use rounds::{Measured, Programs};
+use rounds::Programs;
 pub(crate) use subject::{Goal, Scale, Subject, base, ours, peer, row};
 
 /// For all that is measured; building comes before.

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::judge::{Found, Line, Spread};
-use super::rounds::Measured;
+use super::judge::{Found, Line, Measured, Spread};
 use super::subject::Goal;
 use super::{Order, samples};
 
@@ -111,6 +110,7 @@ fn number(figure: &str, value: f64) -> String {
     match figure {
         "rate" => format!("{value:.0}/s"),
         "share" => format!("{:.2} % of a core", value * 100.0),
+        "bytes" => format!("{value:.0} B"),
         "size" => format!("{:.2} MB", value / 1e6),
         _ if value < 1e-6 => format!("{:.1} ns", value * 1e9),
         _ if value < 1e-3 => format!("{:.1} us", value * 1e6),

@@ -6,12 +6,10 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use group_redis::testing::TestRedis;
 
+use super::judge::Measured;
 use super::subject::{By, Contestant, Scale, Subject};
 use crate::process::Process;
 use crate::way::{Figures, Outcome};
-
-/// The rounds of each contestant, by its label, or why there are none.
-pub(super) type Measured = Vec<(String, Result<Vec<Figures>, String>)>;
 
 pub(super) struct Programs {
     this: PathBuf,
