@@ -31,7 +31,7 @@ const LONG: Duration = Duration::from_secs(4);
 pub(crate) fn subject(scale: Scale, foreign: usize) -> Subject {
     let what = format!("crash past the ttl, {foreign} other TTL keys");
     let of = |label: &str, percent| row(&what, label, "past").percentile(percent);
-    let listening = format!("listening only, for {GIVEN_UP:?},");
+    let listening = format!("listening only (at most {GIVEN_UP:?})");
     let subject = Subject::new(format!("crash-{foreign}"), scale.pick(1, 4))
         .compares([by_ours("ours", &format!("crash:{foreign}")), by_base(&listening, &format!("bare-crash:{foreign}"))])
         .rows([

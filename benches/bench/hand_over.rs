@@ -22,7 +22,7 @@ const HOLD: Duration = Duration::from_millis(2);
 
 pub(crate) fn subject(scale: Scale, waiters: usize) -> Subject {
     let what = format!("hand-over with {waiters} waiters");
-    Subject::new(format!("hand-over-{waiters}"), scale.pick(4, 10))
+    Subject::new(format!("hand-over-{waiters}"), scale.pick(3, 10))
         .compares([by_ours("ours", &format!("hand-over:{waiters}"))])
         .rows([
             row(&what, "ours", "hand-over")
@@ -45,7 +45,7 @@ impl Ours {
         for _ in 0..processes {
             workers.push(Process::start(&["--worker", url, &group]).await?);
         }
-        let turns = (scale.pick(90, 600) / processes).max(6);
+        let turns = (scale.pick(90, 600) / processes).max(5);
         Ok(Self { connection: base::connection(url).await?, workers, turns })
     }
 }

@@ -36,21 +36,28 @@ pub(crate) fn subject(scale: Scale) -> Subject {
         ])
 }
 
-/// What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
-fn rest(scale: Scale) -> Duration {
-    scale.pick(TTL / 2, TTL * 2)
+/// The server that has only them.
+struct IdleServer {
+    connection: MultiplexedConnection,
+    /// What joining has stirred up comes to rest; the safety ttl is renewed for the first time after two ttls.
+    rest: Duration,
+    window: Duration,
 }
 
-/// The share of a core that the server uses for so long.
-async fn share(server: &mut MultiplexedConnection, window: Duration) -> Outcome<Figures> {
-    let (before, began) = (base::used_by_server(server).await?, clock::now());
-    sleep(window).await;
-    let used = base::used_by_server(server).await? - before;
-    Ok(figures([("share", vec![used / (clock::now() - began)])]))
-}
+impl IdleServer {
+    async fn of(url: &str, scale: Scale) -> Outcome<Self> {
+        let (rest, window) = (scale.pick(TTL / 2, TTL * 2), scale.pick(HEARTBEAT, HEARTBEAT * 3));
+        Ok(Self { connection: base::connection(url).await?, rest, window })
+    }
 
-fn window(scale: Scale) -> Duration {
-    scale.pick(HEARTBEAT, HEARTBEAT * 3)
+    /// The share of a core that it uses for so long; before the first time it rests.
+    async fn share(&mut self) -> Outcome<Figures> {
+        sleep(std::mem::take(&mut self.rest)).await;
+        let (before, began) = (base::used_by_server(&mut self.connection).await?, clock::now());
+        sleep(self.window).await;
+        let used = base::used_by_server(&mut self.connection).await? - before;
+        Ok(figures([("share", vec![used / (clock::now() - began)])]))
+    }
 }
 
 /// For so many that all read each join, and all in one process, that joining takes its time.
@@ -60,44 +67,35 @@ fn patient(url: &str, group: &str) -> GroupConnectorBuilder {
 
 pub(crate) struct Ours {
     groups: Vec<GroupConnector>,
-    server: MultiplexedConnection,
-    window: Duration,
+    server: IdleServer,
 }
 
 impl Ours {
     pub(crate) async fn members(url: &str, scale: Scale, count: usize) -> Outcome<Self> {
-        let ours = Self::begin(url, scale, count).await?;
+        let ours = Self::watchers(url, scale, count).await?;
         for (number, group) in ours.groups.iter().enumerate() {
             group.timeout(ours::PATIENCE).join(format!("m{number}")).await?;
         }
-        sleep(rest(scale)).await;
         Ok(ours)
     }
 
     pub(crate) async fn watchers(url: &str, scale: Scale, count: usize) -> Outcome<Self> {
-        let ours = Self::begin(url, scale, count).await?;
-        sleep(rest(scale)).await;
-        Ok(ours)
-    }
-
-    async fn begin(url: &str, scale: Scale, count: usize) -> Outcome<Self> {
         let name = ours::own_group();
         let groups = ours::connect_many(count, || patient(url, &name)).await?;
-        Ok(Self { groups, server: base::connection(url).await?, window: window(scale) })
+        Ok(Self { groups, server: IdleServer::of(url, scale).await? })
     }
 }
 
 impl Way for Ours {
     async fn round(&mut self) -> Outcome<Figures> {
-        share(&mut self.server, self.window).await
+        self.server.share().await
     }
 }
 
 /// What no heartbeat can cost less than.
 pub(crate) struct Pings {
     _pinging: JoinSet<()>,
-    server: MultiplexedConnection,
-    window: Duration,
+    server: IdleServer,
 }
 
 impl Pings {
@@ -113,13 +111,12 @@ impl Pings {
                 }
             });
         }
-        sleep(HEARTBEAT).await;
-        Ok(Self { _pinging: pinging, server: base::connection(url).await?, window: window(scale) })
+        Ok(Self { _pinging: pinging, server: IdleServer::of(url, scale).await? })
     }
 }
 
 impl Way for Pings {
     async fn round(&mut self) -> Outcome<Figures> {
-        share(&mut self.server, self.window).await
+        self.server.share().await
     }
 }

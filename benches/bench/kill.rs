@@ -46,7 +46,7 @@ impl Ours {
             tokio::spawn(pass_on(watcher.clone(), sender.clone()));
             watchers.push(watcher);
         }
-        Ok(Self { url: url.to_owned(), group, watchers, seen, times: scale.pick(5, 10) })
+        Ok(Self { url: url.to_owned(), group, watchers, seen, times: scale.pick(4, 10) })
     }
 
     /// When the last of the watchers has seen the one victim that there is join or leave.

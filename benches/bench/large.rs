@@ -187,7 +187,7 @@ impl Large {
         let updated = others.swap_remove(members / 2);
         let watcher = Watcher::start("ours", url, &name, 1).await?;
         let other = Watcher::start("ours", url, &name, 1).await?;
-        sleep(scale.pick(Duration::from_secs(1), Duration::from_secs(10))).await;
+        sleep(scale.pick(Duration::from_millis(500), Duration::from_secs(5))).await;
         Ok(Self {
             url: url.to_owned(),
             _group: group,
@@ -198,7 +198,7 @@ impl Large {
             watcher,
             _watcher: other,
             server: base::connection(url).await?,
-            window: scale.pick(Duration::from_secs(3), Duration::from_secs(8)),
+            window: scale.pick(Duration::from_secs(2), Duration::from_secs(8)),
             updates: scale.pick(20, 40),
         })
     }

@@ -107,9 +107,9 @@ fn subjects(scale: Scale) -> Vec<Subject> {
         large::burst(scale),
         crash::all_at_once(scale),
         crowd::subject(scale, scale.pick(100, 300)),
-        large::at_rest(scale),
-        large::joins(scale),
         idle::subject(scale),
+        large::joins(scale),
+        large::at_rest(scale),
     ];
     if scale == Scale::Full {
         subjects.extend([crowd::subject(scale, 1000), hello::subject(scale), crash::subject(scale, 1_000_000)]);

@@ -38,7 +38,14 @@ impl Line {
 }
 
 fn at(sorted: &[f64], percentile: usize) -> Option<f64> {
-    sorted.get((sorted.len() * percentile).div_ceil(100).max(1) - 1).copied()
+    let value = |number: usize| sorted.get(number).copied();
+    match sorted.len() {
+        // Two rounds have no one in the middle.
+        even if percentile == 50 && even.is_multiple_of(2) => {
+            Some(f64::midpoint(value((even / 2).checked_sub(1)?)?, value(even / 2)?))
+        }
+        count => value((count * percentile).div_ceil(100).max(1) - 1),
+    }
 }
 
 /// The percentile, and between what all lie.
