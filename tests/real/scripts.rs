@@ -66,7 +66,7 @@ impl Caller {
         let Value::Array(answer) = self.run("member_read", &["members", "leases", "revision"], &args).await else {
             panic!()
         };
-        answer.into_iter().skip(1).map(words).collect()
+        answer.into_iter().skip(2).map(words).collect()
     }
 
     async fn list(&mut self, revision: &str, count: &str) -> Vec<String> {
@@ -153,7 +153,8 @@ async fn update_and_leave_want_the_incarnation() {
     let keys = ["members/a", "leases/s1", "revision"];
     let tail = "\"tags\":[],\"text\":\"new\"}";
     let update = async |caller: &mut Caller, head: &str, nonce: &str| {
-        words(caller.run("member_update", &keys, &[head, nonce, &joined[3], tail]).await)
+        let prefix = caller.prefix.clone();
+        words(caller.run("member_update", &keys, &[head, nonce, &joined[3], tail, &prefix, "a"]).await)
     };
     caller.ask::<()>("PEXPIRE", "members/a", &["77000"]).await;
     let updated = update(&mut caller, &head, "7").await;
@@ -166,7 +167,8 @@ async fn update_and_leave_want_the_incarnation() {
 
     let keys = ["members/a", "members", "owned/s1", "revision"];
     let leave = async |caller: &mut Caller, session: &str, incarnation: &str| {
-        words(caller.run("member_leave", &keys, &["a", session, incarnation]).await).remove(0)
+        let prefix = caller.prefix.clone();
+        words(caller.run("member_leave", &keys, &["a", session, incarnation, &prefix]).await).remove(0)
     };
     assert_eq!(leave(&mut caller, "s2", "").await, "0", "a stranger's");
     assert_eq!(leave(&mut caller, "s1", "12").await, "0", "an older life");
@@ -183,7 +185,9 @@ async fn leave_removes_entry_without_record() {
     caller.ask::<()>("DEL", "members/a", &[]).await;
     let leave = async |caller: &mut Caller, incarnation: &str| {
         let keys = ["members/a", "members", "owned/s1", "revision"];
-        redis::from_redis_value::<u64>(caller.run("member_leave", &keys, &["a", "s1", incarnation]).await).unwrap()
+        let prefix = caller.prefix.clone();
+        let args = ["a", "s1", incarnation, &prefix];
+        redis::from_redis_value::<u64>(caller.run("member_leave", &keys, &args).await).unwrap()
     };
     assert_eq!(leave(&mut caller, "7").await, 0);
     assert_eq!(caller.ask::<u64>("ZCARD", "members", &[]).await, 1, "it is another's");

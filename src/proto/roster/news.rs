@@ -14,9 +14,11 @@ use crate::proto::effects::Effects;
 use crate::wire::{KeyEvent, News};
 
 impl Roster {
-    /// Takes what a script has told.
+    /// Takes what a script has told. The next listing is made in full, as it would be after any change: a server that has
+    /// lost its data meanwhile may be where it was at the last one.
     pub(crate) fn news(&mut self, news: News, effects: &mut Effects) {
         self.told = None;
+        self.lookups.doubt();
         match news {
             News::Present { member, .. } if !self.is_of_another(member.session()) => {}
             News::Present { member, due } => {
