@@ -145,7 +145,7 @@ fn change(stage: &Stage, reign: &Reigning, node: usize, (before, now): (Role, Ro
 async fn look(stage: &Stage, node: usize, connection: &mut Option<MultiplexedConnection>) -> Role {
     if connection.is_none() {
         let Ok(mut new) = stage.servers.connection(node).await else { return Role::Away { silent: false } };
-        // While it loads, a replica refuses this too, and would name its primary ever after.
+        // Who is busy with a script refuses this, and would, once it is a replica, name its primary ever after.
         if stage.servers.is_cluster() && redis::cmd("READONLY").query_async::<Value>(&mut new).await.is_err() {
             return Role::Away { silent: true };
         }
