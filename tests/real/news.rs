@@ -6,7 +6,7 @@ use group_redis::testing::{FaultProxy, Flow, Line, Way};
 use group_redis::{EventSource, GroupConnector, LeaveCause};
 
 use super::sources::connect_without;
-use super::support::{Fixture, Recorder, TTL};
+use super::support::{Fixture, Recorder, TTL, eventually};
 
 /// Longer than a test takes: nothing is asked meanwhile but what a change asks for.
 const LONG: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ async fn deaths_are_seen_though_no_question_is_answered() {
     way.set_both(Line::Any, Flow::new().blackhole());
     seen.wait_for_names(&[]).await;
     assert_eq!(seen.read(|record| record.left("a")), Some(LeaveCause::Expired));
-    assert!(sweeper.members().is_empty());
+    eventually("the sweeper has heard of it", async || sweeper.members().is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

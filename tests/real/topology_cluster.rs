@@ -184,7 +184,7 @@ async fn watcher_is_told_that_the_slot_has_moved() {
     }
 }
 
-/// Grants, broken locks and presence: no message of a group goes to the nodes that do not serve it.
+/// News, grants, broken locks and presence: no message of a group goes to the nodes that do not serve it.
 #[tokio::test]
 async fn no_message_crosses_the_bus() {
     let cluster = TestCluster::start().await.unwrap();
@@ -197,6 +197,7 @@ async fn no_message_crosses_the_bus() {
     seen.wait_for_names(&["a"]).await;
     let owner = cluster.owner(KEY).await.unwrap();
     let mut server = cluster.nodes()[owner].connection().await.unwrap();
+    assert_eq!(calls(&mut server, "spublish").await, 1, "the news of the join came by the shard");
     for round in 1..=3 {
         let guard = first.lock("l").acquire().await.unwrap();
         let (lock, waiting) = (second.lock("l"), second.lock("l"));
@@ -205,7 +206,7 @@ async fn no_message_crosses_the_bus() {
         guard.release().await;
         let granted = timeout(PATIENCE, waiter).await.unwrap().unwrap().unwrap();
         granted.release().await;
-        assert_eq!(calls(&mut server, "spublish").await, round, "the grant came by the shard");
+        assert_eq!(calls(&mut server, "spublish").await, 1 + round, "the grant came by the shard");
     }
     let asked = async || calls(&mut server, "pubsub|shardnumsub").await > 0;
     eventually("presence is asked for in the shard", asked).await;
