@@ -24,16 +24,21 @@ fn replaced(known: u64) -> Vec<Line> {
 
 #[test]
 fn two_hold_only_while_two_serve() {
-    let turns = |granted_at: u64, before: u64| {
+    // The second holds until then.
+    let turns_until = |granted_at: u64, before: u64, until: u64| {
         vec![
             line(S, "w0", granted("a", 1)),
             line(granted_at, "w1", granted("b", 9)),
             line(before, "w0", said(1, before, true)),
+            line(until, "w1", said(9, until, true)),
         ]
     };
+    let turns = |granted_at: u64, before: u64| turns_until(granted_at, before, before + MS);
     let parted = |until: Line| vec![serves(0, 1, None, 0), serves(6 * S, 2, Some(5), 0), until];
     good(&[turns(7 * S, 8 * S), parted(deposed(9 * S, 1))].concat());
     bad("one valid holder", &[turns(7 * S, 8 * S), parted(deposed(7 * S, 1))].concat());
+    // Who was granted it by the server that is replaced has given it up in time: the other holds it rightly.
+    good(&[turns_until(7 * S, 8 * S, 7 * S + 400 * MS), parted(deposed(7 * S, 1))].concat());
     bad("one valid holder", &[turns(5 * S, 8 * S), parted(deposed(9 * S, 1))].concat());
     // The first was dead by then.
     bad("one valid holder", &[turns(7 * S, 8 * S), replaced(5)].concat());
@@ -47,8 +52,12 @@ fn two_hold_only_while_two_serve() {
 
 #[test]
 fn who_comes_back_empty_serves_too_until_the_sentinels_have_told() {
-    let turns =
-        [line(S, "w0", granted("a", 1)), line(7 * S, "w1", granted("b", 9)), line(8 * S, "w0", said(1, 8 * S, true))];
+    let turns = [
+        line(S, "w0", granted("a", 1)),
+        line(7 * S, "w1", granted("b", 9)),
+        line(8 * S, "w0", said(1, 8 * S, true)),
+        line(9 * S, "w1", said(9, 9 * S, true)),
+    ];
     let back = |told: u64| {
         let back = [serves(6 * S + 500 * MS, 1, None, 0), named(0, 1), named(told, 2)];
         [turns.to_vec(), replaced(5), back.to_vec()].concat()
