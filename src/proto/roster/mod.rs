@@ -176,6 +176,10 @@ impl Roster {
                 *to = Some(error);
             }
         }
+        // No answer is under way any more that could bring one of them back.
+        if self.lookups.is_idle() {
+            self.departed.clear();
+        }
     }
 
     /// The answers to the read under way become changes.
@@ -217,9 +221,6 @@ impl Roster {
             changes.extend(then.incarnation.and_then(|then| self.depart(id, then, cause)));
         }
         self.lookups.read_again(later);
-        if self.lookups.is_idle() {
-            self.departed.clear();
-        }
     }
 
     /// A server that has lost its data while its clock was behind begins again with lower incarnations. What was

@@ -91,3 +91,24 @@ impl Roster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Incarnation, LeaveCause};
+    use crate::proto::outbox::Outbox;
+    use crate::proto::{Moment, Output, Reply};
+
+    #[test]
+    fn who_left_while_all_was_listed_is_remembered_no_longer_than_the_listing() {
+        let (mut roster, mut out) = (Roster::new("c".into()), Outbox::default());
+        roster.want_listing();
+        roster.advance(Moment::ORIGIN, &mut out);
+        let Some(Output::Command(tag, _)) = out.pop() else { panic!("a listing") };
+        let members = vec![(MemberId::known("a"), Incarnation::new(7))];
+        roster.news(News::Gone { cause: LeaveCause::Left, members }, &mut Effects::default());
+        assert_eq!(roster.departed.len(), 1);
+        roster.reply(tag, Ok(Reply::Unchanged { due: None }), &mut Effects::default(), &mut out);
+        assert!(roster.departed.is_empty());
+    }
+}
