@@ -32,6 +32,13 @@ pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<St
             _ => {}
         }
     }
+    // When each was granted first.
+    let mut first: HashMap<(&str, u64), u64> = HashMap::new();
+    for (lock, of) in &granted {
+        for (at, _, token) in of {
+            first.entry((lock, *token)).or_insert(*at);
+        }
+    }
     // When each was said to be held for the last time.
     let mut last: HashMap<(&str, u64), u64> = HashMap::new();
     for line in lines {
@@ -43,16 +50,18 @@ pub(super) fn one_valid_holder<'a>(lines: &'a [Line], faults: &Faults) -> Vec<St
     for line in lines {
         let What::Said { lock, token, before, held: true, .. } = &line.what else { continue };
         let (of, worker) = (&granted[lock.as_str()], line.who.as_str());
-        let own = || of.iter().find(|(.., own)| own == token).map_or(line.at, |(at, ..)| *at);
+        let own = first.get(&(lock.as_str(), *token)).copied().unwrap_or(line.at);
         let about = About { workers: &[worker], lock, born: Some(*token) };
         let is_later = |(at, _, later): &&(u64, u64, u64)| {
             // Of two servers with two clocks, the one that knew less may give the lower token later.
-            let came_before = faults.promotions.may_fall_back(*later, *token, own());
+            let came_before = || faults.promotions.may_fall_back(*later, *token, own);
             // Once one has been told that it is replaced, only what the other has granted is held.
-            let by_two = faults.promotions.two_served(*at).is_some_and(|end| {
-                *before <= end || last.get(&(lock.as_str(), *later)).is_none_or(|said| *said <= end)
-            });
-            later > token && !came_before && !by_two && !faults.breaks(*at, *before, &about)
+            let by_two = || {
+                faults.promotions.two_served(*at).is_some_and(|end| {
+                    *before <= end || last.get(&(lock.as_str(), *later)).is_none_or(|said| *said <= end)
+                })
+            };
+            later > token && !came_before() && !by_two() && !faults.breaks(*at, *before, &about)
         };
         let since = &of[of.partition_point(|(_, highest, _)| highest <= token)..];
         if let Some((at, _, later)) = since.iter().take_while(|(at, ..)| at < before).find(is_later) {
